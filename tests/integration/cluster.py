@@ -1,0 +1,646 @@
+"""A cluster of namespaces for the integration tests: nodes, pods, an underlay, etcd, and a runtime.
+
+Nodes are network namespaces joined by a bridge that lies in a namespace of its own; pods are
+network namespaces; plugins are executed by the CNI protocol, as a runtime does. It is independent
+of the project's simulator on purpose, so that an error in the one cannot hide an error in the
+other, and it imports nothing of the programs under test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.integration.etcd_server import Etcd
+from tests.integration.namespaces import Namespace, random_name, run
+from tests.integration.polling import DEADLINE_S, wait_for
+
+Config = dict[str, Any]
+
+REFERENCE_PLUGINS = "/usr/lib/cni"
+# A runtime waits this long or longer for a plugin.
+PLUGIN_TIMEOUT_S = 60.0
+TERMINATE_TIMEOUT_S = 5.0
+UNDERLAY_PORTS = "br0"
+CNI_IFNAME = "eth0"
+ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
+
+
+def plugin_dir() -> str:
+    """Return the folder with the programs under test: the built ones, else this interpreter's."""
+    return os.environ.get("RATCHET_PLUGIN_DIR") or os.path.dirname(sys.executable)
+
+
+# A pod's labels
+
+
+def primary(
+    ifname: str,
+    address: str | None,
+    pair: str,
+    pair_ifname: str,
+    pair_address: str | None,
+    number: int = 1,
+) -> dict[str, str]:
+    """Return the labels that declare a link; `number` is that of the link in this pod."""
+    prefix = "ratchet." if number == 1 else f"ratchet.{number}."
+    labels = {
+        "ratchet": "true",
+        f"{prefix}local_ifname": ifname,
+        f"{prefix}pair_name": pair,
+        f"{prefix}pair_ifname": pair_ifname,
+    }
+    if number == 1:
+        labels["ratchet.primary"] = "true"
+    if address is not None:
+        labels[f"{prefix}local_ip"] = address
+    if pair_address is not None:
+        labels[f"{prefix}pair_ip"] = pair_address
+    return labels
+
+
+def in1_in2(pair: str) -> dict[str, str]:
+    """Return the labels of the example's primary pod."""
+    return primary("in1", "192.168.2.100", pair, "in2", "192.168.2.101")
+
+
+PAIR = {"ratchet": "true", "ratchet.primary": "false"}
+
+
+# The runtime's side
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a runtime sees of one execution of a plugin."""
+
+    exit: int
+    stdout: bytes
+    stderr: bytes
+    elapsed_s: float
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Return the decoded standard output of a success."""
+        assert self.exit == 0, f"{self!r}"
+        decoded: dict[str, Any] = json.loads(self.stdout)
+        return decoded
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """Return the decoded CNI error of a failure, checked as CNI spec §5 Error demands."""
+        assert self.exit != 0, f"{self!r}"
+        assert b"Traceback" not in self.stdout, f"{self!r}"
+        decoded: dict[str, Any] = json.loads(self.stdout)
+        assert isinstance(decoded["code"], int), decoded
+        assert decoded["code"] > 0, decoded
+        assert isinstance(decoded["msg"], str), decoded
+        assert decoded["msg"], decoded
+        assert isinstance(decoded.get("details", ""), str), decoded
+        return decoded
+
+    @property
+    def error_text(self) -> str:
+        """Return what a user reads of the error in `kubectl describe pod`."""
+        return f"{self.error['msg']} {self.error.get('details', '')}"
+
+    def succeeded(self) -> Outcome:
+        assert self.exit == 0, f"{self!r}"
+        return self
+
+
+class Call:
+    """One running plugin."""
+
+    def __init__(self, argv: list[str], environ: Mapping[str, str], stdin: bytes) -> None:
+        self._started = time.monotonic()
+        self._outcome: Outcome | None = None
+        self.process = subprocess.Popen(
+            argv,
+            env=dict(environ),
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert self.process.stdin is not None
+        # A plugin that fails before it reads is no failure of ours.
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(stdin)
+            self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdin = None
+
+    def finish(self, timeout_s: float = PLUGIN_TIMEOUT_S) -> Outcome:
+        """Wait for the end *and* for the end of its output, as runtimes do. Safe to call twice."""
+        if self._outcome is None:
+            try:
+                stdout, stderr = self.process.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+            elapsed_s = time.monotonic() - self._started
+            self._outcome = Outcome(self.process.returncode, stdout, stderr, elapsed_s)
+        return self._outcome
+
+    def kill(self) -> None:
+        """Kill it as a runtime does whose patience has ended. Safe to call twice."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+class Pod:
+    """One sandbox: a namespace and a container ID. A pod that is re-created is a new one."""
+
+    def __init__(self, name: str, namespace: str = "default") -> None:
+        self.name = name
+        self.namespace = namespace
+        self.uid = str(uuid.uuid4())
+        self.container_id = secrets.token_hex(32)
+        self.netns = Namespace(random_name("pod"))
+
+    def __repr__(self) -> str:
+        return f"<pod {self.namespace}/{self.name} {self.container_id[:8]} {self.netns.name}>"
+
+    def cni_args(self) -> str:
+        return (
+            f"IgnoreUnknown=1;K8S_POD_NAMESPACE={self.namespace};K8S_POD_NAME={self.name};"
+            f"K8S_POD_INFRA_CONTAINER_ID={self.container_id};K8S_POD_UID={self.uid}"
+        )
+
+
+@dataclass
+class Attachment:
+    """What the runtime remembers of an attachment (libcni's cache)."""
+
+    pod: Pod
+    ifname: str
+    config: Config
+    result: dict[str, Any] | None = None
+
+
+@dataclass
+class Node:
+    """A node: its namespace, its addresses, its folder, and the runtime that runs on it."""
+
+    number: int
+    namespace: Namespace
+    address: str
+    address6: str
+    etcd: Etcd
+    directory: str
+    attachments: dict[tuple[str, str], Attachment] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    round: int = 0
+
+    @property
+    def state_dir(self) -> str:
+        return os.path.join(self.directory, str(self.round), "state")
+
+    @property
+    def log_file(self) -> str:
+        return os.path.join(self.directory, str(self.round), "ratchet.log")
+
+    def bridge_config(self, **changes: Any) -> Config:
+        """Return the configuration of the usual plugin of this node: bridge and host-local."""
+        config: Config = {
+            "type": "bridge",
+            "bridge": "cni0",
+            "ipam": {
+                "type": "host-local",
+                "subnet": f"10.88.{self.number}.0/24",
+                "dataDir": os.path.join(self.directory, str(self.round), "host-local"),
+            },
+        }
+        return changed(config, changes)
+
+    def config(self, **changes: Any) -> Config:
+        """Return this node's `10-ratchet.conf`; a change to None leaves the key out."""
+        config: Config = {
+            "cniVersion": "1.0.0",
+            "name": "ratchet-test",
+            "type": "ratchet",
+            "delegate": self.bridge_config(),
+            "boot_network": {"type": "loopback"},
+            "etcd_host": self.etcd.address,
+            "etcd_port": self.etcd.port,
+            "child_path": os.path.join(plugin_dir(), "ratchet-child"),
+            "parent_interface": "eth0",
+            "parent_address": self.address,
+            "state_dir": self.state_dir,
+            "log_file": self.log_file,
+            "log_level": "debug",
+        }
+        return changed(config, changes)
+
+    # The operations
+
+    def environ(
+        self,
+        command: str,
+        pod: Pod | None = None,
+        ifname: str = CNI_IFNAME,
+        changes: Mapping[str, str | None] | None = None,
+    ) -> dict[str, str]:
+        """Return a plugin's environment: with LD_LIBRARY_PATH and without HOME, as containerd's."""
+        environ: dict[str, str | None] = {
+            "CNI_COMMAND": command,
+            "CNI_PATH": f"{plugin_dir()}:{REFERENCE_PLUGINS}",
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LD_LIBRARY_PATH": "/opt/containerd/lib:",
+        }
+        if pod is not None:
+            environ["CNI_CONTAINERID"] = pod.container_id
+            environ["CNI_NETNS"] = pod.netns.path
+            environ["CNI_IFNAME"] = ifname
+            environ["CNI_ARGS"] = pod.cni_args()
+        environ.update(changes or {})
+        return {key: value for key, value in environ.items() if value is not None}
+
+    def execute(
+        self, config: Config | bytes, environ: Mapping[str, str], program: str | None = None
+    ) -> Call:
+        """Start the plugin under test, or another one, in this node's namespace."""
+        path = program or os.path.join(plugin_dir(), "ratchet")
+        stdin = config if isinstance(config, bytes) else json.dumps(config).encode()
+        call = Call(self.namespace.command(path), environ, stdin)
+        self.calls.append(call)
+        return call
+
+    def start_add(
+        self,
+        pod: Pod,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str] | None = None,
+        *,
+        config: Config | None = None,
+        ifname: str = CNI_IFNAME,
+        environ: Mapping[str, str | None] | None = None,
+        **changes: Any,
+    ) -> Call:
+        """Start an ADD; `changes` are changes to this node's configuration."""
+        request = request_config(config or self.config(**changes), labels, annotations)
+        key = (pod.container_id, ifname)
+        self.attachments.setdefault(key, Attachment(pod, ifname, request)).config = request
+        return self.execute(request, self.environ("ADD", pod, ifname, environ))
+
+    def add(
+        self,
+        pod: Pod,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str] | None = None,
+        *,
+        config: Config | None = None,
+        ifname: str = CNI_IFNAME,
+        environ: Mapping[str, str | None] | None = None,
+        **changes: Any,
+    ) -> Outcome:
+        """Attach a pod and return what the plugin answered."""
+        call = self.start_add(
+            pod, labels, annotations, config=config, ifname=ifname, environ=environ, **changes
+        )
+        outcome = call.finish()
+        if outcome.exit == 0:
+            with contextlib.suppress(ValueError):
+                self.attachments[pod.container_id, ifname].result = json.loads(outcome.stdout)
+        return outcome
+
+    def start_delete(
+        self,
+        pod: Pod,
+        *,
+        config: Config | None = None,
+        ifname: str = CNI_IFNAME,
+        environ: Mapping[str, str | None] | None = None,
+        prev_result: bool = True,
+    ) -> Call:
+        """Start a DEL with the configuration of the ADD, as libcni does."""
+        return self._again("DEL", pod, config, ifname, environ, prev_result=prev_result)
+
+    def delete(
+        self,
+        pod: Pod,
+        *,
+        config: Config | None = None,
+        ifname: str = CNI_IFNAME,
+        environ: Mapping[str, str | None] | None = None,
+        prev_result: bool = True,
+    ) -> Outcome:
+        """Detach a pod; on success the runtime forgets the attachment."""
+        outcome = self.start_delete(
+            pod, config=config, ifname=ifname, environ=environ, prev_result=prev_result
+        ).finish()
+        if outcome.exit == 0:
+            self.attachments.pop((pod.container_id, ifname), None)
+        return outcome
+
+    def check(self, pod: Pod, *, config: Config | None = None, ifname: str = CNI_IFNAME) -> Outcome:
+        """CHECK an attachment, with the result of its ADD as `prevResult`."""
+        return self._again("CHECK", pod, config, ifname, None, prev_result=True).finish()
+
+    def gc(
+        self,
+        valid: list[tuple[Pod, str]] | None,
+        *,
+        config: Config | None = None,
+        key: str = "cni.dev/valid-attachments",
+    ) -> Outcome:
+        """Send GC with the attachments that are still wanted; None sends no list at all."""
+        request = copy.deepcopy(config or self.config(cniVersion="1.1.0"))
+        if valid is not None:
+            request[key] = [
+                {"containerID": pod.container_id, "ifname": ifname} for pod, ifname in valid
+            ]
+        return self.execute(request, self.environ("GC")).finish()
+
+    def status(self, *, config: Config | None = None) -> Outcome:
+        request = config or self.config(cniVersion="1.1.0")
+        return self.execute(request, self.environ("STATUS")).finish()
+
+    def _again(
+        self,
+        command: str,
+        pod: Pod,
+        config: Config | None,
+        ifname: str,
+        environ: Mapping[str, str | None] | None,
+        *,
+        prev_result: bool,
+    ) -> Call:
+        known = self.attachments.get((pod.container_id, ifname))
+        request = copy.deepcopy(
+            config or (known.config if known else request_config(self.config(), {}, None))
+        )
+        if prev_result and known is not None and known.result is not None:
+            request.setdefault("prevResult", known.result)
+        return self.execute(request, self.environ(command, pod, ifname, environ))
+
+    # Looking
+
+    def records(self) -> list[str]:
+        """Return the names of the attachment records, deleted ones too."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(os.listdir(os.path.join(self.state_dir, "attachments")))
+        return []
+
+    def children(self) -> list[int]:
+        """Return the ids of the processes on this node that hold the child's lock."""
+        lock = os.path.join(self.state_dir, "child.lock")
+        return [pid for pid in sorted(self.namespace.processes()) if has_open(pid, lock)]
+
+    def wait_child(self) -> int:
+        found = wait_for(f"the child of node {self.number}", self.children)
+        return found[0]
+
+    def log(self) -> str:
+        with contextlib.suppress(FileNotFoundError), open(self.log_file) as log:
+            return log.read()
+        return ""
+
+
+class Cluster:
+    """Nodes on one underlay, with an etcd that they reach through it."""
+
+    def __init__(self, nodes: int = 3) -> None:
+        self._undo = contextlib.ExitStack()
+        self._pods: list[Pod] = []
+        self._baseline: dict[int, set[str]] = {}
+        try:
+            self._build(nodes)
+        except BaseException:
+            self._undo.close()
+            raise
+
+    def _build(self, nodes: int) -> None:
+        self.directory = tempfile.mkdtemp(prefix="rt-", dir=scratch_dir())
+        self._undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self.underlay = self._namespace(random_name("underlay"))
+        for command in (
+            ("link", "set", "lo", "up"),
+            ("link", "add", UNDERLAY_PORTS, "type", "bridge"),
+            ("addr", "add", "10.99.0.1/24", "dev", UNDERLAY_PORTS),
+            ("addr", "add", "fd99::1/64", "dev", UNDERLAY_PORTS, "nodad"),
+            ("link", "set", UNDERLAY_PORTS, "up"),
+        ):
+            self.underlay.ip(*command)
+        # Not the usual port, so that a program which ignores the configuration is caught.
+        port = 20000 + secrets.randbelow(10000)
+        self.etcd = Etcd(self.underlay, "10.99.0.1", port, self.directory)
+        self._undo.callback(self.etcd.stop)
+        self.nodes = [self._node(number) for number in range(1, nodes + 1)]
+        self.etcd.start()
+
+    def close(self) -> None:
+        self.end_test()
+        self._undo.close()
+
+    def _namespace(self, name: str) -> Namespace:
+        namespace = Namespace(name)
+        self._undo.callback(namespace.remove)
+        namespace.create()
+        return namespace
+
+    def _node(self, number: int) -> Node:
+        namespace = self._namespace(random_name(f"node{number}"))
+        directory = os.path.join(self.directory, f"node{number}")
+        os.mkdir(directory)
+        node = Node(
+            number,
+            namespace,
+            f"10.99.0.{10 + number}",
+            f"fd99::{number + 10}",
+            self.etcd,
+            directory,
+        )
+        namespace.ip("link", "set", "lo", "up")
+        self.join(node, "eth0", node.address, node.address6)
+        namespace.ip("route", "add", "default", "via", "10.99.0.1")
+        self._baseline[number] = set(namespace.links())
+        self._next_round(node)
+        return node
+
+    def join(self, node: Node, ifname: str, address: str, address6: str | None = None) -> None:
+        """Give a node another interface on the underlay."""
+        port = f"{ifname}.{node.number}"
+        run(
+            *("ip", "link", "add", ifname, "netns", node.namespace.name, "type", "veth"),
+            *("peer", "name", port, "netns", self.underlay.name),
+        )
+        self.underlay.ip("link", "set", port, "master", UNDERLAY_PORTS, "up")
+        node.namespace.ip("addr", "add", f"{address}/24", "dev", ifname)
+        if address6 is not None:
+            node.namespace.ip("addr", "add", f"{address6}/64", "dev", ifname, "nodad")
+        node.namespace.ip("link", "set", ifname, "up")
+
+    def pod(self, name: str, namespace: str = "default") -> Pod:
+        """Make a sandbox for a pod; it is removed at the end of the test."""
+        pod = Pod(name, namespace)
+        self._pods.append(pod)
+        pod.netns.create()
+        return pod
+
+    # The end of a test
+
+    def problems_after_test(self) -> list[str]:
+        """Detach what is still attached and return what is left behind that should not be."""
+        problems: list[str] = []
+        self._attempt(problems, self._detach_all)
+        for pod in self._pods:
+            # Before its namespace goes: Ratchet has to remove the ends, not the kernel.
+            self._attempt(problems, lambda pod=pod: no_links(pod))  # type: ignore[misc]
+        for look in (self._keys_gone, self._records_gone, self._nodes_clean):
+            self._attempt(problems, look)
+        return problems
+
+    def end_test(self) -> list[str]:
+        """End every process and remove every pod, key and record. Safe to call twice.
+
+        Returns what would not go as it should.
+        """
+        problems: list[str] = []
+        self.etcd.resume()
+        for node in self.nodes:
+            for call in node.calls:
+                if call.process.poll() is None:
+                    call.kill()
+                else:
+                    call.finish()
+            self._attempt(problems, lambda node=node: end_processes(node))  # type: ignore[misc]
+        for pod in self._pods:
+            self._attempt(problems, pod.netns.remove)
+        self._pods.clear()
+        for node in self.nodes:
+            for ifname in set(node.namespace.links()) - self._baseline[node.number]:
+                # The far end of a veth may have gone with the near one.
+                node.namespace.ip("link", "delete", ifname, check=False)
+            node.attachments.clear()
+            node.calls.clear()
+            self._next_round(node)
+        self.etcd.start()
+        self.etcd.wipe()
+        return problems
+
+    def _next_round(self, node: Node) -> None:
+        shutil.rmtree(os.path.join(node.directory, str(node.round)), ignore_errors=True)
+        node.round += 1
+        os.mkdir(os.path.join(node.directory, str(node.round)))
+
+    @staticmethod
+    def _attempt(problems: list[str], action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - all problems are wanted, not the first alone
+            problems.append(f"{type(error).__name__}: {error}")
+
+    def _detach_all(self) -> None:
+        started = [
+            (node, attachment, node.start_delete(attachment.pod, ifname=attachment.ifname))
+            for node in self.nodes
+            for attachment in list(node.attachments.values())
+        ]
+        for node, attachment, call in started:
+            call.finish().succeeded()
+            node.attachments.pop((attachment.pod.container_id, attachment.ifname), None)
+
+    def _keys_gone(self) -> None:
+        wait_for(
+            "all etcd keys but vxlanid to go",
+            self.etcd.tree,
+            until=lambda tree: set(tree) <= {"/ratchet/", "/ratchet/vxlanid"},
+        )
+
+    def _records_gone(self) -> None:
+        for node in self.nodes:
+            wait_for(
+                f"the records of node {node.number} to go",
+                node.records,
+                until=lambda records: not records,
+            )
+
+    def _nodes_clean(self) -> None:
+        for node in self.nodes:
+            allowed = self._baseline[node.number] | {"cni0"}
+            left = {
+                name: link for name, link in node.namespace.links().items() if name not in allowed
+            }
+            assert not left, f"left on node {node.number}: {left}"
+
+
+def request_config(
+    config: Config, labels: Mapping[str, str], annotations: Mapping[str, str] | None
+) -> Config:
+    """Return a configuration as a runtime sends it for a pod (CNI conventions: labels)."""
+    request = copy.deepcopy(config)
+    args = request.setdefault("args", {}).setdefault("cni", {})
+    args["labels"] = [{"key": key, "value": value} for key, value in labels.items()]
+    if annotations is not None:
+        request.setdefault("runtimeConfig", {})[ANNOTATIONS] = dict(annotations)
+    return request
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Return a configuration with changes; a change to None leaves the key out."""
+    return {key: value for key, value in {**config, **changes}.items() if value is not None}
+
+
+def has_open(pid: int, path: str) -> bool:
+    """Say whether a process has a file open."""
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{pid}/fd/{descriptor}") == path:
+                    return True
+    return False
+
+
+def no_links(pod: Pod) -> None:
+    """Assert that a detached pod has lost every link within the deadline."""
+    if pod.netns.exists:
+        wait_for(
+            f"the links of {pod} to go",
+            lambda: set(pod.netns.links()),
+            until=lambda links: links <= {"lo"},
+        )
+
+
+def end_processes(node: Node) -> None:
+    """End the child of a node by its id; assert that it heeds SIGTERM and that it was alone."""
+    children = set(node.children())
+    strangers = node.namespace.processes() - children
+    for pid in children | strangers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + TERMINATE_TIMEOUT_S
+    while (stubborn := node.namespace.processes()) and time.monotonic() < end:
+        time.sleep(0.02)
+    for pid in stubborn:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not strangers, f"stray processes on node {node.number}: {strangers}"
+    assert len(children) <= 1, f"more than one child on node {node.number}: {children}"
+    assert not stubborn, f"the child of node {node.number} did not heed SIGTERM"
+
+
+def scratch_dir() -> str | None:
+    """Return a folder in memory if there is one: etcd waits for the disk at every write."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+__all__ = ["CNI_IFNAME", "DEADLINE_S", "PAIR", "Cluster", "Node", "Outcome", "Pod", "primary"]

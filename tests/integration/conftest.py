@@ -1,0 +1,91 @@
+"""Fixtures of the integration tests: one cluster a session, swept clean after every test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.cluster import REFERENCE_PLUGINS, Cluster, Node, plugin_dir
+
+NEEDED_PROGRAMS = ("ip", "ping", "nsenter", "etcd")
+NEEDED_PLUGINS = ("bridge", "host-local", "loopback", "ptp")
+
+_failed = pytest.StashKey[bool]()
+
+
+def missing_for_root_tests() -> str | None:
+    """Say what this machine lacks for tests in namespaces, None when nothing."""
+    if os.geteuid() != 0:
+        return "not root"
+    for program in NEEDED_PROGRAMS:
+        if shutil.which(program) is None:
+            return f"no program {program}"
+    for plugin in NEEDED_PLUGINS:
+        if not os.access(os.path.join(REFERENCE_PLUGINS, plugin), os.X_OK):
+            return f"no plugin {plugin} in {REFERENCE_PLUGINS}"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip root tests where they cannot run; fail them where they have to."""
+    if item.get_closest_marker("root") is None:
+        return
+    missing = missing_for_root_tests()
+    if missing is not None and os.environ.get("RATCHET_REQUIRE_ROOT") == "1":
+        pytest.fail(f"root tests are required here: {missing}", pytrace=False)
+    if missing is not None:
+        pytest.skip(missing)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Note failures, and show with them what the nodes logged and what etcd holds."""
+    report = yield
+    if report.failed:  # type: ignore[attr-defined]
+        item.stash[_failed] = True
+        shared = getattr(item, "funcargs", {}).get("cluster")
+        if isinstance(shared, Cluster):
+            for node in shared.nodes:
+                lines = node.log().splitlines()[-60:]
+                report.sections.append(  # type: ignore[attr-defined]
+                    (f"log of node {node.number}", "\n".join(lines))
+                )
+            keys = shared.etcd.tree() if shared.etcd.running else "etcd is stopped"
+            report.sections.append(("etcd keys", repr(keys)))  # type: ignore[attr-defined]
+    return report
+
+
+@pytest.fixture(scope="session")
+def session_cluster() -> Iterator[Cluster]:
+    program = os.path.join(plugin_dir(), "ratchet")
+    assert os.access(program, os.X_OK), f"nothing to test: no {program}"
+    shared = Cluster(nodes=3)
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def cluster(session_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Give three nodes on which nothing has happened yet, and leave nothing on them."""
+    yield session_cluster
+    problems: list[str] = []
+    # What a failed test leaves behind says nothing.
+    if not request.node.stash.get(_failed, False):
+        problems += session_cluster.problems_after_test()
+    problems += session_cluster.end_test()
+    assert not problems, "left behind:\n" + "\n".join(problems)
+
+
+@pytest.fixture
+def node(cluster: Cluster) -> Node:
+    """Give the first node of the cluster."""
+    return cluster.nodes[0]
+
+
+@pytest.fixture
+def far(cluster: Cluster) -> Node:
+    """Give the second node of the cluster."""
+    return cluster.nodes[1]

@@ -1,0 +1,273 @@
+"""Network namespaces as the integration tests see them: made, looked into, listened to, removed.
+
+It looks with `ip`, `ping` and plain sockets only. It must not use the project's own netlink code or
+its simulator: what these tests say about the kernel has to come from somebody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import secrets
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from tests.integration.polling import DEADLINE_S, wait_for
+
+T = TypeVar("T")
+
+CLONE_NEWNET = 0x40000000
+ETH_P_ALL = 0x0003
+COMMAND_TIMEOUT_S = 20.0
+
+# rtnetlink(7)
+RTMGRP_LINK = 0x1
+RTMGRP_IPV4_IFADDR = 0x10
+RTMGRP_IPV6_IFADDR = 0x100
+RTM_NEWLINK, RTM_DELLINK, RTM_DELADDR = 16, 17, 21
+IFF_UP, IFF_RUNNING = 0x1, 0x40
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def random_name(kind: str) -> str:
+    """Return a name that nothing else on the machine has."""
+    return f"rt-{kind}-{secrets.token_hex(4)}"
+
+
+def run(*argv: str, check: bool = True) -> str:
+    """Run a program and return its standard output; its standard error is part of the failure."""
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)
+    if check:
+        assert done.returncode == 0, f"{' '.join(argv)}: {done.returncode}: {done.stderr.strip()}"
+    return done.stdout
+
+
+class Namespace:
+    """A named network namespace."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = f"/run/netns/{name}"
+
+    def __repr__(self) -> str:
+        return f"<namespace {self.name}>"
+
+    def create(self) -> None:
+        run("ip", "netns", "add", self.name)
+
+    def remove(self) -> None:
+        """Remove the namespace. Safe to call twice."""
+        if os.path.exists(self.path):
+            run("ip", "netns", "delete", self.name)
+
+    @property
+    def exists(self) -> bool:
+        return os.path.exists(self.path)
+
+    @property
+    def inode(self) -> int:
+        return os.stat(self.path).st_ino
+
+    def ip(self, *args: str, check: bool = True) -> str:
+        return run("ip", "-n", self.name, *args, check=check)
+
+    def command(self, *argv: str) -> list[str]:
+        """Return the argument list that runs a program in here.
+
+        nsenter and not `ip netns exec`: a runtime enters no other mount namespace either.
+        """
+        return ["nsenter", f"--net={self.path}", "--", *argv]
+
+    def processes(self) -> set[int]:
+        """Return the ids of the processes that are in here."""
+        inode, found = self.inode, set()
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                with contextlib.suppress(OSError):
+                    if os.stat(f"/proc/{entry}/ns/net").st_ino == inode:
+                        found.add(int(entry))
+        return found
+
+    # Looking
+
+    def links(self) -> dict[str, dict[str, Any]]:
+        """Return every interface by name, as `ip -j -d link` prints it."""
+        found: list[dict[str, Any]] = json.loads(self.ip("-j", "-d", "link", "show") or "[]")
+        return {link["ifname"]: link for link in found if link}
+
+    def link(self, ifname: str) -> dict[str, Any] | None:
+        return self.links().get(ifname)
+
+    def addresses(self, ifname: str) -> list[str]:
+        """Return the addresses of an interface with prefix length, link-local ones left out."""
+        found: list[dict[str, Any]] = json.loads(
+            self.ip("-j", "addr", "show", "dev", ifname, check=False) or "[]"
+        )
+        return [
+            f"{address['local']}/{address['prefixlen']}"
+            for link in found
+            for address in link.get("addr_info", [])
+            if address["scope"] == "global"
+        ]
+
+    def pings(self, address: str, *more: str) -> bool:
+        """Say whether one echo request is answered within a second."""
+        done = subprocess.run(
+            self.command("ping", "-n", "-c1", "-W1", *more, address),
+            capture_output=True,
+            timeout=COMMAND_TIMEOUT_S,
+        )
+        return done.returncode == 0
+
+    def wait_ping(self, address: str, timeout_s: float = DEADLINE_S) -> None:
+        wait_for(
+            f"{address} to answer {self.name}", lambda: self.pings(address), timeout_s=timeout_s
+        )
+
+    def wait_link(
+        self, ifname: str, kind: str | None = None, timeout_s: float = DEADLINE_S
+    ) -> dict[str, Any]:
+        """Wait until an interface is there (and of that kind) and return it."""
+        found = wait_for(
+            f"{kind or 'interface'} {ifname} in {self.name}",
+            lambda: self.link(ifname),
+            until=lambda link: link is not None and kind in (None, kind_of(link)),
+            timeout_s=timeout_s,
+        )
+        assert found is not None
+        return found
+
+    def wait_no_link(self, ifname: str, timeout_s: float = DEADLINE_S) -> None:
+        wait_for(
+            f"{ifname} to leave {self.name}",
+            lambda: self.link(ifname),
+            until=lambda link: link is None,
+            timeout_s=timeout_s,
+        )
+
+    # Inside
+
+    def do(self, function: Callable[[], T]) -> T:
+        """Call a function on a thread that has entered this namespace.
+
+        A socket stays in the namespace in which it was made, so this is enough to get one.
+        """
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                enter(self.path)
+                results.append(function())
+            except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+                errors.append(error)
+
+        thread = threading.Thread(target=work, name=f"in {self.name}")
+        thread.start()
+        thread.join()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    @contextlib.contextmanager
+    def packets(self, ifname: str) -> Iterator[socket.socket]:
+        """Give a packet(7) socket on an interface; what arrives is kept from the start."""
+
+        def make() -> socket.socket:
+            made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+            made.bind((ifname, ETH_P_ALL))
+            # The membership makes a real card's driver and any switch chip deliver all multicasts.
+            return made
+
+        with self.do(make) as opened:
+            yield opened
+
+    def watch(self, ifname: str) -> LinkWatch:
+        """Start listening for anything that happens to an interface."""
+        link = self.link(ifname)
+        assert link is not None, f"no {ifname} in {self.name}"
+        return LinkWatch(self, ifname, int(link["ifindex"]))
+
+
+class LinkWatch:
+    """Hears from the kernel when an interface or an address of it went away, even for a moment."""
+
+    def __init__(self, namespace: Namespace, ifname: str, ifindex: int) -> None:
+        self.what = f"{ifname} in {namespace.name}"
+        self._ifindex = ifindex
+
+        def make() -> socket.socket:
+            made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            made.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
+            made.setblocking(False)
+            return made
+
+        self._socket = namespace.do(make)
+
+    def __enter__(self) -> LinkWatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def flaps(self) -> list[str]:
+        """Return what happened to the interface since the last call."""
+        found: list[str] = []
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                return found
+            while len(data) >= 16:
+                length, kind = struct.unpack_from("=IH", data)
+                found += self._judge(kind, data[16:length])
+                data = data[(length + 3) & ~3 :]
+
+    def _judge(self, kind: int, body: bytes) -> list[str]:
+        if kind in (RTM_NEWLINK, RTM_DELLINK):
+            index, flags = struct.unpack_from("=4xiI", body)
+            if index == self._ifindex and kind == RTM_DELLINK:
+                return [f"{self.what} was deleted"]
+            if index == self._ifindex and not (flags & IFF_UP and flags & IFF_RUNNING):
+                return [f"{self.what} went down"]
+        elif kind == RTM_DELADDR:
+            (index,) = struct.unpack_from("=4xi", body)
+            if index == self._ifindex:
+                return [f"{self.what} lost an address"]
+        return []
+
+
+def enter(path: str) -> None:
+    """Move the calling thread into a network namespace."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), path)
+    finally:
+        os.close(descriptor)
+
+
+def kind_of(link: dict[str, Any]) -> str | None:
+    """Return the kind of an interface: veth, vxlan, bridge; None for lo and real cards."""
+    kind = link.get("linkinfo", {}).get("info_kind")
+    return str(kind) if kind is not None else None
+
+
+def vxlan_of(link: dict[str, Any]) -> dict[str, Any]:
+    """Return what `ip -d` says about a vxlan interface (id, remote, port, link, ...)."""
+    assert kind_of(link) == "vxlan", link
+    data: dict[str, Any] = link["linkinfo"]["info_data"]
+    return data
+
+
+def is_up(link: dict[str, Any]) -> bool:
+    return "UP" in link["flags"] and "LOWER_UP" in link["flags"]
