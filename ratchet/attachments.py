@@ -1,0 +1,327 @@
+"""Attachment records: what DEL, CHECK and the child need to know about an eligible pod.
+
+The directory of records is the child's list of wants. Parents and the child share it without locks:
+every change is one ``link``, ``rename`` or ``unlink``, so either can be killed at any moment. This
+module knows how a record is spelt and where it lies, and nothing of labels, plugins or etcd.
+
+A record's life::
+
+    attachments/<id>.<ifname>.json   result null: the boot network's ADD has not finished
+                                     result:      attached, the child makes its links
+    attachments/<id>.<ifname>.<time>.deleted      detached, the child removes what it had made
+    boot/<id>.<ifname>.json          the boot network's DEL has not succeeded yet
+
+The second name under ``boot`` is what lets a DEL that the boot network refused be repeated: by then
+the record itself is the child's, who forgets it as soon as the links are gone.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from ratchet import log
+from ratchet.config import attachment_name
+from ratchet.errors import StateError
+from ratchet.labels import Link
+
+VERSION = 1
+RECORD_SUFFIX = ".json"
+DELETED_SUFFIX = ".deleted"
+
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """How the boot network was attached, so that it is detached in the same way."""
+
+    plugins: tuple[dict[str, Any], ...]
+    args: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One eligible pod's attachment: the pair (container ID, ifname) and all that was decided for it."""
+
+    container_id: str
+    ifname: str
+    netns: str
+    network: str
+    namespace: str
+    pod: str
+    """The name by which other pods refer to it (``ratchet.pod_name``)."""
+    kubernetes_name: str | None
+    uid: str | None
+    links: tuple[Link, ...]
+    public_ip: Interface | None
+    target_pod: str | None
+    target_container: str | None
+    attached_at: float
+    """Seconds since the epoch."""
+    boot: Boot | None
+    """None when the pod was chained after another plugin, which is not ours to detach."""
+    result: dict[str, Any] | None
+    """The boot network's own result; None while its ADD has not finished."""
+
+    @property
+    def name(self) -> str:
+        return attachment_name(self.container_id, self.ifname)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.result is not None
+
+    def with_result(self, result: dict[str, Any]) -> Attachment:
+        return replace(self, result=result)
+
+    def to_json(self) -> dict[str, Any]:
+        boot = self.boot
+        return {
+            "version": VERSION,
+            "container_id": self.container_id,
+            "ifname": self.ifname,
+            "netns": self.netns,
+            "network": self.network,
+            "namespace": self.namespace,
+            "pod": self.pod,
+            "kubernetes_name": self.kubernetes_name,
+            "uid": self.uid,
+            "links": [_link_to_json(link) for link in self.links],
+            "public_ip": _text(self.public_ip),
+            "target_pod": self.target_pod,
+            "target_container": self.target_container,
+            "attached_at": self.attached_at,
+            "boot": boot and {"plugins": list(boot.plugins), "args": boot.args, "path": boot.path},
+            "result": self.result,
+        }
+
+    @classmethod
+    def from_json(cls, obj: Any) -> Attachment:
+        """Read what ``to_json`` wrote. Raises KeyError, TypeError or ValueError."""
+        if obj["version"] != VERSION:
+            raise ValueError(f"version {obj['version']!r}, known is {VERSION}")
+        boot = obj["boot"]
+        return cls(
+            container_id=_string(obj["container_id"]),
+            ifname=_string(obj["ifname"]),
+            netns=_string(obj["netns"]),
+            network=_string(obj["network"]),
+            namespace=_string(obj["namespace"]),
+            pod=_string(obj["pod"]),
+            kubernetes_name=_optional(obj["kubernetes_name"]),
+            uid=_optional(obj["uid"]),
+            links=tuple(_link_from_json(link) for link in obj["links"]),
+            public_ip=_address(obj["public_ip"]),
+            target_pod=_optional(obj["target_pod"]),
+            target_container=_optional(obj["target_container"]),
+            attached_at=float(obj["attached_at"]),
+            boot=None
+            if boot is None
+            else Boot(
+                tuple(_object(plugin) for plugin in boot["plugins"]),
+                _string(boot["args"]),
+                _string(boot["path"]),
+            ),
+            result=None if obj["result"] is None else _object(obj["result"]),
+        )
+
+
+class Directory:
+    """The records below one state directory. Creates directories only when it writes."""
+
+    def __init__(self, state_dir: str) -> None:
+        self.state_dir = state_dir
+        self.records = os.path.join(state_dir, "attachments")
+        self.boots = os.path.join(state_dir, "boot")
+
+    def write(self, attachment: Attachment) -> None:
+        """Write or replace a record. Raises StateError."""
+        text = json.dumps(attachment.to_json())
+        path = self._record(attachment.container_id, attachment.ifname)
+        # The process ID is enough: a parent writes one record at a time.
+        temporary = os.path.join(self.records, f".{attachment.name}.{os.getpid()}")
+        try:
+            make_private(self.records)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            fd = os.open(temporary, flags, 0o600)
+            with open(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.rename(temporary, path)
+        except OSError as exc:
+            _unlink_quietly(temporary)
+            raise StateError(f"cannot write {path}", _reason(exc)) from exc
+
+    def read(self, container_id: str, ifname: str) -> Attachment | None:
+        """Return the live record, None when there is none (or none that can be read)."""
+        return _of(self._record(container_id, ifname), container_id, ifname)
+
+    def mark_deleted(self, container_id: str, ifname: str) -> bool:
+        """Hand the record to the child for cleaning up; False when there is none. Raises StateError.
+
+        Safe to call twice.
+        """
+        path = self._record(container_id, ifname)
+        name = f"{attachment_name(container_id, ifname)}.{time.time_ns()}{DELETED_SUFFIX}"
+        try:
+            os.rename(path, os.path.join(self.records, name))
+        except FileNotFoundError:
+            return False
+        except OSError as exc:
+            raise StateError(f"cannot rename {path}", _reason(exc)) from exc
+        return True
+
+    def remove(self, container_id: str, ifname: str) -> None:
+        """Remove a record that the child has never acted on. Safe to call twice. Raises StateError."""
+        self.forget(self._record(container_id, ifname))
+
+    def live(self) -> list[Attachment]:
+        """Return every record that is not deleted, the unfinished ones too."""
+        found = (_read(path) for path in _listed(self.records, RECORD_SUFFIX))
+        return [attachment for attachment in found if attachment is not None]
+
+    def deleted(self) -> list[tuple[str, Attachment]]:
+        """Return every deleted record with its path, for ``forget``, the oldest first."""
+        found = [(path, _read(path)) for path in _listed(self.records, DELETED_SUFFIX)]
+        kept = [(path, attachment) for path, attachment in found if attachment is not None]
+        return sorted(kept, key=lambda pair: int(pair[0].rsplit(".", 2)[1]))
+
+    def forget(self, path: str) -> None:
+        """Remove a record whose clean-up is done. Safe to call twice. Raises StateError."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            raise StateError(f"cannot remove {path}", _reason(exc)) from exc
+
+    def keep_boot(self, container_id: str, ifname: str) -> None:
+        """Keep the record under a second name until the boot network's DEL has succeeded.
+
+        A record that is not there, or a second name that is, are no error. Raises StateError.
+        """
+        kept = self._boot(container_id, ifname)
+        try:
+            make_private(self.boots)
+            os.link(self._record(container_id, ifname), kept)
+        except (FileNotFoundError, FileExistsError):
+            pass
+        except OSError as exc:
+            raise StateError(f"cannot write {kept}", _reason(exc)) from exc
+
+    def kept_boot(self, container_id: str, ifname: str) -> Attachment | None:
+        """Return the record whose boot network still wants its DEL."""
+        return _of(self._boot(container_id, ifname), container_id, ifname)
+
+    def kept_boots(self) -> list[Attachment]:
+        found = (_read(path) for path in _listed(self.boots, RECORD_SUFFIX))
+        return [attachment for attachment in found if attachment is not None]
+
+    def forget_boot(self, container_id: str, ifname: str) -> None:
+        """The boot network's DEL has succeeded. Safe to call twice. Raises StateError."""
+        self.forget(self._boot(container_id, ifname))
+
+    def _record(self, container_id: str, ifname: str) -> str:
+        return os.path.join(self.records, attachment_name(container_id, ifname) + RECORD_SUFFIX)
+
+    def _boot(self, container_id: str, ifname: str) -> str:
+        return os.path.join(self.boots, attachment_name(container_id, ifname) + RECORD_SUFFIX)
+
+
+def make_private(path: str) -> None:
+    """Make a directory and its parents; the directory itself is its owner's only. Raises OSError."""
+    if not os.path.isdir(path):
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:  # another parent was faster
+            pass
+
+
+def _listed(folder: str, suffix: str) -> list[str]:
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    kept = [name for name in names if name.endswith(suffix) and not name.startswith(".")]
+    return [os.path.join(folder, name) for name in sorted(kept)]
+
+
+def _of(path: str, container_id: str, ifname: str) -> Attachment | None:
+    # A dot may stand in either part of a file's name: "a.b" + "c" and "a" + "b.c" share one.
+    found = _read(path)
+    if found is None or (found.container_id, found.ifname) != (container_id, ifname):
+        return None
+    return found
+
+
+def _read(path: str) -> Attachment | None:
+    """Read one record. One that is damaged is logged and left where it is."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return Attachment.from_json(json.load(file))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        log.error("a record cannot be read and is skipped", path=path, error=repr(exc))
+        return None
+
+
+def _link_to_json(link: Link) -> dict[str, Any]:
+    return {
+        "ifname": link.ifname,
+        "address": _text(link.address),
+        "pair": link.pair,
+        "pair_ifname": link.pair_ifname,
+        "pair_address": _text(link.pair_address),
+    }
+
+
+def _link_from_json(obj: Any) -> Link:
+    return Link(
+        ifname=_string(obj["ifname"]),
+        address=_address(obj["address"]),
+        pair=_string(obj["pair"]),
+        pair_ifname=_string(obj["pair_ifname"]),
+        pair_address=_address(obj["pair_address"]),
+    )
+
+
+def _text(address: Interface | None) -> str | None:
+    return None if address is None else str(address)
+
+
+def _address(value: Any) -> Interface | None:
+    return None if value is None else ipaddress.ip_interface(_string(value))
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _optional(value: Any) -> str | None:
+    return None if value is None else _string(value)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is not an object")
+    return cast("dict[str, Any]", value)
+
+
+def _unlink_quietly(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def _reason(exc: OSError) -> str:
+    return exc.strerror or repr(exc)

@@ -1,0 +1,4 @@
+"""The CNI specification, ignorant of Ratchet.
+
+Nothing below this package may import from the rest of ``ratchet``.
+"""

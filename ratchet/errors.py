@@ -1,0 +1,129 @@
+"""Every error that Ratchet answers, in one tree and with one table of codes.
+
+Each class fixes its code and its sentence; who raises it says what the error is about (``subject``)
+and what lay beneath it (``details``). Modules at a boundary translate errno, etcd and HTTP errors into
+these and chain the cause. Nobody matches message text.
+
+::
+
+    CniError                    1..99   the specification's own (ratchet/cni/errors.py)
+    ├── DelegateError           101     a delegate is missing, killed, silent or out of time
+    └── RatchetError            199     something that should not happen: the log has the traceback
+        ├── ConfigError         7       a key of the network configuration is wrong
+        ├── PodUnknownError     11      the pod's labels cannot be read now, try again later
+        ├── StoreError          50      etcd is not available
+        ├── LabelError          100     a label of the pod is wrong
+        ├── PodSourceError      102     the pod's labels cannot be read, and trying again will not help
+        ├── LinkWaitError       103     "wait": "all", and the links were not up in time
+        ├── StateError          104     the state directory cannot be written
+        ├── CheckError          105     CHECK found something that is not as it should be
+        ├── ChildError          106     the child cannot be started or does not answer
+        └── KernelError         107     the kernel refused an interface, address or namespace
+
+Imported by every call: it must stay small.
+"""
+
+from __future__ import annotations
+
+from ratchet.cni.errors import (
+    INVALID_CONFIG,
+    NOT_AVAILABLE,
+    TRY_AGAIN_LATER,
+    CniError,
+    DelegateError,
+)
+
+__all__ = [
+    "CheckError",
+    "ChildError",
+    "CniError",
+    "ConfigError",
+    "DelegateError",
+    "KernelError",
+    "LabelError",
+    "LinkWaitError",
+    "PodSourceError",
+    "PodUnknownError",
+    "RatchetError",
+    "StateError",
+    "StoreError",
+]
+
+
+class RatchetError(CniError):
+    """An error of Ratchet's own; by itself one that should not happen."""
+
+    code = 199
+    sentence = "internal error: {}"
+
+    def __init__(self, subject: str, details: str = "") -> None:
+        super().__init__(type(self).code, type(self).sentence.format(subject), details)
+
+
+class ConfigError(RatchetError):
+    """A key of the network configuration has a value that is not allowed."""
+
+    code = INVALID_CONFIG
+    sentence = "invalid network configuration: {}"
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        super().__init__(f"{key} is {shown(value)}, allowed is {allowed}")
+        self.key = key
+
+
+class LabelError(RatchetError):
+    """A label (or annotation) of the pod has a value that is not allowed; ``None`` means it is missing."""
+
+    code = 100
+    sentence = "invalid label: {}"
+
+    def __init__(self, label: str, value: str | None, allowed: str) -> None:
+        what = f"{label} is missing" if value is None else f"{label} is {shown(value)}"
+        super().__init__(f"{what}, allowed is {allowed}")
+        self.label = label
+
+
+class PodUnknownError(RatchetError):
+    code = TRY_AGAIN_LATER
+    sentence = "the pod's labels cannot be read now, try again later: {}"
+
+
+class PodSourceError(RatchetError):
+    code = 102
+    sentence = "the pod's labels cannot be read, check the label source: {}"
+
+
+class LinkWaitError(RatchetError):
+    code = 103
+    sentence = "links are not up in time: {}"
+
+
+class StateError(RatchetError):
+    code = 104
+    sentence = "the state directory cannot be used: {}"
+
+
+class CheckError(RatchetError):
+    code = 105
+    sentence = "not as it was attached: {}"
+
+
+class ChildError(RatchetError):
+    code = 106
+    sentence = "the child does not serve: {}"
+
+
+class KernelError(RatchetError):
+    code = 107
+    sentence = "the kernel refused: {}"
+
+
+class StoreError(RatchetError):
+    code = NOT_AVAILABLE
+    sentence = "etcd is not available: {}"
+
+
+def shown(value: object) -> str:
+    """Return a value as an error message may show it: on one line and not without end."""
+    text = ascii(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 120 else text[:117] + "..."

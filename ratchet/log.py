@@ -1,0 +1,137 @@
+"""One line a fact, as logfmt: ``time=... level=... program=... msg="..." pod=... container=... link=...``.
+
+It stands in for the standard library's ``logging``, which costs more to import than a whole
+pass-through takes. It never raises, whatever becomes of the file: a full disk must not fail a pod. It
+writes each line with one ``write`` to a descriptor opened for appending, so lines of forty parents and
+a child do not mix. What is logged is escaped here, in one place: labels and plugins' messages are
+written by strangers. Nothing in here knows what a secret is: never pass one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+LEVELS = ("debug", "info", "warning", "error")
+LONGEST_VALUE = 8192
+
+
+class _Sink:
+    """Where lines go. One object, so that ``configure`` can be called again."""
+
+    __slots__ = ("fd", "level", "path", "program", "to_stderr")
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self.path: str | None = None
+        self.level = 1
+        self.program = "ratchet"
+        self.to_stderr = True
+
+
+_sink = _Sink()
+
+
+def configure(path: str | None, level: str, program: str, to_stderr: bool) -> None:
+    """Say where lines go. The file is opened when the first line is written; safe to call again."""
+    if _sink.fd >= 0 and path != _sink.path:
+        os.close(_sink.fd)
+        _sink.fd = -1
+    _sink.path = path
+    _sink.level = LEVELS.index(level) if level in LEVELS else 1
+    _sink.program = program
+    _sink.to_stderr = to_stderr
+
+
+def debug(message: str, **fields: object) -> None:
+    _write(0, message, fields)
+
+
+def info(message: str, **fields: object) -> None:
+    _write(1, message, fields)
+
+
+def warning(message: str, **fields: object) -> None:
+    _write(2, message, fields)
+
+
+def error(message: str, **fields: object) -> None:
+    _write(3, message, fields)
+
+
+def crash(message: str, exc: BaseException, **fields: object) -> None:
+    """Log an exception that nobody expected, with its traceback."""
+    import traceback  # only ever needed when something broke
+
+    trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+    _write(3, message, {**fields, "traceback": trace})
+
+
+def line(level: str, program: str, message: str, fields: dict[str, object], now: float) -> str:
+    """Return one line. A field whose value is None is left out."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+    parts = [
+        f"time={stamp}.{int(now % 1 * 1000):03d}Z",
+        f"level={level}",
+        f"program={program}",
+        f"msg={_quoted(message)}",
+    ]
+    parts += [
+        f"{key}={_value(str(value))}" for key, value in fields.items() if value is not None
+    ]
+    return " ".join(parts) + "\n"
+
+
+def _write(level: int, message: str, fields: dict[str, object]) -> None:
+    if level < _sink.level:
+        return
+    try:
+        text = line(LEVELS[level], _sink.program, message, fields, time.time())
+        data = text.encode("utf-8", "backslashreplace")
+    except Exception:  # a value whose str() fails must not fail a pod
+        return
+    if _sink.to_stderr:
+        _append(2, data)
+    if _sink.path is not None:
+        if _sink.fd < 0:
+            _sink.fd = _opened(_sink.path)
+        if _sink.fd >= 0:
+            _append(_sink.fd, data)
+
+
+def _opened(path: str) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        # O_NONBLOCK: should somebody put a FIFO there, a pod does not hang on its reader.
+        return os.open(path, flags | os.O_NONBLOCK, 0o600)
+    except OSError:
+        return -1
+
+
+def _append(fd: int, data: bytes) -> None:
+    try:
+        os.write(fd, data)
+    except OSError:
+        pass
+
+
+def _value(text: str) -> str:
+    plain = text.isascii() and text.isprintable() and text != ""
+    if plain and not any(char in text for char in ' "=\\'):
+        return text[:LONGEST_VALUE]
+    return _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    out = []
+    for char in text[:LONGEST_VALUE]:
+        if char in '"\\':
+            out.append("\\" + char)
+        elif char == "\n":
+            out.append("\\n")
+        elif char.isprintable():
+            out.append(char)
+        else:
+            out.append(f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}")
+    return '"' + "".join(out) + '"'
