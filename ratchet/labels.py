@@ -1,13 +1,13 @@
 """What a pod's labels say: the grammar, from strings to links.
 
-Pure: no files, sockets or clocks, so that the parent, the child, ratchetctl and the property-based tests
-read one grammar. It says nothing about where labels come from (``ratchet.pods``) nor about the far pod,
-which this pod only knows by name.
+Pure: no files, sockets or clocks, so that the parent, the child, ratchetctl and the property-based
+tests read one grammar. It says nothing about where labels come from (``ratchet.pods``) nor about
+the far pod, which this pod only knows by name.
 
-Label values cannot hold ``/`` or ``:``, so every field may be an annotation of the same name too, which wins.
-Whatever is wrong is told as `LabelError`, which names the label as the user wrote it, its value and what is
-allowed: the user reads it in ``kubectl describe pod``. What passes is safe in an etcd key, a netlink message
-and a terminal; nobody checks it again.
+Label values cannot hold ``/`` or ``:``, so every field may be an annotation of the same name too,
+which wins. Whatever is wrong is told as `LabelError`, which names the label as the user wrote it,
+its value and what is allowed: the user reads it in ``kubectl describe pod``. What passes is safe in
+an etcd key, a netlink message and a terminal; nobody checks it again.
 
 It is not on the path of an unlabelled pod, and may therefore import dataclasses and ipaddress.
 """
@@ -27,7 +27,7 @@ Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 PREFIX = "ratchet."
 POD_FIELDS = ("pod_name", "primary", "public_ip", "target_pod", "target_container")
 LINK_FIELDS = ("local_ifname", "local_ip", "pair_name", "pair_ifname", "pair_ip")
-# Informative fields, which say something of a link as much as of a pod: `ratchet.2.target_pod` is taken, too.
+# Informative, and of a link as much as of a pod: `ratchet.2.target_pod` is taken as well.
 _TARGET_FIELDS = ("target_pod", "target_container")
 
 NAME_MAX_BYTES = 253  # RFC 1123 subdomain, the longest name that Kubernetes gives a pod
@@ -37,7 +37,7 @@ _IPV4_PREFIX_LEN = 24
 _IPV6_PREFIX_LEN = 64
 # The kernel's isspace() knows ISO 8859-1, and in it 0xa0 is a space: "à" is no interface name.
 _KERNEL_SPACES = b"\t\n\v\f\r \xa0"
-# A device's name is a directory below /proc/sys/net/ipv4/conf, where these two stand for something else.
+# A device has a directory below /proc/sys/net/ipv4/conf, where these two are something else.
 _SYSCTL_NAMES = ("all", "default")
 
 _ALLOWED_POD_NAME = (
@@ -59,7 +59,7 @@ _ALLOWED_TARGET = f"at most {NAME_MAX_BYTES} printable characters"
 class Link:
     """A link that this pod declares as its primary.
 
-    An address is None when the labels give that end none: a link without addresses is plain layer 2.
+    An address is None when the labels give that end none: without any, a link is plain layer 2.
     """
 
     ifname: str
@@ -94,7 +94,8 @@ def parse(
 ) -> Wiring:
     """Read the links and names that the labels of an eligible pod give.
 
-    `own_name` is the pod's name where the labels came from, None where nothing names it. Raises `LabelError`.
+    `own_name` is the pod's name where its labels came from, None where nothing names it.
+    Raises `LabelError`.
     """
     fields = _ratchet_fields(labels, annotations)
     numbers = _link_numbers(fields)
@@ -118,7 +119,8 @@ def parse(
 def check_ifname(label: str, value: str, *, cni_ifname: str) -> None:
     """Check an interface name by the kernel's rules (dev_valid_name) and ours. Raises `LabelError`.
 
-    `cni_ifname` is the runtime's CNI_IFNAME. Runtimes give all pods the same one, so it is taken at both ends.
+    `cni_ifname` is the runtime's CNI_IFNAME. Runtimes give every pod the same one, so it is not
+    free at the far end either.
     """
     raw = _utf8(value)
     if (
@@ -162,7 +164,7 @@ def _link_numbers(fields: Mapping[str, str]) -> list[str]:
                 raise LabelError(
                     label,
                     value,
-                    f"{PREFIX}{field} for the first link, {PREFIX}2.{field} for the second and so on",
+                    f"{PREFIX}{field} for the first link, {PREFIX}2.{field} for the second",
                 )
             if field == "primary" and value != "true":
                 raise LabelError(label, value, "true: a pod is the primary of its numbered links")
@@ -178,7 +180,7 @@ def _link_numbers(fields: Mapping[str, str]) -> list[str]:
 def _refuse_misspelling(
     label: str, value: str, name: str, prefix: str, known: tuple[str, ...]
 ) -> None:
-    """Raise `LabelError` for a name that is nearly a known one; others may be somebody else's labels."""
+    """Raise `LabelError` for nearly a known name; other names may be somebody else's labels."""
     import difflib  # noqa: PLC0415 - 2 ms, and hardly any pod has such a label
 
     near = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.8)
@@ -267,7 +269,7 @@ def _target(fields: Mapping[str, str], label: str) -> str | None:
 
 
 def _optional_address(fields: Mapping[str, str], label: str) -> Address | None:
-    """Return the address with its prefix length, None if the label is not there. Raises `LabelError`."""
+    """Return an address and its prefix length, None without the label. Raises `LabelError`."""
     value = fields.get(label)
     if value is None:
         return None
@@ -289,9 +291,7 @@ def _optional_address(fields: Mapping[str, str], label: str) -> Address | None:
     if ip.is_unspecified or ip.is_multicast or ip.is_loopback:
         refuse("the address of one host: not the unspecified one, multicast or loopback")
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        refuse(
-            "the address in its IPv4 form: an IPv4-mapped address never goes over a link (RFC 4291 §2.5.5.2)"
-        )
+        refuse("the address in its IPv4 form, as IPv4-mapped addresses never go over a link")
     network = address.network
     if network.prefixlen == 0:
         refuse("a prefix length of at least 1")

@@ -1,23 +1,28 @@
-"""Who is this pod, and what do its labels say: DESIGN's label sources, asked in their order.
+"""Who is this pod, and what do its labels say: the label sources, asked in their order.
 
-Every pod on the node waits for this module, and most of them only to hear that they are not ours. It imports
-nothing but our errors, the one source that it carries itself is the runtime's (a look into the request
-configuration), and the sources that need a connection, `ratchet.kubernetes` and `ratchet.docker`, are imported
-where they are asked. `Pod` is written by hand and names are checked by sets of characters, because dataclasses
-and re would cost this path more than the rest of it. It must not read link labels: that is `ratchet.labels`.
+Every pod on the node waits for this module, and most of them only to hear that they are not ours.
+It imports nothing but our errors, the one source that it carries itself is the runtime's (a look
+into the request configuration), and the sources that need a connection, `ratchet.kubernetes` and
+`ratchet.docker`, are imported where they are asked. `Pod` is written by hand and names are checked
+by sets of characters, because dataclasses and re would cost this path more than the rest of it. It
+must not read link labels: that is `ratchet.labels`.
 
-"Do not know" is never "no". With ``label_source`` auto, a source that is there settles the question or fails the
-operation, and no later one is asked in its place:
+"Do not know" is never "no". With ``label_source`` auto, a source that is there settles the question
+or fails the operation, and no later one is asked in its place:
 
-- ``args.cni.labels`` is the runtime saying what the labels are, also when it says that there are none. Pod
-  annotations (the capability io.kubernetes.cri.pod-annotations) settle it only with the key ``ratchet``.
-- With a kubeconfig, a pod that has a Kubernetes name and namespace in CNI_ARGS is the API server's. If that
-  cannot be read, the operation fails with 11 (try again later) or, where trying again will not help, with 102.
-- Otherwise the engine's, if its socket is there. An engine that does not answer is an error as well; one that
-  answers that it has no such container has settled it, because engines know a container before they attach it,
-  and a node's other runtimes must go on working beside an idle engine.
-- Nothing of all that: the pod has no labels and is the delegate's. Plain runtimes (cnitool, podman) have none to
-  give, so this is knowledge, not ignorance: where no source is configured nobody can have labelled a pod for us.
+- ``args.cni.labels`` is the runtime saying what the labels are, also when it says that there are
+  none. Pod annotations (the capability io.kubernetes.cri.pod-annotations) settle it only with the
+  key ``ratchet``.
+- With a kubeconfig, a pod that has a Kubernetes name and namespace in CNI_ARGS is the API server's.
+  If that cannot be read, the operation fails with 11 (try again later) or, where trying again will
+  not help, with 102.
+- Otherwise the engine's, if its socket is there. An engine that does not answer is an error as
+  well; one that answers that it has no such container has settled it, because engines know a
+  container before they attach it, and a node's other runtimes must go on working beside an idle
+  engine.
+- Nothing of all that: the pod has no labels and is the delegate's. Plain runtimes (cnitool, podman)
+  have none to give, so this is knowledge, not ignorance: where no source is configured nobody can
+  have labelled a pod for us.
 
 When the configuration names one source, only that one is asked, and it has to know the pod.
 """
@@ -54,7 +59,7 @@ _NAME_CHARACTERS = _ALPHANUMERIC | frozenset("-_.")
 
 
 class Pod:
-    """A pod as its runtime and label source know it. `name` and `uid` are None where nothing tells them."""
+    """A pod as its runtime and label source know it; `name` and `uid` are None if neither does."""
 
     __slots__ = ("annotations", "labels", "name", "namespace", "uid")
 
@@ -105,14 +110,15 @@ def is_eligible(pod: Pod) -> bool:
 
 
 def says_eligible(labels: Mapping[str, str], annotations: Mapping[str, str]) -> bool:
-    """Say whether the label `ratchet`, or the annotation that wins over it, is "true" and nothing else."""
+    """Say whether `ratchet` is "true", as an annotation, which wins, or as a label."""
     return annotations.get(ELIGIBLE_KEY, labels.get(ELIGIBLE_KEY)) == "true"
 
 
 def cni_args(text: str) -> Words:
     """Read CNI_ARGS: K=V pairs with semicolons between them. Raises `CniError` 4.
 
-    Keys that are not ours are left alone, as if IgnoreUnknown were always given: runtimes add what they like.
+    Keys that are not ours are left alone, as if IgnoreUnknown were always given: runtimes add what
+    they like.
     """
     args = {}
     for pair in text.split(";"):
@@ -131,8 +137,9 @@ def cni_args(text: str) -> Words:
 def identity(args: Mapping[str, str]) -> tuple[str | None, str | None, str | None]:
     """Return the pod's namespace, name and UID from CNI_ARGS, checked. Raises `CniError` 4.
 
-    Empty ones count as not given. A name with a namespace is a Kubernetes name, and safe in a URL's path. A
-    name alone is what podman gives: the container's name, which may have capitals and underscores as well.
+    Empty ones count as not given. A name with a namespace is a Kubernetes name, and safe in a URL's
+    path. A name alone is what podman gives: the container's, which may have capitals and
+    underscores as well.
     """
     namespace = args.get("K8S_POD_NAMESPACE") or None
     name = args.get("K8S_POD_NAME") or None
@@ -154,12 +161,12 @@ def is_namespace(text: str) -> bool:
 
 
 def is_kubernetes_name(text: str) -> bool:
-    """Say whether this can be a pod's name (RFC 1123 subdomain; Kubernetes bounds it only as a whole)."""
+    """Say whether this can be a pod's name (RFC 1123 subdomain, bounded only as a whole)."""
     return len(text) <= _NAME_MAX and all(map(_is_label, text.split(".")))
 
 
 def is_container_name(text: str) -> bool:
-    """Say whether this is a name as engines allow it: `[A-Za-z0-9][A-Za-z0-9_.-]*`, at most 253 long."""
+    """Say whether engines allow this name: `[A-Za-z0-9][A-Za-z0-9_.-]*`, at most 253 long."""
     return (
         0 < len(text) <= _NAME_MAX
         and text[0] in _ALPHANUMERIC
@@ -180,7 +187,7 @@ def _is_label(text: str) -> bool:
 
 
 def _of_runtime(config: Mapping[str, Any]) -> tuple[Words | None, Words | None]:
-    """Return labels and annotations as the runtime put them into the request configuration, None if not.
+    """Return the labels and annotations in the request configuration, None for those not there.
 
     Raises `ConfigError`.
     """
@@ -201,7 +208,7 @@ def _of_runtime(config: Mapping[str, Any]) -> tuple[Words | None, Words | None]:
 
 
 def _member(parent: Any, name: str, path: str | None) -> Any:
-    """Return a member of an object, None if either is not there; with a path it has to be an object itself."""
+    """Return an object's member, None if either is not there; with a path it must be an object."""
     member = None if parent is None else parent.get(name)
     if path is not None and member is not None and not isinstance(member, dict):
         raise ConfigError(path, member, "an object")
