@@ -24,13 +24,12 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from ratchet import log
-from ratchet.config import attachment_name
+from ratchet import log, statedir
 from ratchet.errors import StateError
 from ratchet.labels import Link
 
 VERSION = 1
-RECORD_SUFFIX = ".json"
+RECORD_SUFFIX = statedir.RECORD_SUFFIX
 DELETED_SUFFIX = ".deleted"
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -47,7 +46,7 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One eligible pod's attachment: the pair (container ID, ifname) and all that was decided for it."""
+    """An eligible pod's attachment: (container ID, ifname) and all that was decided for it."""
 
     container_id: str
     ifname: str
@@ -71,7 +70,7 @@ class Attachment:
 
     @property
     def name(self) -> str:
-        return attachment_name(self.container_id, self.ifname)
+        return statedir.attachment_name(self.container_id, self.ifname)
 
     @property
     def is_finished(self) -> bool:
@@ -137,24 +136,15 @@ class Directory:
 
     def __init__(self, state_dir: str) -> None:
         self.state_dir = state_dir
-        self.records = os.path.join(state_dir, "attachments")
-        self.boots = os.path.join(state_dir, "boot")
+        self.records = os.path.join(state_dir, statedir.RECORDS)
+        self.boots = os.path.join(state_dir, statedir.BOOTS)
 
     def write(self, attachment: Attachment) -> None:
         """Write or replace a record. Raises StateError."""
-        text = json.dumps(attachment.to_json())
         path = self._record(attachment.container_id, attachment.ifname)
-        # The process ID is enough: a parent writes one record at a time.
-        temporary = os.path.join(self.records, f".{attachment.name}.{os.getpid()}")
         try:
-            make_private(self.records)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-            fd = os.open(temporary, flags, 0o600)
-            with open(fd, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.rename(temporary, path)
+            statedir.write_private(path, json.dumps(attachment.to_json()).encode())
         except OSError as exc:
-            _unlink_quietly(temporary)
             raise StateError(f"cannot write {path}", _reason(exc)) from exc
 
     def read(self, container_id: str, ifname: str) -> Attachment | None:
@@ -162,12 +152,13 @@ class Directory:
         return _of(self._record(container_id, ifname), container_id, ifname)
 
     def mark_deleted(self, container_id: str, ifname: str) -> bool:
-        """Hand the record to the child for cleaning up; False when there is none. Raises StateError.
+        """Hand the record to the child for cleaning up; False when there is none.
 
-        Safe to call twice.
+        Safe to call twice. Raises StateError.
         """
         path = self._record(container_id, ifname)
-        name = f"{attachment_name(container_id, ifname)}.{time.time_ns()}{DELETED_SUFFIX}"
+        name = statedir.attachment_name(container_id, ifname)
+        name = f"{name}.{time.time_ns()}{DELETED_SUFFIX}"
         try:
             os.rename(path, os.path.join(self.records, name))
         except FileNotFoundError:
@@ -177,17 +168,20 @@ class Directory:
         return True
 
     def remove(self, container_id: str, ifname: str) -> None:
-        """Remove a record that the child has never acted on. Safe to call twice. Raises StateError."""
+        """Remove a record that the child has never acted on.
+
+        Safe to call twice. Raises StateError.
+        """
         self.forget(self._record(container_id, ifname))
 
     def live(self) -> list[Attachment]:
         """Return every record that is not deleted, the unfinished ones too."""
-        found = (_read(path) for path in _listed(self.records, RECORD_SUFFIX))
+        found = (load(path) for path in _listed(self.records, RECORD_SUFFIX))
         return [attachment for attachment in found if attachment is not None]
 
     def deleted(self) -> list[tuple[str, Attachment]]:
         """Return every deleted record with its path, for ``forget``, the oldest first."""
-        found = [(path, _read(path)) for path in _listed(self.records, DELETED_SUFFIX)]
+        found = [(path, load(path)) for path in _listed(self.records, DELETED_SUFFIX)]
         kept = [(path, attachment) for path, attachment in found if attachment is not None]
         return sorted(kept, key=lambda pair: int(pair[0].rsplit(".", 2)[1]))
 
@@ -207,7 +201,7 @@ class Directory:
         """
         kept = self._boot(container_id, ifname)
         try:
-            make_private(self.boots)
+            statedir.make_private(self.boots)
             os.link(self._record(container_id, ifname), kept)
         except (FileNotFoundError, FileExistsError):
             pass
@@ -219,7 +213,7 @@ class Directory:
         return _of(self._boot(container_id, ifname), container_id, ifname)
 
     def kept_boots(self) -> list[Attachment]:
-        found = (_read(path) for path in _listed(self.boots, RECORD_SUFFIX))
+        found = (load(path) for path in _listed(self.boots, RECORD_SUFFIX))
         return [attachment for attachment in found if attachment is not None]
 
     def forget_boot(self, container_id: str, ifname: str) -> None:
@@ -227,20 +221,10 @@ class Directory:
         self.forget(self._boot(container_id, ifname))
 
     def _record(self, container_id: str, ifname: str) -> str:
-        return os.path.join(self.records, attachment_name(container_id, ifname) + RECORD_SUFFIX)
+        return statedir.record_path(self.state_dir, container_id, ifname)
 
     def _boot(self, container_id: str, ifname: str) -> str:
-        return os.path.join(self.boots, attachment_name(container_id, ifname) + RECORD_SUFFIX)
-
-
-def make_private(path: str) -> None:
-    """Make a directory and its parents; the directory itself is its owner's only. Raises OSError."""
-    if not os.path.isdir(path):
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        try:
-            os.mkdir(path, 0o700)
-        except FileExistsError:  # another parent was faster
-            pass
+        return statedir.boot_path(self.state_dir, container_id, ifname)
 
 
 def _listed(folder: str, suffix: str) -> list[str]:
@@ -254,14 +238,14 @@ def _listed(folder: str, suffix: str) -> list[str]:
 
 def _of(path: str, container_id: str, ifname: str) -> Attachment | None:
     # A dot may stand in either part of a file's name: "a.b" + "c" and "a" + "b.c" share one.
-    found = _read(path)
+    found = load(path)
     if found is None or (found.container_id, found.ifname) != (container_id, ifname):
         return None
     return found
 
 
-def _read(path: str) -> Attachment | None:
-    """Read one record. One that is damaged is logged and left where it is."""
+def load(path: str) -> Attachment | None:
+    """Return the record in a file. One that is damaged is logged and left where it is."""
     try:
         with open(path, encoding="utf-8") as file:
             return Attachment.from_json(json.load(file))
@@ -314,13 +298,6 @@ def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{value!r} is not an object")
     return cast("dict[str, Any]", value)
-
-
-def _unlink_quietly(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
 
 
 def _reason(exc: OSError) -> str:

@@ -1,12 +1,12 @@
 """Ratchet's own keys of the network configuration, checked and named.
 
-``Config.parse`` reads the plugin configuration once; nobody else knows how a key is spelt. It is on
-the path of every pod, so there is no dataclass, regular expression or ``ipaddress`` in here (together
-they cost more than the rest of the path), and ``_socket`` stands for ``socket``, whose enums alone take
-5 ms. The child reads the same keys from ``Config.settings()``.
+``Config.parse`` reads the plugin configuration once; nobody else knows how a key is spelt. It is
+on the path of every pod, so there is no dataclass, regular expression or ``ipaddress`` in here
+(they cost more than the rest of the path), and ``_socket`` stands for ``socket``, whose enums
+take 5 ms. The child reads the same keys from ``Config.settings()``.
 
-Keys that we do not know are ignored, as CNI asks, but one that is plainly a misspelt key of ours is an
-error that names the right one.
+Keys that we do not know are ignored, as CNI asks, but one that is plainly a misspelt key of ours is
+an error that names the right one.
 """
 
 from __future__ import annotations
@@ -183,13 +183,8 @@ class Config:
         return cls.parse(settings)
 
 
-def attachment_name(container_id: str, ifname: str) -> str:
-    """Return an attachment's name, as record files and the child's requests have it."""
-    return f"{container_id}.{ifname}"
-
-
 def is_ifname(text: str) -> bool:
-    """Tell whether the kernel takes this as an interface's name (dev_valid_name in net/core/dev.c)."""
+    """Tell whether the kernel takes this as a name (dev_valid_name in net/core/dev.c)."""
     return (
         0 < len(os.fsencode(text)) <= 15
         and text not in (".", "..")
@@ -208,7 +203,7 @@ def _refuse_misspelt(obj: Mapping[str, Any]) -> None:
 
 def _meant(key: str) -> str | None:
     """Return the key of ours that ``key`` is a misspelling of."""
-    from difflib import get_close_matches  # only for keys that nobody knows
+    from difflib import get_close_matches  # noqa: PLC0415 - only for keys that nobody knows
 
     squeezed = {ours.replace("_", ""): ours for ours in OURS}
     wanted = key.lower().replace("_", "").replace("-", "")
@@ -272,7 +267,7 @@ def _seconds(obj: Mapping[str, Any], key: str, default: float) -> float:
         try:
             value = float(value)
         except ValueError:
-            pass
+            value = None
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
@@ -364,7 +359,7 @@ def _endpoints(obj: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
 
 
 def _endpoint(text: str, default_port: int | None) -> tuple[str, int] | None:
-    """Return host and port of ``host``, ``host:port``, ``[v6]``, ``[v6]:port`` or a bare IPv6 address."""
+    """Return host and port of host, host:port, [v6], [v6]:port or a bare IPv6 address."""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or ":" not in host or (rest and not rest.startswith(":")):

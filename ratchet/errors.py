@@ -1,8 +1,8 @@
 """Every error that Ratchet answers, in one tree and with one table of codes.
 
 Each class fixes its code and its sentence; who raises it says what the error is about (``subject``)
-and what lay beneath it (``details``). Modules at a boundary translate errno, etcd and HTTP errors into
-these and chain the cause. Nobody matches message text.
+and what lay beneath it (``details``). Modules at a boundary translate errno, etcd and HTTP errors
+into these and chain the cause. Nobody matches message text.
 
 ::
 
@@ -13,7 +13,7 @@ these and chain the cause. Nobody matches message text.
         ├── PodUnknownError     11      the pod's labels cannot be read now, try again later
         ├── StoreError          50      etcd is not available
         ├── LabelError          100     a label of the pod is wrong
-        ├── PodSourceError      102     the pod's labels cannot be read, and trying again will not help
+        ├── PodSourceError      102     the pod's labels cannot be read; trying again will not help
         ├── LinkWaitError       103     "wait": "all", and the links were not up in time
         ├── StateError          104     the state directory cannot be written
         ├── CheckError          105     CHECK found something that is not as it should be
@@ -72,7 +72,7 @@ class ConfigError(RatchetError):
 
 
 class LabelError(RatchetError):
-    """A label (or annotation) of the pod has a value that is not allowed; ``None`` means it is missing."""
+    """A label (or annotation) has a value that is not allowed; ``None`` means it is missing."""
 
     code = 100
     sentence = "invalid label: {}"

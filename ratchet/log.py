@@ -1,10 +1,11 @@
-"""One line a fact, as logfmt: ``time=... level=... program=... msg="..." pod=... container=... link=...``.
+"""One line a fact, as logfmt: ``time=… level=… program=… msg="…" pod=… container=… link=…``.
 
 It stands in for the standard library's ``logging``, which costs more to import than a whole
-pass-through takes. It never raises, whatever becomes of the file: a full disk must not fail a pod. It
-writes each line with one ``write`` to a descriptor opened for appending, so lines of forty parents and
-a child do not mix. What is logged is escaped here, in one place: labels and plugins' messages are
-written by strangers. Nothing in here knows what a secret is: never pass one.
+pass-through takes. It never raises, whatever becomes of the file: a full disk must not fail a
+pod. It writes each line with one ``write`` to a descriptor opened for appending, so lines of
+forty parents and a child do not mix. What is logged is escaped here, in one place: labels and
+plugins' messages are written by strangers. Nothing in here knows what a secret is: never pass
+one.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def error(message: str, **fields: object) -> None:
 
 def crash(message: str, exc: BaseException, **fields: object) -> None:
     """Log an exception that nobody expected, with its traceback."""
-    import traceback  # only ever needed when something broke
+    import traceback  # noqa: PLC0415 - only ever needed when something broke
 
     trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
     _write(3, message, {**fields, "traceback": trace})
@@ -76,9 +77,7 @@ def line(level: str, program: str, message: str, fields: dict[str, object], now:
         f"program={program}",
         f"msg={_quoted(message)}",
     ]
-    parts += [
-        f"{key}={_value(str(value))}" for key, value in fields.items() if value is not None
-    ]
+    parts += [f"{key}={_value(str(value))}" for key, value in fields.items() if value is not None]
     return " ".join(parts) + "\n"
 
 
@@ -88,7 +87,7 @@ def _write(level: int, message: str, fields: dict[str, object]) -> None:
     try:
         text = line(LEVELS[level], _sink.program, message, fields, time.time())
         data = text.encode("utf-8", "backslashreplace")
-    except Exception:  # a value whose str() fails must not fail a pod
+    except Exception:  # noqa: BLE001 - a value whose str() fails must not fail a pod
         return
     if _sink.to_stderr:
         _append(2, data)
@@ -110,7 +109,7 @@ def _opened(path: str) -> int:
 
 
 def _append(fd: int, data: bytes) -> None:
-    try:
+    try:  # noqa: SIM105 - contextlib would cost a pod's ADD 2 ms
         os.write(fd, data)
     except OSError:
         pass

@@ -1,7 +1,7 @@
 """CNI errors: a code, a message and details, as the specification's error JSON has them.
 
-They are apart from ``ratchet.errors`` because the specification's own codes (1 to 99) belong to CNI and
-ours (from 100) to Ratchet, and because ``ratchet.cni`` knows nothing of Ratchet.
+They are apart from ``ratchet.errors`` because the specification's own codes (1 to 99) belong to CNI
+and ours (from 100) to Ratchet, and because ``ratchet.cni`` knows nothing of Ratchet.
 
 CNI spec 1.1.0, "Error": codes 1 to 99 are reserved, those from 100 are the plugin's own.
 """
@@ -38,7 +38,7 @@ class CniError(Exception):
 class DelegateError(CniError):
     """A delegate is missing, was killed, took too long or did not answer in CNI's words.
 
-    A delegate that fails properly is not one of these: its error goes up unchanged, as a ``CniError``.
+    A delegate that fails properly is none of these: its error goes up as it is, a ``CniError``.
     """
 
     def __init__(self, subject: str, details: str = "") -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 LATEST = SUPPORTED[-1]
-# A configuration without cniVersion means 0.1.0, the only version that knew none (as libcni reads it).
+# A configuration without cniVersion means 0.1.0, as libcni reads it.
 UNSTATED = "0.1.0"
 # The version from which an operation exists (CNI spec 0.4.0 and 1.1.0, change logs).
 SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
@@ -19,7 +19,7 @@ def is_supported(version: str) -> bool:
 
 
 def at_least(version: str, least: str) -> bool:
-    """Tell whether a version is not older than ``least``; one that we do not know counts as newest."""
+    """Tell whether a version is not older than ``least``; an unknown one counts as newest."""
     known = version or UNSTATED
     return known not in SUPPORTED or SUPPORTED.index(known) >= SUPPORTED.index(least)
 

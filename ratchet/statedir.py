@@ -1,0 +1,90 @@
+"""The layout of one network's state directory, and how its files are written.
+
+Parents, the child and ratchetctl meet in this directory, so where things lie in it is said once.
+It is on the path of every pod (is there a record? is there a socket?) and imports nothing. What a
+record holds is ``ratchet.attachments``' business, who listens on the socket ``ratchet.spawn``'s
+and the child's.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ratchet.config import Config
+
+RECORDS = "attachments"
+BOOTS = "boot"
+RECORD_SUFFIX = ".json"
+SOCKET = "child.sock"
+LOCK = "child.lock"
+SETTINGS = "settings.json"
+
+
+def attachment_name(container_id: str, ifname: str) -> str:
+    """Return an attachment's name, as record files and the child's requests have it."""
+    return f"{container_id}.{ifname}"
+
+
+def record_path(state_dir: str, container_id: str, ifname: str) -> str:
+    """Return where an attachment's record lies."""
+    return f"{state_dir}/{RECORDS}/{attachment_name(container_id, ifname)}{RECORD_SUFFIX}"
+
+
+def boot_path(state_dir: str, container_id: str, ifname: str) -> str:
+    """Return where the record is kept until the boot network's DEL has succeeded."""
+    return f"{state_dir}/{BOOTS}/{attachment_name(container_id, ifname)}{RECORD_SUFFIX}"
+
+
+def is_attached(config: Config, container_id: str, ifname: str) -> bool:
+    """Tell whether an attachment is ours to check or to detach, without reading its record."""
+    return os.path.lexists(record_path(config.state_dir, container_id, ifname)) or os.path.lexists(
+        boot_path(config.state_dir, container_id, ifname)
+    )
+
+
+def make_private(path: str) -> None:
+    """Make a directory and what is missing above it, its owner's only. Raises OSError."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path:
+        make_private(parent)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:  # another parent was faster
+        if not os.path.isdir(path):
+            raise
+
+
+def write_private(path: str, data: bytes) -> None:
+    """Write a file, or replace it as a whole, readable by its owner only. Raises OSError.
+
+    It is not synced to the disk: a power cut takes the pods with it, and /run is memory.
+    """
+    folder, name = os.path.split(path)
+    make_private(folder)
+    # The process ID is enough: no parent writes the same file twice at a time.
+    temporary = f"{folder}/.{name}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fd = os.open(temporary, flags, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError:
+        remove(temporary)
+        raise
+
+
+def remove(path: str) -> None:
+    """Remove a file as far as that is possible. Never raises."""
+    try:  # noqa: SIM105 - contextlib would cost a pod's ADD 2 ms
+        os.unlink(path)
+    except OSError:
+        pass
