@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -22,11 +23,12 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.integration.etcd_server import Etcd
 from tests.integration.namespaces import Namespace, random_name, run
-from tests.integration.polling import DEADLINE_S, wait_for
+from tests.integration.polling import wait_for
 
 Config = dict[str, Any]
 
@@ -351,9 +353,16 @@ class Node:
             self.attachments.pop((pod.container_id, ifname), None)
         return outcome
 
-    def check(self, pod: Pod, *, config: Config | None = None, ifname: str = CNI_IFNAME) -> Outcome:
+    def check(
+        self,
+        pod: Pod,
+        *,
+        config: Config | None = None,
+        ifname: str = CNI_IFNAME,
+        environ: Mapping[str, str | None] | None = None,
+    ) -> Outcome:
         """CHECK an attachment, with the result of its ADD as `prevResult`."""
-        return self._again("CHECK", pod, config, ifname, None, prev_result=True).finish()
+        return self._again("CHECK", pod, config, ifname, environ, prev_result=True).finish()
 
     def gc(
         self,
@@ -595,6 +604,14 @@ def request_config(
     return request
 
 
+def script(folder: Path, name: str, text: str) -> dict[str, str]:
+    """Write a plugin in shell and return the environment with which it is found."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return {"CNI_PATH": f"{plugin_dir()}:{folder}:{REFERENCE_PLUGINS}"}
+
+
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
     """Return a configuration with changes; a change to None leaves the key out."""
     return {key: value for key, value in {**config, **changes}.items() if value is not None}
@@ -624,23 +641,25 @@ def end_processes(node: Node) -> None:
     """End the child of a node by its id; assert that it heeds SIGTERM and that it was alone."""
     children = set(node.children())
     strangers = node.namespace.processes() - children
-    for pid in children | strangers:
+    end_pids(node.namespace, children | strangers)
+    assert not strangers, f"stray processes on node {node.number}: {strangers}"
+    assert len(children) <= 1, f"more than one child on node {node.number}: {children}"
+
+
+def end_pids(namespace: Namespace, pids: set[int]) -> None:
+    """End processes that are in a namespace; assert that they heed SIGTERM."""
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + TERMINATE_TIMEOUT_S
-    while (stubborn := node.namespace.processes()) and time.monotonic() < end:
+    while (stubborn := namespace.processes() & pids) and time.monotonic() < end:
         time.sleep(0.02)
     for pid in stubborn:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    assert not strangers, f"stray processes on node {node.number}: {strangers}"
-    assert len(children) <= 1, f"more than one child on node {node.number}: {children}"
-    assert not stubborn, f"the child of node {node.number} did not heed SIGTERM"
+    assert not stubborn, f"{stubborn} in {namespace} did not heed SIGTERM"
 
 
 def scratch_dir() -> str | None:
     """Return a folder in memory if there is one: etcd waits for the disk at every write."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-
-
-__all__ = ["CNI_IFNAME", "DEADLINE_S", "PAIR", "Cluster", "Node", "Outcome", "Pod", "primary"]

@@ -1,0 +1,183 @@
+"""CHECK tells the truth, STATUS says whether etcd answers, GC removes what nobody wants."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cluster import (
+    PAIR,
+    Cluster,
+    Node,
+    in1_in2,
+    request_config,
+    script,
+)
+from tests.integration.polling import wait_for
+
+pytestmark = pytest.mark.root
+
+# CNI spec §5 Error
+INCOMPATIBLE = 1
+NOT_AVAILABLE = 50
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+def test_check_succeeds_when_all_is_well(cluster: Cluster, node: Node, place: int) -> None:
+    left, right = cluster.pod("a"), cluster.pod("b")
+    node.add(left, in1_in2("b")).succeeded()
+    # The far pod is not there yet: nothing to verify, nothing wrong.
+    node.check(left).succeeded()
+    cluster.nodes[place].add(right, PAIR).succeeded()
+    node.check(left).succeeded()
+    cluster.nodes[place].check(right).succeeded()
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+@pytest.mark.parametrize(
+    "damage", [("delete",), ("set", "down"), ("set", "name", "other")], ids=lambda words: words[-1]
+)
+def test_check_succeeds_only_if_the_link_is_there(
+    cluster: Cluster, node: Node, place: int, damage: tuple[str, ...]
+) -> None:
+    left, right = cluster.pod("a"), cluster.pod("b")
+    node.add(left, in1_in2("b")).succeeded()
+    cluster.nodes[place].add(right, PAIR).succeeded()
+    left.netns.wait_ping("192.168.2.101")
+
+    if damage == ("set", "name", "other"):
+        left.netns.ip("link", "set", "in1", "down")
+    left.netns.ip("link", damage[0], "in1", *damage[1:])
+    outcome = node.check(left)
+    if outcome.exit == 0:
+        assert left.netns.pings("192.168.2.101"), "CHECK says that the link is there"
+    else:
+        assert "in1" in outcome.error_text
+    left.netns.ip("link", "delete", "other", check=False)
+
+
+def test_check_fails_with_the_boot_networks_error(cluster: Cluster, node: Node) -> None:
+    pod = cluster.pod("a")
+    node.add(pod, in1_in2("b"), boot_network=node.bridge_config()).succeeded()
+    node.check(pod).succeeded()
+    pod.netns.ip("link", "delete", "eth0")
+    assert node.check(pod).error
+
+
+def test_check_of_a_pod_that_was_never_added_fails(cluster: Cluster, node: Node) -> None:
+    pod = cluster.pod("a")
+    config = request_config(node.config(), in1_in2("b"), None)
+    config["prevResult"] = {"cniVersion": "1.0.0", "interfaces": [], "ips": [], "dns": {}}
+    assert node.check(pod, config=config).error
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.0", "0.3.1"])
+def test_check_needs_version_040(cluster: Cluster, node: Node, version: str) -> None:
+    pod = cluster.pod("a")
+    node.add(pod, in1_in2("b"), cniVersion=version).succeeded()
+    assert node.check(pod).error["code"] == INCOMPATIBLE
+
+
+# STATUS and GC
+
+
+def test_status_succeeds_when_etcd_answers(cluster: Cluster, node: Node) -> None:
+    outcome = node.status()
+    assert outcome.succeeded().stdout.strip() == b""
+
+
+def test_status_is_error_50_when_etcd_is_away(cluster: Cluster, node: Node) -> None:
+    cluster.etcd.stop()
+    assert node.status().error["code"] == NOT_AVAILABLE
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0"])
+@pytest.mark.parametrize("command", ["GC", "STATUS"])
+def test_gc_and_status_need_version_110(
+    cluster: Cluster, node: Node, command: str, version: str
+) -> None:
+    config = node.config(cniVersion=version)
+    assert node.execute(config, node.environ(command)).finish().error["code"] == INCOMPATIBLE
+
+
+@pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
+def test_gc_removes_attachments_that_are_not_listed(
+    cluster: Cluster, node: Node, far: Node, key: str
+) -> None:
+    left, right, other, last = (cluster.pod(name) for name in ("a", "b", "c", "d"))
+    node.add(left, in1_in2("b"), boot_network=node.bridge_config()).succeeded()
+    far.add(right, PAIR).succeeded()
+    node.add(other, in1_in2("d")).succeeded()
+    node.add(last, PAIR).succeeded()
+    left.netns.wait_ping("192.168.2.101")
+    other.netns.wait_ping("192.168.2.101")
+
+    node.gc([(other, "eth0"), (last, "eth0")], key=key).succeeded()
+    left.netns.wait_no_link("in1")
+    right.netns.wait_no_link("in2")
+    assert "eth0" not in left.netns.links()
+    assert other.netns.pings("192.168.2.101")
+    wait_for(
+        "the pod's keys to go",
+        cluster.etcd.keys,
+        until=lambda keys: left.container_id not in str(keys),
+    )
+    wait_for("the record to go", node.records, until=lambda records: len(records) == 2)
+
+
+def test_gc_without_a_list_removes_nothing(cluster: Cluster, node: Node) -> None:
+    left, right = cluster.pod("a"), cluster.pod("b")
+    node.add(left, in1_in2("b")).succeeded()
+    node.add(right, PAIR).succeeded()
+    left.netns.wait_ping("192.168.2.101")
+
+    with left.netns.watch("in1") as in1:
+        node.gc(None).succeeded()
+        time.sleep(0.5)
+        assert in1.flaps() == []
+    assert len(node.records()) == 2
+
+
+def test_gc_with_an_empty_list_removes_all(cluster: Cluster, node: Node) -> None:
+    left, right = cluster.pod("a"), cluster.pod("b")
+    node.add(left, in1_in2("b")).succeeded()
+    node.add(right, PAIR).succeeded()
+    left.netns.wait_ping("192.168.2.101")
+
+    node.gc([]).succeeded()
+    left.netns.wait_no_link("in1")
+    right.netns.wait_no_link("in2")
+    wait_for("the records to go", node.records, until=lambda records: not records)
+
+
+def test_gc_and_status_are_forwarded_to_a_delegate_that_knows_them(
+    cluster: Cluster, node: Node, tmp_path: Path
+) -> None:
+    environ = script(
+        tmp_path,
+        "modern",
+        'if [ "$CNI_COMMAND" = VERSION ]; then'
+        ' echo \'{"cniVersion": "1.1.0", "supportedVersions": ["1.0.0", "1.1.0"]}\';'
+        f" else cat > {tmp_path}/$CNI_COMMAND; fi",
+    )
+    config = node.config(cniVersion="1.1.0", delegate={"type": "modern"}, boot_network=None)
+    valid = [{"containerID": "x", "ifname": "eth0"}]
+    gc = {**config, "cni.dev/valid-attachments": valid}
+    node.execute(gc, node.environ("GC", changes=environ)).finish().succeeded()
+    node.execute(config, node.environ("STATUS", changes=environ)).finish().succeeded()
+
+    assert json.loads((tmp_path / "GC").read_text())["cni.dev/valid-attachments"] == valid
+    assert json.loads((tmp_path / "STATUS").read_text())["type"] == "modern"
+
+
+def test_delegates_status_error_goes_up(cluster: Cluster, node: Node, tmp_path: Path) -> None:
+    error = {"cniVersion": "1.1.0", "code": 51, "msg": "limited", "details": ""}
+    environ = script(tmp_path, "modern", f"cat >/dev/null; echo '{json.dumps(error)}'; exit 1")
+    config = node.config(
+        cniVersion="1.1.0", delegate={"type": "modern", "cniVersion": "1.1.0"}, boot_network=None
+    )
+    outcome = node.execute(config, node.environ("STATUS", changes=environ)).finish()
+    assert outcome.error["code"] == 51

@@ -1,0 +1,468 @@
+"""The CNI specification at every corner: environment, configuration, delegates, repeated calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.cluster import (
+    PAIR,
+    REFERENCE_PLUGINS,
+    Cluster,
+    Config,
+    Node,
+    Outcome,
+    Pod,
+    in1_in2,
+    request_config,
+    script,
+)
+from tests.integration.polling import wait_for
+
+pytestmark = pytest.mark.root
+
+VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+
+# CNI spec §5 Error
+INCOMPATIBLE, UNKNOWN_CONTAINER, ENVIRONMENT, IO, UNDECODABLE, INVALID = 1, 3, 4, 5, 6, 7
+DELEGATE_ERROR = 101
+
+
+def ask(
+    node: Node,
+    pod: Pod,
+    command: str = "ADD",
+    config: Config | bytes | None = None,
+    changes: Mapping[str, str | None] | None = None,
+) -> Outcome:
+    """Execute the plugin with changes to a good environment and a good configuration."""
+    request = request_config(node.config(), in1_in2("b"), None) if config is None else config
+    return node.execute(request, node.environ(command, pod, changes=changes)).finish()
+
+
+def assert_untouched(cluster: Cluster, node: Node, pod: Pod) -> None:
+    assert set(pod.netns.links()) == {"lo"}
+    assert node.records() == []
+    assert node.children() == []
+    assert cluster.etcd.tree() == {}
+
+
+# The environment
+
+
+@pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL"])
+@pytest.mark.parametrize("variable", ["CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"])
+@pytest.mark.parametrize("value", [None, ""], ids=["missing", "empty"])
+def test_missing_variable_is_error_4_and_named(
+    cluster: Cluster, node: Node, command: str, variable: str, value: str | None
+) -> None:
+    pod = cluster.pod("a")
+    outcome = ask(node, pod, command, changes={variable: value})
+    assert outcome.error["code"] == ENVIRONMENT
+    assert variable in outcome.error_text
+    assert_untouched(cluster, node, pod)
+
+
+@pytest.mark.parametrize("command", ["ADD", "CHECK"])
+@pytest.mark.parametrize("value", [None, ""], ids=["missing", "empty"])
+def test_missing_netns_is_error_4_and_named(
+    cluster: Cluster, node: Node, command: str, value: str | None
+) -> None:
+    pod = cluster.pod("a")
+    outcome = ask(node, pod, command, changes={"CNI_NETNS": value})
+    assert outcome.error["code"] == ENVIRONMENT
+    assert "CNI_NETNS" in outcome.error_text
+    assert_untouched(cluster, node, pod)
+
+
+@pytest.mark.parametrize("value", [None, "", "add", "ADD ", "REMOVE", "VERSIONS"])
+def test_wrong_command_is_error_4_and_named(
+    cluster: Cluster, node: Node, value: str | None
+) -> None:
+    pod = cluster.pod("a")
+    outcome = ask(node, pod, changes={"CNI_COMMAND": value})
+    assert outcome.error["code"] == ENVIRONMENT
+    assert "CNI_COMMAND" in outcome.error_text
+    assert_untouched(cluster, node, pod)
+
+
+@pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL"])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CNI_CONTAINERID", "../../etc/passwd"),
+        ("CNI_CONTAINERID", ".hidden"),
+        ("CNI_CONTAINERID", "with space"),
+        ("CNI_CONTAINERID", "new\nline"),
+        ("CNI_IFNAME", "sixteen-bytes-xx"),
+        ("CNI_IFNAME", "eth/0"),
+        ("CNI_IFNAME", "eth:0"),
+        ("CNI_IFNAME", "eth 0"),
+        ("CNI_IFNAME", "."),
+        ("CNI_IFNAME", ".."),
+    ],
+)
+def test_malformed_variable_is_error_4_and_named(
+    cluster: Cluster, node: Node, command: str, variable: str, value: str
+) -> None:
+    pod = cluster.pod("a")
+    outcome = ask(node, pod, command, changes={variable: value})
+    assert outcome.error["code"] == ENVIRONMENT
+    assert variable in outcome.error_text
+    assert_untouched(cluster, node, pod)
+
+
+@pytest.mark.parametrize("value", ["K8S_POD_NAME", "K8S_POD_NAME=a;;=b", "=", ";K8S_POD_NAME=a"])
+def test_malformed_args_are_error_4_and_named(cluster: Cluster, node: Node, value: str) -> None:
+    pod = cluster.pod("a")
+    outcome = ask(node, pod, changes={"CNI_ARGS": value})
+    assert outcome.error["code"] == ENVIRONMENT
+    assert "CNI_ARGS" in outcome.error_text
+    assert_untouched(cluster, node, pod)
+
+
+def test_args_come_in_any_order(cluster: Cluster, node: Node) -> None:
+    pod = cluster.pod("a", "red")
+    args = ";".join(reversed(pod.cni_args().split(";")))
+    node.add(pod, in1_in2("b"), environ={"CNI_ARGS": args}).succeeded()
+    wait_for("the id", lambda: cluster.etcd.get("/ratchet/association/red:a/id"))
+
+
+def test_add_in_a_namespace_that_does_not_exist_is_an_error(cluster: Cluster, node: Node) -> None:
+    pod = cluster.pod("a")
+    outcome = ask(node, pod, changes={"CNI_NETNS": "/run/netns/rt-there-is-none"})
+    assert outcome.error
+    assert_untouched(cluster, node, pod)
+
+
+# The configuration
+
+
+@pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL", "GC", "STATUS"])
+@pytest.mark.parametrize(
+    "stdin",
+    [b"", b"hello", b'{"name": "x"', b"\xff\xfe", b"{}}", b"[1", b"\0" * 10],
+    ids=["empty", "a word", "cut", "not UTF-8", "too much", "open list", "zeros"],
+)
+def test_configuration_that_is_not_json_is_error_6(
+    cluster: Cluster, node: Node, command: str, stdin: bytes
+) -> None:
+    pod = cluster.pod("a")
+    assert ask(node, pod, command, stdin).error["code"] == UNDECODABLE
+    assert_untouched(cluster, node, pod)
+
+
+@pytest.mark.parametrize("stdin", [b"[]", b'"text"', b"7", b"null", b"true"])
+def test_configuration_that_is_no_object_is_an_error(
+    cluster: Cluster, node: Node, stdin: bytes
+) -> None:
+    pod = cluster.pod("a")
+    assert ask(node, pod, "ADD", stdin).error["code"] in (UNDECODABLE, INVALID)
+    assert_untouched(cluster, node, pod)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("name", None, "name"),
+        ("name", "", "name"),
+        ("name", "a/b", "name"),
+        ("name", 7, "name"),
+        ("delegate", "bridge", "delegate"),
+        ("delegate", {"bridge": "cni0"}, "delegate"),
+        ("boot_network", {"type": ""}, "boot_network"),
+        ("boot_network", [], "boot_network"),
+        ("etcd_port", "many", "etcd_port"),
+        ("etcd_port", 70000, "etcd_port"),
+        ("etcd_host", 7, "etcd_host"),
+        ("use_labels", "perhaps", "use_labels"),
+        ("label_source", "oracle", "label_source"),
+        ("wait", "forever", "wait"),
+        ("wait_seconds", "soon", "wait_seconds"),
+        ("wait_seconds", -1, "wait_seconds"),
+        ("vxlan_port", 0, "vxlan_port"),
+        ("mtu", "big", "mtu"),
+        ("log_level", "loud", "log_level"),
+        ("parent_address", "10.99.0.300", "parent_address"),
+        ("parent_interface", "much-too-long-a-name", "parent_interface"),
+        ("etcd_hots", "10.99.0.1", "etcd_host"),
+        ("boot-network", {"type": "loopback"}, "boot_network"),
+    ],
+)
+def test_wrong_configuration_value_is_error_7_and_named(
+    cluster: Cluster, node: Node, key: str, value: Any, named: str
+) -> None:
+    pod = cluster.pod("a")
+    config = node.config(**{key: value})
+    outcome = ask(node, pod, "ADD", request_config(config, in1_in2("b"), None))
+    assert outcome.error["code"] == INVALID
+    assert named in outcome.error_text
+    assert_untouched(cluster, node, pod)
+
+
+def test_unknown_keys_are_ignored(cluster: Cluster, node: Node) -> None:
+    pod = cluster.pod("a")
+    node.add(pod, in1_in2("b"), cniDir="/var/lib/cni", somebodyElses={"x": 1}).succeeded()
+
+
+@pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL"])
+@pytest.mark.parametrize("version", ["9.9.9", "2.0.0", "0.5.0", "latest", "1", 1.0, None])
+def test_unknown_version_is_error_1_and_named(
+    cluster: Cluster, node: Node, command: str, version: Any
+) -> None:
+    pod = cluster.pod("a")
+    config = {**node.config(), "cniVersion": version}
+    if version is None:
+        config["cniVersion"] = ["1.0.0"]
+    outcome = ask(node, pod, command, request_config(config, in1_in2("b"), None))
+    assert outcome.error["code"] in (
+        (INCOMPATIBLE,) if isinstance(version, str) else (INCOMPATIBLE, UNDECODABLE, INVALID)
+    )
+    if isinstance(version, str):
+        assert version in outcome.error_text
+    assert_untouched(cluster, node, pod)
+
+
+@pytest.mark.parametrize("asked", VERSIONS)
+def test_version_lists_all_versions(cluster: Cluster, node: Node, asked: str) -> None:
+    outcome = node.execute({"cniVersion": asked}, {"CNI_COMMAND": "VERSION"}).finish()
+    assert outcome.result["supportedVersions"] == VERSIONS
+    assert outcome.result["cniVersion"] in VERSIONS
+    outcome = node.execute(node.config(), node.environ("VERSION")).finish()
+    assert outcome.result["supportedVersions"] == VERSIONS
+
+
+# Delegates
+
+
+BAD_PLUGINS = {
+    "is killed": "cat >/dev/null; kill -9 $$",
+    "ends without a word": "cat >/dev/null; exit 0",
+    "fails without a word": "cat >/dev/null; exit 3",
+    "prints nonsense": "cat >/dev/null; echo '<html>'; exit 0",
+    "fails with nonsense": "cat >/dev/null; echo 'panic: oh'; exit 2",
+    "prints half a result": 'cat >/dev/null; printf \'{"cniVersion": "1.0.0", "ips": [\'; exit 0',
+    "prints a list": "cat >/dev/null; echo '[]'; exit 0",
+    "hangs up": "exec <&-; exec >&-; exit 1",
+}
+
+
+@pytest.mark.parametrize("behaviour", list(BAD_PLUGINS))
+def test_boot_network_that_misbehaves_is_an_error_that_names_it(
+    cluster: Cluster, node: Node, tmp_path: Path, behaviour: str
+) -> None:
+    environ = script(tmp_path, "misbehaving", BAD_PLUGINS[behaviour])
+    pod = cluster.pod("a")
+    outcome = node.add(pod, in1_in2("b"), environ=environ, boot_network={"type": "misbehaving"})
+
+    assert outcome.error["code"] == DELEGATE_ERROR
+    assert "misbehaving" in outcome.error_text
+    assert_nothing_stays(cluster, node, pod)
+
+
+def assert_nothing_stays(cluster: Cluster, node: Node, pod: Pod) -> None:
+    assert set(pod.netns.links()) == {"lo"}
+    wait_for("the record to go", node.records, until=lambda records: not records)
+    wait_for(
+        "the keys to go",
+        lambda: set(cluster.etcd.tree()),
+        until=lambda keys: keys <= {"/ratchet/", "/ratchet/vxlanid"},
+    )
+
+
+def test_boot_networks_own_error_goes_up_unchanged(
+    cluster: Cluster, node: Node, tmp_path: Path
+) -> None:
+    error = {"cniVersion": "1.0.0", "code": 123, "msg": "no vacancy", "details": "all rooms taken"}
+    environ = script(tmp_path, "full", f"cat >/dev/null; echo '{json.dumps(error)}'; exit 1")
+    pod = cluster.pod("a")
+    outcome = node.add(pod, in1_in2("b"), environ=environ, boot_network={"type": "full"})
+
+    assert {**outcome.error, "cniVersion": "1.0.0"} == error
+    assert_nothing_stays(cluster, node, pod)
+
+
+@pytest.mark.parametrize("labels", [{}, in1_in2("b")], ids=["ineligible", "eligible"])
+def test_delegate_that_is_missing_is_an_error_that_names_it(
+    cluster: Cluster, node: Node, labels: dict[str, str]
+) -> None:
+    pod = cluster.pod("a")
+    missing = {"type": "there-is-no-such-plugin"}
+    outcome = node.add(pod, labels, delegate=missing, boot_network=missing)
+
+    assert outcome.error["code"] == DELEGATE_ERROR
+    assert "there-is-no-such-plugin" in outcome.error_text
+    assert_untouched(cluster, node, pod)
+    node.attachments.clear()
+
+
+def test_delegate_type_that_is_a_path_is_refused(
+    cluster: Cluster, node: Node, tmp_path: Path
+) -> None:
+    script(tmp_path, "evil", f"touch {tmp_path}/executed; echo '{{}}'")
+    pod = cluster.pod("a")
+    outcome = node.add(pod, {}, delegate={"type": f"../../..{tmp_path}/evil"})
+
+    assert outcome.error
+    assert not (tmp_path / "executed").exists()
+    node.attachments.clear()
+
+
+def test_boot_network_that_hangs_until_the_runtime_gives_up_leaks_nothing(
+    cluster: Cluster, node: Node, tmp_path: Path
+) -> None:
+    """The runtime kills the plugin; its DEL cleans up what the boot network had done."""
+    environ = script(
+        tmp_path,
+        "hanging",
+        f'if [ "$CNI_COMMAND" = ADD ]; then {REFERENCE_PLUGINS}/bridge >/dev/null;'
+        f" touch {tmp_path}/reached; exec sleep 1000; fi; exec {REFERENCE_PLUGINS}/bridge",
+    )
+    pod = cluster.pod("a")
+    call = node.start_add(
+        pod, in1_in2("b"), environ=environ, boot_network=node.bridge_config(type="hanging")
+    )
+    wait_for("the boot network to hang", (tmp_path / "reached").exists)
+    assert "eth0" in pod.netns.links()
+    hanging = node.namespace.processes() - {call.process.pid} - set(node.children())
+    call.kill()
+    for pid in hanging:
+        os.kill(pid, signal.SIGKILL)
+
+    node.delete(pod, environ=environ).succeeded()
+    assert_nothing_stays(cluster, node, pod)
+    leases = Path(node.bridge_config()["ipam"]["dataDir"]) / "ratchet-test"
+    assert not list(leases.glob("10.*"))
+
+
+# Repeats
+
+
+def test_add_twice_gives_the_same_result_and_one_link(cluster: Cluster, node: Node) -> None:
+    left, right = cluster.pod("a"), cluster.pod("b")
+    first = node.add(left, in1_in2("b")).result
+    assert node.add(left, in1_in2("b")).result == first
+    first = node.add(right, PAIR).result
+    assert node.add(right, PAIR).result == first
+
+    left.netns.wait_ping("192.168.2.101")
+    assert set(left.netns.links()) == {"lo", "in1"}
+    assert len(node.records()) == 2
+
+
+def test_add_twice_with_a_boot_network_that_refuses_it_keeps_the_first(
+    cluster: Cluster, node: Node
+) -> None:
+    """host-local refuses a second address for an attachment: its error, and all else stays."""
+    left, right = cluster.pod("a"), cluster.pod("b")
+    boot: dict[str, Any] = {"boot_network": node.bridge_config()}
+    node.add(left, in1_in2("b"), **boot).succeeded()
+    node.add(right, PAIR, **boot).succeeded()
+    left.netns.wait_ping("192.168.2.101")
+
+    with left.netns.watch("in1") as in1, left.netns.watch("eth0") as eth0:
+        again = node.add(left, in1_in2("b"), **boot)
+        if again.exit != 0:
+            assert again.error
+        assert left.netns.pings("192.168.2.101")
+        assert in1.flaps() == []
+        assert eth0.flaps() == []
+    assert len(node.records()) == 2
+
+
+def test_del_twice_succeeds(cluster: Cluster, node: Node) -> None:
+    left, right = cluster.pod("a"), cluster.pod("b")
+    node.add(left, in1_in2("b"), boot_network=node.bridge_config()).succeeded()
+    node.add(right, PAIR).succeeded()
+    for _ in range(3):
+        outcome = node.delete(left).succeeded()
+        assert outcome.stdout.strip() == b""
+    # The later ones of a runtime: an empty namespace, no prevResult.
+    node.delete(left, environ={"CNI_NETNS": ""}, prev_result=False).succeeded()
+    left.netns.wait_no_link("in1")
+    assert set(left.netns.links()) == {"lo"}
+
+
+@pytest.mark.parametrize("labels", [{}, in1_in2("b")], ids=["ineligible", "eligible"])
+def test_del_before_add_succeeds(cluster: Cluster, node: Node, labels: dict[str, str]) -> None:
+    pod = cluster.pod("a")
+    config = request_config(node.config(), labels, None)
+    node.delete(pod, config=config).succeeded()
+    node.delete(pod, config=config, environ={"CNI_NETNS": None}).succeeded()
+    assert_untouched(cluster, node, pod)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+@pytest.mark.parametrize("netns", ["kept", None, ""], ids=["kept", "unset", "empty"])
+def test_del_succeeds_when_the_namespace_is_gone(
+    cluster: Cluster, node: Node, place: int, netns: str | None
+) -> None:
+    left, right = cluster.pod("a"), cluster.pod("b")
+    node.add(left, in1_in2("b")).succeeded()
+    cluster.nodes[place].add(right, PAIR).succeeded()
+    left.netns.wait_ping("192.168.2.101")
+
+    left.netns.remove()
+    environ = {} if netns == "kept" else {"CNI_NETNS": netns}
+    node.delete(left, environ=environ).succeeded()
+    right.netns.wait_no_link("in2")
+    wait_for(
+        "the pod's keys to go",
+        cluster.etcd.keys,
+        until=lambda keys: left.container_id not in str(keys),
+    )
+
+
+def test_del_runs_the_boot_networks_del(cluster: Cluster, node: Node) -> None:
+    pod = cluster.pod("a")
+    node.add(pod, in1_in2("b"), boot_network=node.bridge_config()).succeeded()
+    assert "eth0" in pod.netns.links()
+    leases = Path(node.bridge_config()["ipam"]["dataDir"]) / "ratchet-test"
+    assert list(leases.glob("10.*"))
+    # The record and not today's configuration says what was done.
+    node.delete(pod, config=request_config(node.config(), {}, None)).succeeded()
+
+    assert set(pod.netns.links()) == {"lo"}
+    assert not list(leases.glob("10.*"))
+
+
+@pytest.mark.parametrize("how", ["stopped", "paused"])
+@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+def test_del_succeeds_without_etcd_and_the_keys_vanish_once_it_is_back(
+    cluster: Cluster, node: Node, place: int, how: str
+) -> None:
+    left, right = cluster.pod("a"), cluster.pod("b")
+    other = cluster.nodes[place]
+    node.add(left, in1_in2("b")).succeeded()
+    other.add(right, PAIR).succeeded()
+    left.netns.wait_ping("192.168.2.101")
+
+    if how == "stopped":
+        cluster.etcd.stop()
+    else:
+        cluster.etcd.pause()
+    assert node.delete(left).succeeded().elapsed_s < 5
+    assert node.delete(left, environ={"CNI_NETNS": ""}).succeeded().elapsed_s < 5
+    assert other.delete(right).succeeded().elapsed_s < 5
+    # The links need no etcd to be removed.
+    left.netns.wait_no_link("in1")
+    right.netns.wait_no_link("in2")
+    time.sleep(1)
+    cluster.etcd.start()
+    cluster.etcd.resume()
+
+    wait_for(
+        "the keys to go",
+        lambda: set(cluster.etcd.tree()),
+        until=lambda keys: keys <= {"/ratchet/", "/ratchet/vxlanid"},
+        timeout_s=20,
+    )
+    for at in (node, other):
+        wait_for("the records to go", at.records, until=lambda records: not records)

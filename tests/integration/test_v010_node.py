@@ -1,0 +1,237 @@
+"""A node that still runs Ratchet CNI v0.1.0 pairs with ours, in both directions and both orders.
+
+`OldNode` does to etcd and to the kernel what the published v0.1.0 does, and nothing else: plain
+PUTs, polling once a second, one link a pair, no bells, no clean-up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.cluster import PAIR, Cluster, Node, Pod, in1_in2, primary
+from tests.integration.etcd_server import Etcd
+from tests.integration.namespaces import vxlan_of
+from tests.integration.polling import wait_for
+
+pytestmark = pytest.mark.root
+
+ROOT = "/ratchet"
+TRIES = 60
+# The old node looks once a second and then sleeps one; ours looks again by itself, less and less.
+TIMEOUT_S = 20.0
+
+
+class OldNode:
+    """What a node with v0.1.0 does when a container of Ratchet is added."""
+
+    def __init__(self, node: Node, etcd: Etcd) -> None:
+        self.node = node
+        self.etcd = etcd
+        self._threads: list[threading.Thread] = []
+        self._stopped = threading.Event()
+        self.errors: list[str] = []
+
+    def add_primary(
+        self, pod: Pod, ifname: str, address: str, pair: str, pair_ifname: str, pair_address: str
+    ) -> None:
+        self._associate(pod)
+        vxlanid = self.etcd.get(f"{ROOT}/vxlanid")
+        vni = 11 if vxlanid is None else int(vxlanid)
+        self.etcd.put(f"{ROOT}/vxlanid", str(vni + 1))
+        mine = f"{ROOT}/association/{pair}"
+        self.etcd.put(f"{mine}/vxlanid", str(vni))
+        self.etcd.put(f"{mine}/pairip", pair_address)
+        self.etcd.put(f"{mine}/pairifname", pair_ifname)
+        self.etcd.put(f"{mine}/primaryname", pod.name)
+        self._start(lambda: self._primary_child(pod, ifname, address, pair, vni))
+
+    def add_pair(self, pod: Pod) -> None:
+        self._associate(pod)
+        self._start(lambda: self._pair_child(pod))
+
+    def close(self) -> None:
+        """Stop the children and forget the keys, which v0.1.0 never does. Safe to call twice."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _associate(self, pod: Pod) -> None:
+        mine = f"{ROOT}/association/{pod.name}"
+        self.etcd.put(f"{mine}/id", pod.container_id)
+        self.etcd.put(f"{mine}/parentiface", "eth0")
+        self.etcd.put(f"{mine}/parentaddr", self.node.address)
+
+    def _start(self, work: object) -> None:
+        def guarded() -> None:
+            try:
+                assert callable(work)
+                work()
+            except Exception as error:  # noqa: BLE001 - shown by the test
+                self.errors.append(repr(error))
+
+        thread = threading.Thread(target=guarded)
+        self._threads.append(thread)
+        thread.start()
+
+    def _poll(self, key: str) -> str | None:
+        for _ in range(TRIES):
+            value = self.etcd.get(key)
+            if value is not None:
+                return value
+            if self._stopped.wait(1):
+                break
+        return None
+
+    def _primary_child(self, pod: Pod, ifname: str, address: str, pair: str, vni: int) -> None:
+        theirs = f"{ROOT}/association/{pair}"
+        if self._poll(f"{theirs}/id") is None:
+            return
+        self._stopped.wait(1)
+        assert self.etcd.get(f"{theirs}/parentiface") is not None
+        remote = self.etcd.get(f"{theirs}/parentaddr")
+        assert remote is not None
+        assert remote != self.node.address, "the emulation has no veth"
+        self._make_vxlan(pod, ifname, vni, remote, address)
+
+    def _pair_child(self, pod: Pod) -> None:
+        mine = f"{ROOT}/association/{pod.name}"
+        primary_name = self._poll(f"{mine}/primaryname")
+        if primary_name is None:
+            return
+        vni = self.etcd.get(f"{mine}/vxlanid")
+        address = self.etcd.get(f"{mine}/pairip")
+        ifname = self.etcd.get(f"{mine}/pairifname")
+        assert self.etcd.get(f"{ROOT}/association/{primary_name}/parentiface") is not None
+        remote = self.etcd.get(f"{ROOT}/association/{primary_name}/parentaddr")
+        assert vni is not None
+        assert address is not None
+        assert ifname is not None
+        assert remote is not None
+        self._make_vxlan(pod, ifname, int(vni), remote, address)
+
+    def _make_vxlan(self, pod: Pod, ifname: str, vni: int, remote: str, address: str) -> None:
+        """Make the device on the node and move it, as v0.1.0 does."""
+        host = self.node.namespace
+        made = f"old{vni}"
+        host.ip(
+            *("link", "add", made, "type", "vxlan", "id", str(vni), "remote", remote),
+            *("dev", "eth0", "dstport", "4789"),
+        )
+        host.ip("link", "set", made, "netns", pod.netns.name, "name", ifname)
+        pod.netns.ip("addr", "add", f"{address}/24", "dev", ifname)
+        pod.netns.ip("link", "set", ifname, "up")
+
+
+@pytest.fixture
+def old(cluster: Cluster, far: Node) -> Iterator[OldNode]:
+    old_node = OldNode(far, cluster.etcd)
+    yield old_node
+    old_node.close()
+    assert old_node.errors == []
+
+
+def forget(cluster: Cluster, pod: Pod, *ifnames: str) -> None:
+    """Do for the old node's pod what v0.1.0 never did, so that the test leaves nothing."""
+    cluster.etcd.delete(f"{ROOT}/association/{pod.name}")
+    for ifname in ifnames:
+        pod.netns.ip("link", "delete", ifname, check=False)
+
+
+@pytest.mark.parametrize("ours_first", [True, False], ids=["ours first", "old first"])
+def test_ours_as_primary_pairs_with_an_old_node(
+    cluster: Cluster, node: Node, far: Node, old: OldNode, ours_first: bool
+) -> None:
+    ours, theirs = cluster.pod("ours"), cluster.pod("theirs")
+    if ours_first:
+        node.add(ours, in1_in2("theirs")).succeeded()
+        time.sleep(1.5)
+        old.add_pair(theirs)
+    else:
+        old.add_pair(theirs)
+        time.sleep(1.5)
+        node.add(ours, in1_in2("theirs")).succeeded()
+
+    in2 = theirs.netns.wait_link("in2", "vxlan", timeout_s=TIMEOUT_S)
+    in1 = ours.netns.wait_link("in1", "vxlan", timeout_s=TIMEOUT_S)
+    ours.netns.wait_ping("192.168.2.101")
+    theirs.netns.wait_ping("192.168.2.100")
+    assert vxlan_of(in1)["id"] == vxlan_of(in2)["id"] == 11
+    assert vxlan_of(in1)["remote"] == far.address
+    assert cluster.etcd.get(f"{ROOT}/vxlanid") == "12"
+    keys = cluster.etcd.keys(f"{ROOT}/association/theirs")
+    assert keys[f"{ROOT}/association/theirs/primaryname"] == "ours"
+    assert keys[f"{ROOT}/association/theirs/pairip"] == "192.168.2.101"
+
+    node.delete(ours).succeeded()
+    ours.netns.wait_no_link("in1")
+    # What the old node wrote is the old node's.
+    assert cluster.etcd.get(f"{ROOT}/association/theirs/id") == theirs.container_id
+    forget(cluster, theirs, "in2")
+
+
+@pytest.mark.parametrize("ours_first", [True, False], ids=["ours first", "old first"])
+def test_ours_as_pair_pairs_with_an_old_node(
+    cluster: Cluster, node: Node, far: Node, old: OldNode, ours_first: bool
+) -> None:
+    ours, theirs = cluster.pod("ours"), cluster.pod("theirs")
+
+    def add_theirs() -> None:
+        old.add_primary(theirs, "in1", "192.168.2.100", "ours", "in2", "192.168.2.101")
+
+    if ours_first:
+        node.add(ours, PAIR).succeeded()
+        time.sleep(1.5)
+        add_theirs()
+    else:
+        add_theirs()
+        time.sleep(1.5)
+        node.add(ours, PAIR).succeeded()
+
+    in1 = theirs.netns.wait_link("in1", "vxlan", timeout_s=TIMEOUT_S)
+    in2 = ours.netns.wait_link("in2", "vxlan", timeout_s=TIMEOUT_S)
+    ours.netns.wait_ping("192.168.2.100")
+    theirs.netns.wait_ping("192.168.2.101")
+    assert vxlan_of(in1)["id"] == vxlan_of(in2)["id"] == 11
+    assert vxlan_of(in2)["remote"] == far.address
+    assert ours.netns.addresses("in2") == ["192.168.2.101/24"]
+
+    node.delete(ours).succeeded()
+    ours.netns.wait_no_link("in2")
+    wait_for(
+        "our pod's keys to go",
+        lambda: cluster.etcd.get(f"{ROOT}/association/ours/id"),
+        until=lambda value: value is None,
+    )
+    forget(cluster, theirs, "in1")
+    forget(cluster, ours)
+
+
+def test_vnis_stay_apart_when_old_and_new_nodes_take_turns(
+    cluster: Cluster, node: Node, old: OldNode
+) -> None:
+    ours = [cluster.pod(f"ours{n}") for n in range(4)]
+    theirs = [cluster.pod(f"theirs{n}") for n in range(4)]
+    for n in range(4):
+        one, two = f"10.1.{n}.1", f"10.1.{n}.2"
+        if n % 2:
+            node.add(ours[n], primary("x", one, f"theirs{n}", "y", two)).succeeded()
+            old.add_pair(theirs[n])
+        else:
+            old.add_primary(theirs[n], "y", two, f"ours{n}", "x", one)
+            node.add(ours[n], PAIR).succeeded()
+    vnis = set()
+    for n in range(4):
+        vnis.add(vxlan_of(ours[n].netns.wait_link("x", "vxlan", timeout_s=TIMEOUT_S))["id"])
+        theirs[n].netns.wait_link("y", "vxlan", timeout_s=TIMEOUT_S)
+        ours[n].netns.wait_ping(f"10.1.{n}.2")
+    assert vnis == {11, 12, 13, 14}
+
+    for n in range(4):
+        node.delete(ours[n]).succeeded()
+        ours[n].netns.wait_no_link("x")
+        forget(cluster, theirs[n], "y")
+        forget(cluster, ours[n])
