@@ -1,0 +1,150 @@
+"""Labels of a container from the engine's Unix socket, for dockershim-style runtimes.
+
+Docker's API, as other engines speak it too: one GET of one container. Apart from the other sources
+because it needs only ``http.client`` over a Unix socket; nothing here keeps a connection or a
+secret.
+
+dockershim and cri-dockerd put a pod's labels on its sandbox container, its annotations beside them
+with ``annotation.`` in front, and its identity into labels of their own.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from ratchet.errors import PodSourceError, PodUnknownError, shown
+from ratchet.pods import is_container_name, is_namespace
+
+MAX_ANSWER_BYTES = 4 << 20
+
+_ANNOTATION_PREFIX = "annotation."
+_NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
+_NAME_LABEL = "io.kubernetes.pod.name"
+_UID_LABEL = "io.kubernetes.pod.uid"
+_CHUNK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What the engine knows of a container.
+
+    `namespace`, `name` and `uid` are None where it says nothing usable; `name` is the pod's in
+    Kubernetes, else the container's own.
+    """
+
+    namespace: str | None
+    name: str | None
+    uid: str | None
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+def read_container(socket_path: str, container_id: str, timeout_s: float) -> Container | None:
+    """Ask the engine for a container, None if it has no such one.
+
+    Blocks at most `timeout_s`. Raises `PodUnknownError`, and `PodSourceError` if we may not ask.
+    """
+    engine = f"container {shown(container_id)} at {socket_path}"
+    connection = _Connection(socket_path, time.monotonic() + timeout_s)
+    try:
+        connection.request("GET", f"/containers/{quote(container_id, safe='')}/json")
+        answer = connection.getresponse()
+        content = _content(answer, engine)
+    except PermissionError as error:
+        raise PodSourceError(engine, "we may not use the engine's socket") from error
+    except TimeoutError as error:
+        raise PodUnknownError(engine, "the engine does not answer in time") from error
+    except (OSError, http.client.HTTPException) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise PodUnknownError(engine, f"the engine does not answer ({why})") from error
+    finally:
+        connection.close()
+
+    if answer.status == 404:
+        return None
+    if answer.status in (401, 403):
+        raise PodSourceError(engine, f"the engine does not let us ask ({answer.status})")
+    if answer.status != 200:
+        raise PodUnknownError(engine, f"the engine answers with status {answer.status}")
+    decoded = _decoded(content, engine)
+    found = decoded.get("Id")
+    if isinstance(found, str) and not found.startswith(container_id):
+        return None  # the engine takes names as well: somebody else's container is called so
+    return _container(decoded, engine)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, of which each step gets the time that is left."""
+
+    def __init__(self, socket_path: str, deadline: float) -> None:
+        super().__init__("localhost")
+        self._socket_path = socket_path
+        self._deadline = deadline
+
+    def connect(self) -> None:
+        self.sock = _DeadlineSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.deadline = self._deadline
+        self.sock.settimeout(self._deadline - time.monotonic())
+        self.sock.connect(self._socket_path)
+
+
+class _DeadlineSocket(socket.socket):
+    """A socket whose time-out does not begin anew with each byte."""
+
+    deadline = 0.0
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        left_s = self.deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self.settimeout(left_s)
+        return super().recv_into(*args, **kwargs)
+
+
+def _content(answer: http.client.HTTPResponse, engine: str) -> bytes:
+    content = bytearray()
+    while chunk := answer.read(_CHUNK_BYTES):
+        content += chunk
+        if len(content) > MAX_ANSWER_BYTES:
+            raise PodUnknownError(engine, "the engine's answer is larger than 4 MiB")
+    return bytes(content)
+
+
+def _decoded(content: bytes, engine: str) -> dict[str, Any]:
+    try:
+        decoded = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise PodUnknownError(engine, "the engine's answer is not JSON") from error
+    if not isinstance(decoded, dict):
+        raise PodUnknownError(engine, "the engine's answer is not an object")
+    return decoded
+
+
+def _container(answer: dict[str, Any], engine: str) -> Container:
+    config = answer.get("Config")
+    labels = config.get("Labels") if isinstance(config, dict) else config
+    if labels is None and isinstance(config, dict):
+        labels = {}
+    if not isinstance(labels, dict) or not all(isinstance(word, str) for word in labels.values()):
+        raise PodUnknownError(engine, "the engine's answer has no labels that are strings")
+    namespace = labels.get(_NAMESPACE_LABEL, "")
+    name = labels.get(_NAME_LABEL) or answer.get("Name")
+    name = name.lstrip("/") if isinstance(name, str) else ""  # Docker puts a slash before names
+    uid = labels.get(_UID_LABEL, "")
+    return Container(
+        namespace=namespace if is_namespace(namespace) else None,
+        name=name if is_container_name(name) else None,
+        uid=uid if is_container_name(uid) else None,
+        labels=labels,
+        annotations={
+            label[len(_ANNOTATION_PREFIX) :]: word
+            for label, word in labels.items()
+            if label.startswith(_ANNOTATION_PREFIX)
+        },
+    )
