@@ -1,0 +1,5 @@
+"""`python -m ratchetctl`."""
+
+from ratchetctl.main import main
+
+main()

@@ -1,0 +1,50 @@
+"""What can go wrong for the person at the keyboard.
+
+    OperatorError           shown as one line; exit status 1
+    ├── ManifestError       a YAML file says something that Kubernetes or the simulator cannot take
+    ├── SimError            the simulated cluster cannot do what was asked
+    │   └── PluginError     a plugin answered with a CNI error
+    ├── EtcdError           etcd cannot be reached, or refuses
+    └── DemoError           the demo saw something other than what it claims
+
+These are apart from ratchet.errors because they are never turned into a CNI answer: they carry no
+code, only a sentence for a person.
+"""
+
+from __future__ import annotations
+
+
+class OperatorError(Exception):
+    """A command of ratchetctl cannot do what was asked; the message says why and what to check."""
+
+
+class ManifestError(OperatorError):
+    """A Kubernetes YAML file is wrong: names the file, document, field and value."""
+
+    def __init__(self, where: str, field: str, value: object, allowed: str) -> None:
+        shown = "missing" if value is None else repr(value)
+        super().__init__(
+            f"{where}: {field}: {shown}: {allowed}" if field else f"{where}: {allowed}"
+        )
+        self.where, self.field, self.value, self.allowed = where, field, value, allowed
+
+
+class SimError(OperatorError):
+    """The simulated cluster cannot do what was asked."""
+
+
+class PluginError(SimError):
+    """A plugin answered an operation with an error (CNI spec 1.1.0 §5 Error)."""
+
+    def __init__(self, plugin: str, operation: str, code: int, msg: str, details: str = "") -> None:
+        text = f"plugin {plugin} failed {operation}: {msg} (code {code})"
+        super().__init__(f"{text}\n  {details}" if details else text)
+        self.code, self.msg, self.details = code, msg, details
+
+
+class EtcdError(OperatorError):
+    """etcd cannot be reached, or refuses the request."""
+
+
+class DemoError(OperatorError):
+    """The demo saw something other than what it claims."""

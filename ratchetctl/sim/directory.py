@@ -1,0 +1,236 @@
+"""Where a simulation keeps what it knows: one directory, found again by its name.
+
+    <base>/<name>/
+      sim.json              nodes, their labels, etcd, the network configuration
+      netns/                bind mounts: underlay, node1.., and one for each container ID
+      etcd/                 data and log of the private etcd
+      nodes/<node>/         10-ratchet.conf (or .conflist), state/, cni/, ratchet.log
+      pods/<ns>_<pod>.json  a pod and its attachment, written before its ADD
+      run/<ns>_<pod>/       logs and sockets of what `sim run` started in a pod
+
+Nothing of a simulation's files lies anywhere else. A call that changes something holds a lock on
+the directory itself, so that no lock file has to be left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ratchetctl.errors import SimError
+
+DEFAULT_BASE = "/run/ratchet-sim"
+BASE_VARIABLE = "RATCHET_SIM_DIR"
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?\Z")
+LOCK_TIMEOUT_S = 300.0
+LOCK_PAUSE_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node: its number from 1 up, its underlay address and its labels."""
+
+    name: str
+    number: int
+    address: str
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SimState:
+    """What `sim up` decided and the later commands need."""
+
+    nodes: tuple[NodeState, ...]
+    plugin_dirs: tuple[str, ...]
+    etcd_prefix: str
+    foreign_etcd: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """A pod and its attachment; result is None while its ADD has not succeeded."""
+
+    namespace: str
+    name: str
+    uid: str
+    container_id: str
+    node: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    netns: str
+    result: dict[str, Any] | None = None
+
+    @property
+    def full_name(self) -> str:
+        """The name as commands take it: the namespace only where it is not default."""
+        return self.name if self.namespace == "default" else f"{self.namespace}/{self.name}"
+
+
+class SimDirectory:
+    """The paths below one simulation's directory, and the records in them."""
+
+    def __init__(self, name: str, base: str | None = None) -> None:
+        if not NAME.match(name):
+            raise SimError(f"--name {name!r}: use at most 32 lower case letters, digits and '-'")
+        self.name = name
+        self.base = base or os.environ.get(BASE_VARIABLE) or DEFAULT_BASE
+        self.path = os.path.join(self.base, name)
+
+    @property
+    def exists(self) -> bool:
+        return os.path.isdir(self.path)
+
+    def create(self) -> None:
+        """Make the directory. Raises SimError when there is one of this name."""
+        os.makedirs(self.base, mode=0o755, exist_ok=True)
+        try:
+            # Others may pass but not look: routers give up root and reach their sockets by path.
+            os.mkdir(self.path, 0o711)
+        except FileExistsError as error:
+            raise SimError(
+                f"the simulation {self.name!r} exists ({self.path});"
+                f" end it with `ratchetctl sim down{self._option()}`, or use another --name"
+            ) from error
+        for inner, mode in (("netns", 0o700), ("pods", 0o700), ("nodes", 0o700), ("run", 0o711)):
+            os.mkdir(os.path.join(self.path, inner), mode)
+
+    def remove(self) -> None:
+        """Remove the directory, and the base if that leaves it empty. Safe to call twice."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.path)
+        with contextlib.suppress(OSError):
+            os.rmdir(self.base)
+
+    @contextlib.contextmanager
+    def locked(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold the simulation against other calls that change it.
+
+        Blocks at most LOCK_TIMEOUT_S, after calling waiting once. Raises SimError when there is no
+        such simulation or the lock is not to be had.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise SimError(
+                f"no simulation {self.name!r} is running; start one with `ratchetctl sim up`"
+            ) from error
+        try:
+            deadline = time.monotonic() + LOCK_TIMEOUT_S
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if waiting:
+                        waiting()
+                        waiting = None
+                    if time.monotonic() > deadline:
+                        raise SimError(f"{self.path} is held by another ratchetctl") from error
+                    time.sleep(LOCK_PAUSE_S)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def netns(self, name: str) -> str:
+        """The namespace of the underlay, of a node or of a container."""
+        return os.path.join(self.path, "netns", name)
+
+    def all_netns(self) -> list[str]:
+        """Every namespace, also one that a crash left half made."""
+        try:
+            return [self.netns(name) for name in os.listdir(os.path.join(self.path, "netns"))]
+        except FileNotFoundError:
+            return []
+
+    def etcd(self) -> str:
+        return os.path.join(self.path, "etcd")
+
+    def node(self, name: str) -> str:
+        return os.path.join(self.path, "nodes", name)
+
+    def state_dir(self, node: str) -> str:
+        """Ratchet's own state directory on a node."""
+        return os.path.join(self.node(node), "state")
+
+    def run(self, pod: PodState) -> str:
+        return os.path.join(self.path, "run", _file_name(pod.namespace, pod.name))
+
+    def write_state(self, state: SimState) -> None:
+        _write_json(os.path.join(self.path, "sim.json"), asdict(state))
+
+    def read_state(self) -> SimState:
+        """Raises SimError when the simulation is not there or was cut short."""
+        try:
+            found = _read_json(os.path.join(self.path, "sim.json"))
+        except FileNotFoundError as error:
+            if self.exists:
+                raise SimError(
+                    f"the simulation {self.name!r} was not made completely;"
+                    f" remove it with `ratchetctl sim down{self._option()}`"
+                ) from error
+            raise SimError(
+                f"no simulation {self.name!r} is running; start one with `ratchetctl sim up`"
+            ) from error
+        return SimState(
+            nodes=tuple(NodeState(**node) for node in found["nodes"]),
+            plugin_dirs=tuple(found["plugin_dirs"]),
+            etcd_prefix=found["etcd_prefix"],
+            foreign_etcd=found["foreign_etcd"],
+        )
+
+    def write_pod(self, pod: PodState) -> None:
+        _write_json(self._pod(pod.namespace, pod.name), asdict(pod))
+
+    def read_pod(self, namespace: str, name: str) -> PodState | None:
+        try:
+            return PodState(**_read_json(self._pod(namespace, name)))
+        except FileNotFoundError:
+            return None
+
+    def pods(self) -> list[PodState]:
+        """Every pod, by namespace and name."""
+        folder = os.path.join(self.path, "pods")
+        try:
+            names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
+        except FileNotFoundError:
+            return []
+        return [PodState(**_read_json(os.path.join(folder, name))) for name in names]
+
+    def forget_pod(self, pod: PodState) -> None:
+        """Remove a pod's record and its run directory. Safe to call twice."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.run(pod))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._pod(pod.namespace, pod.name))
+
+    def _pod(self, namespace: str, name: str) -> str:
+        return os.path.join(self.path, "pods", _file_name(namespace, name) + ".json")
+
+    def _option(self) -> str:
+        return "" if self.name == "default" else f" --name {self.name}"
+
+
+def _file_name(namespace: str, name: str) -> str:
+    # Neither part can hold "_", so no two pods share a file: Kubernetes' names are DNS names.
+    return f"{namespace}_{name}"
+
+
+def _write_json(path: str, content: Mapping[str, Any]) -> None:
+    temporary = f"{path}.new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    os.replace(temporary, path)
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    with open(path, encoding="utf-8") as file:
+        found: dict[str, Any] = json.load(file)
+    return found

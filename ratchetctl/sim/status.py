@@ -1,0 +1,142 @@
+"""What a simulation looks like now: nodes, pods, and the links as each node's child sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ratchet.attachments import Directory
+from ratchetctl.sim import netns, processes
+from ratchetctl.sim.directory import PodState, SimDirectory
+from ratchetctl.sim.runtime import IFNAME
+
+ANSWER_TIMEOUT_S = 5.0
+
+
+def collect(directory: SimDirectory) -> dict[str, Any]:
+    """The simulation as JSON. Raises SimError when there is none."""
+    state = directory.read_state()
+    pods = directory.pods()
+    links = {node.name: _links(directory.state_dir(node.name)) for node in state.nodes}
+    return {
+        "name": directory.name,
+        "directory": directory.path,
+        "etcd": state.foreign_etcd or "private",
+        "etcd_prefix": state.etcd_prefix,
+        "nodes": [
+            {
+                "name": node.name,
+                "address": node.address,
+                "labels": node.labels,
+                "netns": directory.netns(node.name),
+                "state_dir": directory.state_dir(node.name),
+                "pods": sum(pod.node == node.name for pod in pods),
+                "processes": _processes(directory.netns(node.name)),
+            }
+            for node in state.nodes
+        ],
+        "pods": [
+            {
+                "namespace": pod.namespace,
+                "name": pod.name,
+                "node": pod.node,
+                "container_id": pod.container_id,
+                "netns": pod.netns,
+                "attached": pod.result is not None,
+                "addresses": addresses(pod),
+                "links": links[pod.node].get(pod.container_id, []),
+            }
+            for pod in pods
+        ],
+    }
+
+
+def show(directory: SimDirectory, console: Console) -> None:
+    """Print it as tables."""
+    found = collect(directory)
+    nodes = Table("node", "address", "pods", "processes", "labels", box=None)
+    for node in found["nodes"]:
+        nodes.add_row(
+            node["name"],
+            node["address"],
+            str(node["pods"]),
+            " ".join(map(str, node["processes"])),
+            " ".join(f"{k}={v}" for k, v in node["labels"].items() if "kubernetes.io/" not in k),
+        )
+    pods = Table("pod", "node", "address", "links", box=None)
+    for pod in found["pods"]:
+        namespace = pod["namespace"]
+        pods.add_row(
+            pod["name"] if namespace == "default" else f"{namespace}/{pod['name']}",
+            pod["node"],
+            " ".join(pod["addresses"]) if pod["attached"] else "not attached",
+            "\n".join(_sentence(link) for link in pod["links"]),
+        )
+    console.print(nodes)
+    if found["pods"]:
+        console.print()
+        console.print(pods)
+
+
+def addresses(pod: PodState) -> list[str]:
+    """The addresses that the pod reported on its eth0."""
+    result = pod.result or {}
+    return [str(one.get("address")) for one in result.get("ips", ()) if isinstance(one, dict)]
+
+
+def _sentence(link: dict[str, Any]) -> str:
+    vni = f" vni {link['vni']}" if link.get("vni") else ""
+    why = f": {link['error']}" if link.get("error") else ""
+    return (
+        f"{link['ifname']} - {link['peer_ifname']} of {link['peer']}"
+        f" ({link.get('kind') or 'no'} link{vni}, {link['state']}{why})"
+    )
+
+
+def _processes(path: str) -> list[int]:
+    found = netns.identity(path)
+    return processes.pids({found}) if found else []
+
+
+def _links(state_dir: str) -> dict[str, list[dict[str, Any]]]:
+    """The links of a node by container ID; as declared where no child answers."""
+    links: dict[str, list[dict[str, Any]]] = {}
+    for record in Directory(state_dir).live():
+        if record.ifname == IFNAME:
+            links[record.container_id] = [
+                {
+                    "ifname": link.ifname,
+                    "peer": link.pair,
+                    "peer_ifname": link.pair_ifname,
+                    "state": "declared",
+                }
+                for link in record.links
+            ]
+    for pod in _ask(state_dir):
+        container_id = str(pod.get("attachment", "")).removesuffix(f".{IFNAME}")
+        if container_id in links and isinstance(pod.get("links"), list):
+            links[container_id] = pod["links"]
+    return links
+
+
+def _ask(state_dir: str) -> list[dict[str, Any]]:
+    """The child's answer to "status"; nothing where none runs, and none is started for it."""
+    try:
+        with open(os.path.join(state_dir, "settings.json"), encoding="utf-8") as file:
+            settings = json.load(file)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(ANSWER_TIMEOUT_S)
+            connection.connect(os.path.join(state_dir, "child.sock"))
+            request = {"op": "status", "settings": settings}
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            with connection.makefile("rb") as answer:
+                found = json.loads(answer.readline() or b"{}")
+    except (OSError, ValueError):
+        return []
+    pods = found.get("pods", []) if found.get("ok") else []
+    return [pod for pod in pods if isinstance(pod, dict)]
