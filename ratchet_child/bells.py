@@ -1,0 +1,96 @@
+"""Hearing bells: the one watch of this node, on `nodes/<its address>`.
+
+A watch in etcd v2 is a long poll from an index on. When it has heard nothing for a while, or its
+place in the history (1,000 events over all keys) is lost, the node's keys are listed instead: bells
+stay there for `BELL_TTL_S`, so whatever was rung since is in the list. Only after a silence longer
+than that does the node look at all of its links again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from ratchet import log
+from ratchet.errors import StoreError
+from ratchet_child import keys
+from ratchet_child.engine import Engine
+from ratchet_child.keys import PodKey
+from ratchet_child.pairing import BELL_TTL_S, targets
+from ratchet_child.store import Event, HistoryLostError, Store
+
+_RETRY_S = 0.3
+_GONE = ("delete", "expire", "compareAndDelete")
+
+
+class Bells:
+    """A thread that watches for one engine. It ends some time after `stop`."""
+
+    def __init__(self, store: Store, engine: Engine) -> None:
+        self._store = store
+        self._engine = engine
+        self._stopped = threading.Event()
+        self._index = 0
+        self._listed_at: float | None = None  # monotonic seconds
+        self._thread = threading.Thread(target=self._run, name="bells", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Have the thread end. Does not wait: a long poll takes its time."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        reached = True
+        while not self._stopped.is_set():
+            try:
+                self._listen()
+                if not reached:
+                    log.info("etcd answers again")
+                reached = True
+            except HistoryLostError:
+                continue
+            except StoreError as error:
+                if reached:
+                    log.warning("etcd is away", error=str(error))
+                reached = False
+                self._engine.etcd_is_away(str(error))
+                self._stopped.wait(_RETRY_S)
+            except Exception as error:  # the node must not grow deaf
+                log.crash("watching failed", error)
+                self._listed_at = None
+                self._stopped.wait(_RETRY_S)
+
+    def _listen(self) -> None:
+        """List, then watch until nothing has been heard for a while."""
+        asked_at = time.monotonic()
+        found = self._engine.pairing.node(self._engine.node.address)
+        missed = self._listed_at is None or asked_at - self._listed_at > BELL_TTL_S / 2
+        if found.index < self._index:
+            missed = True  # etcd has been set up anew
+        for modified, pod, names in () if missed else found.bells:
+            if modified > self._index:
+                self._engine.rung(pod, names)
+        self._index = found.index
+        self._engine.etcd_is_back(found.published if missed else None)
+        self._listed_at = asked_at
+        while not self._stopped.is_set():
+            event = self._store.watch(keys.node(self._engine.node.address), self._index + 1)
+            if event is None:
+                return
+            self._listed_at = time.monotonic()
+            self._index = event.index
+            self._hear(event)
+
+    def _hear(self, event: Event) -> None:
+        parts = event.key.removeprefix(keys.node(self._engine.node.address)).split("/")
+        match parts:
+            case ["", "bell", pod] if event.action not in _GONE:
+                self._engine.rung(PodKey.parse(pod), targets(event.value))
+            case ["", "pods", pod] if event.action in _GONE:
+                self._engine.look_again(PodKey.parse(pod))
+            case [] | [""] | ["", "pods"] if event.action in _GONE:
+                self._engine.look_again(None)
+            case _:
+                pass

@@ -1,0 +1,260 @@
+"""The process: its socket, its clock, and the engine that works for one configuration.
+
+One thread waits for everything that the node tells by itself (requests, changes in the pods'
+namespaces, the time) and hands it on; it never waits for etcd. A request whose configuration is
+another one than before puts a new engine in the place of the old one: everything is rebuilt from
+the records, etcd and the kernel, as after a restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import time
+from typing import Any
+
+from ratchet import log, statedir
+from ratchet.attachments import Directory
+from ratchet.config import Config
+from ratchet.errors import CniError, RatchetError
+from ratchet_child import metrics
+from ratchet_child.bells import Bells
+from ratchet_child.engine import Engine
+from ratchet_child.service import MAX_REQUEST_BYTES, Answer, Service, decode, failure
+
+_SWEEP_S = 2.0
+_IDLE_S = 30.0
+_EVENTS_SETTLE_S = 0.03
+_CLIENT_TIMEOUT_S = 150.0
+
+
+class Child:
+    """Serves one network on one node until it is told to stop or has nothing left to do."""
+
+    def __init__(self, config: Config, listener: socket.socket, *, stay: bool) -> None:
+        self._listener = listener
+        self._stay = stay
+        self._directory = Directory(config.state_dir)
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._monitored: dict[int, Any] = {}
+        self._clients: dict[int, _Client] = {}
+        self._running = True
+        self._socket_identity = _identity(os.path.join(config.state_dir, statedir.SOCKET))
+        self._start(config)
+
+    def _start(self, config: Config) -> None:
+        self._config = config
+        log.configure(config.log_file, config.log_level, "ratchet-child", to_stderr=self._stay)
+        self._engine = Engine(config, self._directory, self._wake)
+        self._service = Service(self._engine, config.kubeconfig)
+        self._bells = Bells(self._engine.store, self._engine)
+        metrics.serve(config.metrics_address, self._engine)
+        self._engine.start()
+        self._bells.start()
+        log.info(
+            "started",
+            node=self._engine.node.address,
+            interface=self._engine.node.interface,
+            pid=os.getpid(),
+        )
+
+    def _stop(self) -> None:
+        self._bells.stop()
+        self._service.close()
+        self._engine.stop()
+        metrics.stop()
+
+    def run(self) -> None:
+        """Serve. Returns when the child is to end."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._end())
+        self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
+        next_sweep = time.monotonic() + _SWEEP_S
+        idle_since = time.monotonic()
+        while self._running:
+            deadline = self._service.next_deadline()
+            timeout_s = min(next_sweep, deadline or next_sweep) - time.monotonic()
+            for key, _ in self._selector.select(max(timeout_s, 0)):
+                key.data(key.fd)
+            self._service.settle()
+            now = time.monotonic()
+            if now >= next_sweep:
+                next_sweep = now + _SWEEP_S
+                self._sweep(now)
+            if not self._engine.is_idle or self._clients:
+                idle_since = now
+            elif now - idle_since > _IDLE_S and not self._stay:
+                log.info("nothing left to do")
+                break
+        self._listener.close()
+        self._stop()
+
+    def _end(self) -> None:
+        self._running = False
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b".")
+
+    def _woken(self, _fd: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        self._watch_namespaces()
+
+    def _sweep(self, now: float) -> None:
+        """What nobody tells us: records of parents that were killed, namespaces that are gone."""
+        self._engine.scan()
+        self._engine.check_namespaces()
+        self._watch_namespaces()
+        for client in list(self._clients.values()):
+            if now - client.since > _CLIENT_TIMEOUT_S:
+                self._drop(client)
+        if (
+            _identity(os.path.join(self._config.state_dir, statedir.SOCKET))
+            != self._socket_identity
+        ):
+            log.warning("the state directory is gone, nobody can reach this process")
+            self._running = False
+
+    # Namespaces ---------------------------------------------------------------------------------
+
+    def _watch_namespaces(self) -> None:
+        """Have exactly the open monitors watched."""
+        monitors = self._engine.monitors()
+        for fd in self._monitored.keys() - monitors.keys():
+            self._unwatch(fd)
+        for fd, (monitor, key) in monitors.items():
+            known = self._monitored.get(fd)
+            if known is not None and known[0] is monitor:
+                continue
+            if known is not None:
+                self._unwatch(fd)
+            self._monitored[fd] = (monitor, key)
+            self._selector.register(fd, selectors.EVENT_READ, self._interfaces_changed)
+
+    def _unwatch(self, fd: int) -> None:
+        del self._monitored[fd]
+        with contextlib.suppress(KeyError, OSError, ValueError):
+            self._selector.unregister(fd)
+
+    def _interfaces_changed(self, fd: int) -> None:
+        found = self._monitored.get(fd)
+        if found is None:
+            return
+        monitor, key = found
+        try:
+            lost = monitor.read()
+        except OSError:
+            self._unwatch(fd)
+            return
+        if lost is None or lost:
+            self._engine.interfaces_lost(key, lost)
+
+    # Requests -----------------------------------------------------------------------------------
+
+    def _accept(self, _fd: int) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                log.error("a request cannot be accepted", error=str(error))
+                return
+            connection.setblocking(False)
+            client = _Client(connection)
+            self._clients[connection.fileno()] = client
+            self._selector.register(connection, selectors.EVENT_READ, self._readable)
+
+    def _readable(self, fd: int) -> None:
+        client = self._clients.get(fd)
+        if client is None:
+            return
+        try:
+            data = client.connection.recv(1 << 16)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if client.is_asked:
+            if not data:
+                self._drop(client)  # the parent has gone: nobody reads the answer
+            return
+        client.received += data
+        line, newline, _ = client.received.partition(b"\n")
+        if newline:
+            client.is_asked = True
+            self._asked(client, line)
+        elif not data or len(client.received) > MAX_REQUEST_BYTES:
+            self._drop(client)
+
+    def _asked(self, client: _Client, line: bytes) -> None:
+        def reply(answer: Answer) -> None:
+            client.send(answer)
+            self._wake()
+
+        try:
+            request = decode(line)
+            self._follow(request.get("settings"))
+            self._service.handle(request, reply)
+        except CniError as error:
+            reply(failure(error))
+
+    def _follow(self, settings: object) -> None:
+        """Work by the configuration that the parents have now."""
+        if not isinstance(settings, dict) or settings == self._config.settings():
+            return
+        config = Config.from_settings(settings)
+        if config.settings() == self._config.settings():
+            return
+        if config.state_dir != self._config.state_dir:
+            raise RatchetError(f"this child serves {self._config.state_dir}")
+        log.info("the configuration has changed")
+        self._stop()
+        for fd in list(self._monitored):
+            self._unwatch(fd)
+        self._start(config)
+
+    def _drop(self, client: _Client) -> None:
+        self._clients.pop(client.fd, None)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(client.fd)
+        client.close()
+
+
+class _Client:
+    """One connection: one request, one answer."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.fd = connection.fileno()
+        self.since = time.monotonic()
+        self.received = b""
+        self.is_asked = False
+
+    def send(self, answer: Answer) -> None:
+        """Answer and have the other side see the end. The loop closes when that side does."""
+        with contextlib.suppress(OSError):
+            self.connection.settimeout(1.0)
+            self.connection.sendall(json.dumps(answer, default=str).encode() + b"\n")
+            self.connection.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.close()
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

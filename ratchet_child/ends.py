@@ -1,0 +1,287 @@
+"""Bringing the ends in a pod's namespace to what is wanted: the kernel's side of a reconciliation.
+
+A veth pair has two pods, and either's worker may make it; so everything in here happens under one
+lock, which is held for milliseconds and never over a request to etcd. What has been found or made
+is remembered until the kernel tells of a change: a pod with a thousand links does not have them
+read again because one was added.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from ratchet import log
+from ratchet.errors import KernelError
+from ratchet_child import metrics
+from ratchet_child.keys import PodKey
+from ratchet_child.links import Kernel, VniInUseError
+from ratchet_child.netns import Monitor, Namespace
+from ratchet_child.plan import (
+    Declared,
+    End,
+    Found,
+    Step,
+    Veth,
+    Vxlan,
+    Wanted,
+    compare,
+    superfluous,
+)
+from ratchet_child.pods import Gone, PodState
+
+_VNI_BUSY_S = 3.0  # a namespace that is being taken down is gone by then
+
+
+class Ends:
+    """The interfaces of this node's pods."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        *,
+        port: int,
+        parent_interface: str,
+        find: Callable[[PodKey], PodState | None],
+    ) -> None:
+        """`find` gives the state of another pod of this node."""
+        self._kernel = kernel
+        self._port = port
+        self._parent_interface = parent_interface
+        self._find = find
+        self.lock = threading.RLock()
+
+    # Namespaces -----------------------------------------------------------------------------------
+
+    def open(self, state: PodState) -> bool:
+        """Open the pod's namespace; False when it is gone. *Raises* KernelError."""
+        attachment = state.attachment
+        assert attachment is not None
+        with self.lock:
+            if state.namespace is not None:
+                if state.opened == attachment.container_id and state.namespace.is_current():
+                    return True
+                state.forget_kernel()
+            if not os.path.exists(attachment.netns):
+                return False
+            state.namespace = Namespace(attachment.netns)
+            state.opened = attachment.container_id
+            state.monitor = Monitor(state.namespace)
+            return True
+
+    def remove_gone(self, gone: Gone, state: PodState, in_use: set[tuple[int, int]]) -> None:
+        """Remove the interfaces of a container that was detached, if its namespace still exists.
+
+        `in_use` are the namespaces of other pods: a path such as /proc/1/ns/net may by now lead to
+        one of these. *Safe to call twice.*
+        """
+        with self.lock:
+            if state.namespace is not None and state.opened == gone.container:
+                self._remove_ours(state.namespace)
+                state.forget_kernel()
+                return
+            if gone.netns is None or not os.path.exists(gone.netns):
+                return
+            try:
+                namespace = Namespace(gone.netns)
+            except KernelError:
+                return  # it went meanwhile, and its interfaces with it
+            try:
+                if namespace.identity not in in_use | {_own_namespace()}:
+                    self._remove_ours(namespace)
+            finally:
+                namespace.close()
+
+    def _remove_ours(self, namespace: Namespace) -> None:
+        for found in self._kernel.found(namespace).values():
+            if found.ours:
+                self._kernel.remove(namespace, found.ifname)
+
+    # The pod's ends -------------------------------------------------------------------------------
+
+    def lost(self, state: PodState, ifnames: set[str] | None) -> bool:
+        """Note interfaces that have gone or gone down, None for any; whether one is the pod's end."""
+        with self.lock:
+            if ifnames is None:
+                self.forget(state)
+                return True
+            wanted = {end.side.ifname for end in (state.wanted.ends if state.wanted else ())}
+            for ifname in ifnames & wanted:
+                self._look_again(state, ifname)
+            return bool(ifnames & wanted)
+
+    def forget(self, state: PodState) -> None:
+        """Have everything in the pod's namespace read again."""
+        with self.lock:
+            state.found = None
+            state.right.clear()
+
+    def bring(self, state: PodState, wanted: Wanted, *, remove: bool) -> list[Declared]:
+        """Make, mend and (if `remove`) remove ends; the links whose VNI cannot be used here.
+
+        What fails is noted in `state.errors` by interface and does not hold up the rest.
+        """
+        unusable: list[Declared] = []
+        with self.lock:
+            if state.namespace is None:
+                return unusable
+            state.wanted = wanted
+            state.errors.clear()
+            found = self._found(state)
+            if remove:
+                for one in superfluous(wanted, found.values()):
+                    self._kernel.remove(state.namespace, one.ifname)
+                    found.pop(one.ifname, None)
+                    state.right.pop(one.ifname, None)
+                    log.info(
+                        "end removed",
+                        pod=state.key,
+                        container=state.container,
+                        link=one.ifname,
+                    )
+            for end in wanted.ends:
+                ifname = end.side.ifname
+                if state.right.get(ifname) == end:
+                    continue
+                try:
+                    if isinstance(end, Veth):
+                        self._bring_veth(state, end)
+                    else:
+                        self._bring_vxlan(state, end)
+                except VniInUseError as error:
+                    state.errors[ifname] = str(error)
+                    since = state.busy_since.setdefault(error.vni, time.monotonic())
+                    if error.visible or time.monotonic() - since > _VNI_BUSY_S:
+                        unusable.append(end.side.declared)
+                        del state.busy_since[error.vni]
+                except (KernelError, OSError) as error:
+                    self._failed(state, end, error)
+        return unusable
+
+    def _failed(self, state: PodState, end: End, error: Exception) -> None:
+        ifname = end.side.ifname
+        metrics.totals["end_failures"] += 1
+        log.warning(
+            "end cannot be made",
+            pod=state.key,
+            container=state.container,
+            link=end.side.declared,
+            error=str(error),
+        )
+        state.errors[ifname] = str(error)
+        state.found = None  # whatever it was, look before the next try
+
+    def _bring_vxlan(self, state: PodState, end: Vxlan) -> None:
+        namespace, found = state.namespace, self._found(state)
+        assert namespace is not None
+        side = end.side
+        lower = self._kernel.lower(self._parent_interface)
+        there = found.get(side.ifname)
+        step = compare(end, there, paired=False, port=self._port, lower=lower)
+        self._refuse_foreign(step, side.ifname)
+        if step is Step.MEND:
+            self._kernel.finish(namespace, side.ifname, side.address)
+        if step is Step.REPLACE:
+            self._kernel.remove(namespace, side.ifname)
+            found.pop(side.ifname, None)
+        if step in (Step.REPLACE, Step.MAKE):
+            self._kernel.make_vxlan(
+                namespace, side.ifname, side.address, end.vni, end.remote, lower
+            )
+            state.busy_since.pop(end.vni, None)
+        self._is_right(state, end, step)
+
+    def _bring_veth(self, state: PodState, end: Veth) -> None:
+        side = end.side
+        peer = self._find(side.peer)
+        far_end = None if peer is None else _matching(peer, end)
+        if peer is None or peer.namespace is None or far_end is None:
+            return  # the other pod's turn: it makes both ends
+        here, there = state.namespace, peer.namespace
+        assert here is not None
+        found_here, found_there = self._found(state), self._found(peer)
+        a, b = found_here.get(side.ifname), found_there.get(side.peer_ifname)
+        paired = (
+            a is not None
+            and b is not None
+            and a.kind == b.kind == "veth"
+            and self._kernel.are_joined(here, a, there, b)
+        )
+        step = compare(end, a, paired=paired, port=self._port)
+        far_step = compare(far_end, b, paired=paired, port=self._port)
+        self._refuse_foreign(step, side.ifname)
+        self._refuse_foreign(far_step, side.peer_ifname)
+        if paired:
+            if step is Step.MEND:
+                self._kernel.finish(here, side.ifname, side.address)
+            if far_step is Step.MEND:
+                self._kernel.finish(there, side.peer_ifname, side.peer_address)
+        else:
+            if a is not None:
+                self._kernel.remove(here, side.ifname)
+            if b is not None:
+                self._kernel.remove(there, side.peer_ifname)
+            self._kernel.make_veth(
+                here, side.ifname, side.address, there, side.peer_ifname, side.peer_address
+            )
+        self._is_right(state, end, step)
+        self._is_right(peer, far_end, far_step)
+        peer.errors.pop(side.peer_ifname, None)
+
+    def _refuse_foreign(self, step: Step, ifname: str) -> None:
+        if step is Step.REFUSE:
+            raise KernelError(
+                f"make {ifname}", "the pod has an interface of that name that is not Ratchet's"
+            )
+
+    def _is_right(self, state: PodState, end: End, step: Step) -> None:
+        ifname = end.side.ifname
+        state.right[ifname] = end
+        if state.found is not None and ifname not in state.found:
+            # Made just now: enough to know it for ours.
+            state.found[ifname] = Found(ifname, 0, None, True, True, frozenset())
+        if step is not Step.NOTHING:
+            metrics.totals[f"ends_{step.value}"] += 1
+            log.info(
+                "link up",
+                pod=state.key,
+                container=state.container,
+                link=end.side.declared,
+                ifname=ifname,
+                peer=end.side.peer,
+                vni=end.vni if isinstance(end, Vxlan) else None,
+                remote=end.remote if isinstance(end, Vxlan) else None,
+            )
+
+    def _found(self, state: PodState) -> dict[str, Found]:
+        assert state.namespace is not None
+        if state.found is None:
+            state.found = self._kernel.found(state.namespace)
+            state.right.clear()
+        return state.found
+
+    def _look_again(self, state: PodState, ifname: str) -> None:
+        state.right.pop(ifname, None)
+        if state.found is None or state.namespace is None:
+            return
+        found = self._kernel.find(state.namespace, ifname)
+        if found is None:
+            state.found.pop(ifname, None)
+        else:
+            state.found[ifname] = found
+
+
+def _matching(peer: PodState, end: Veth) -> Veth | None:
+    """The peer's end of the same cable, if the peer wants it, too."""
+    for other in peer.wanted.ends if peer.wanted is not None else ():
+        if isinstance(other, Veth) and other.side.declared.cable == end.side.declared.cable:
+            return other
+    return None
+
+
+def _own_namespace() -> tuple[int, int]:
+    status = os.stat("/proc/self/ns/net")
+    return status.st_dev, status.st_ino

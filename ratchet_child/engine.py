@@ -1,0 +1,565 @@
+"""Bringing every pod of the node to what it should be.
+
+For one pod at a time, in whichever thread is free: remove what is left of containers that are gone,
+make the links inside the node that the records alone decide, publish, look, make and remove ends,
+ring. Each run computes everything from the records, etcd and the kernel, so a run may end at any
+point and the next one finishes the work. What goes wrong is tried again, sooner at first and then
+less often; nothing is ever given up.
+
+The order of locks: the ends' lock (what is in the namespaces), then `_lock` (which pods there are).
+Neither is held over a request to etcd.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ratchet import log
+from ratchet.attachments import Attachment, Directory
+from ratchet.config import Config
+from ratchet.errors import RatchetError, StoreError
+from ratchet_child import faults, metrics
+from ratchet_child.ends import Ends
+from ratchet_child.keys import PodKey, Published
+from ratchet_child.links import Kernel
+from ratchet_child.netns import Monitor
+from ratchet_child.pairing import Node, Pairing
+from ratchet_child.plan import Declared, Place, Wanted, wanted
+from ratchet_child.pods import Gone, Look, PodState
+from ratchet_child.records import Records
+from ratchet_child.schedule import Schedule
+from ratchet_child.store import Store
+
+_WORKERS = 6
+_RETRY_FIRST_S = 0.1
+_RETRY_LONGEST_S = 2.0
+_WAITING_FIRST_S = 1.0
+_WAITING_LONGEST_S = 15.0
+_ERROR_LONGEST_S = 5.0
+_VNI_RETRY_S = 0.05
+_GRACE_S = 3.0  # keys that somebody removed come back within that
+
+
+class Engine:
+    """Owns the pods' states and the threads that work on them."""
+
+    def __init__(self, config: Config, directory: Directory, on_change: Callable[[], None]) -> None:
+        """`on_change` is called from any thread when a pod has been worked on."""
+        self._config = config
+        self._directory = directory
+        self._on_change = on_change
+        self._kernel = Kernel(config.vxlan_port, config.mtu)
+        self.node = _this_node(config, self._kernel)
+        self.store = Store(config)
+        self.pairing = Pairing(
+            self.store,
+            self.node,
+            is_local=self._is_present,
+            claimed_earlier=self._claimed_earlier,
+        )
+        self._records = Records(directory.state_dir)
+        self._lock = threading.RLock()
+        self._ends = Ends(
+            self._kernel,
+            port=config.vxlan_port,
+            parent_interface=self.node.interface,
+            find=self._find,
+        )
+        self._states: dict[PodKey, PodState] = {}
+        self._primaries: dict[PodKey, set[PodKey]] = {}  # pods of this node that declare on a pod
+        self._earlier: dict[PodKey, tuple[str, int]] | None = None
+        self._schedule: Schedule[PodKey] = Schedule()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
+            for number in range(_WORKERS)
+        ]
+        self.etcd_error: str | None = "not asked yet"
+
+    def start(self) -> None:
+        self.scan()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End the threads and let go of all namespaces. *Blocks at most* a few requests."""
+        self._schedule.stop()
+        for thread in self._threads:
+            thread.join(timeout=10)
+        for state in self._states.values():
+            state.forget_kernel()
+        self._kernel.close()
+
+    # Which pods there are ---------------------------------------------------------------------
+
+    def scan(self) -> None:
+        """Take up whatever has changed among the records."""
+        with self._lock:
+            if self._records.scan():
+                self._take_up()
+
+    def attached(self, name: str) -> tuple[PodKey, int] | None:
+        """Take up one record; the pod and the number of the request, None without a record."""
+        with self._lock:
+            if self._records.refresh(name):
+                self._take_up()
+            for state in self._states.values():
+                attachment = state.attachment
+                if attachment is not None and attachment.name == name:
+                    state.asked += 1
+                    self._schedule.put(state.key)
+                    return state.key, state.asked
+        return None
+
+    def _take_up(self) -> None:
+        """Bring the states to the records."""
+        newest: dict[PodKey, Attachment] = {}
+        for attachment in self._records.live.values():
+            key = _key(attachment)
+            other = newest.get(key)
+            if other is None or _age(other) <= _age(attachment):
+                newest[key] = attachment
+        for path, attachment in self._records.deleted.items():
+            self._note_gone(_key(attachment), _gone(attachment, self.node.address, path))
+        for key in self._states.keys() | newest.keys():
+            self._change(key, newest.get(key))
+
+    def _note_gone(self, key: PodKey, gone: Gone) -> None:
+        state = self._state(key)
+        if gone not in state.gone:
+            state.gone.append(gone)
+            self._schedule.put(key)
+
+    def _change(self, key: PodKey, attachment: Attachment | None) -> None:
+        """The pod's newest record is another one, or says something else, than before."""
+        state = self._state(key)
+        before = state.attachment
+        if before == attachment:
+            return
+        if before is not None and attachment is not None:
+            if before.container_id != attachment.container_id:
+                # Replaced on this node. When its own DEL comes, nothing will be left to do.
+                self._note_gone(key, _gone(before, self.node.address, None))
+            else:
+                state.dropped |= _declared(before) - _declared(attachment)
+        state.attachment = attachment
+        state.renew()
+        if self._earlier is not None and before is not None:
+            self._earlier.pop(key, None)
+        for link in () if before is None else before.links:
+            self._primaries.get(key.sibling(link.pair), set()).discard(key)
+        for link in () if attachment is None else attachment.links:
+            self._primaries.setdefault(key.sibling(link.pair), set()).add(key)
+        self._schedule.put(key)
+
+    def _state(self, key: PodKey) -> PodState:
+        state = self._states.get(key)
+        if state is None:
+            state = self._states[key] = PodState(key)
+        return state
+
+    def _find(self, key: PodKey) -> PodState | None:
+        state = self._states.get(key)
+        return state if state is not None and state.is_present else None
+
+    def _is_present(self, key: PodKey) -> bool:
+        state = self._states.get(key)
+        return state is not None and state.is_present
+
+    def _claimed_earlier(self, key: PodKey) -> tuple[str, int] | None:
+        return None if self._earlier is None else self._earlier.get(key)
+
+    @property
+    def is_idle(self) -> bool:
+        with self._lock:
+            return not self._states
+
+    # What happens outside -----------------------------------------------------------------------
+
+    def etcd_is_back(self, published: dict[PodKey, tuple[Published, int]] | None) -> None:
+        """etcd answers. `published`: what the node had published, when everything is looked at."""
+        self.etcd_error = None
+        if published is None:
+            return
+        with self._lock:
+            if self._earlier is None:
+                self._earlier = {
+                    key: (one.container, index) for key, (one, index) in published.items()
+                }
+            for key, (one, _) in published.items():
+                state = self._states.get(key)
+                if state is None or state.container != one.container:
+                    # A reboot, or a child that was killed: nothing stands behind these keys.
+                    self._note_gone(key, Gone(one.container, one, self.node.address, None, None))
+            for state in self._states.values():
+                state.look.everyone = True
+                self._schedule.put(state.key)
+
+    def etcd_is_away(self, error: str) -> None:
+        self.etcd_error = error
+
+    def rung(self, by: PodKey, targets: Iterable[PodKey]) -> None:
+        """A bell: the pods that have links with `by` look at these again."""
+        with self._lock:
+            names = set(targets)
+            for key, state in self._states.items():
+                if key in names or by in state.memory.known:
+                    state.look.peers.add(by)
+                    state.look.everyone = state.look.everyone or key == by
+                    self._schedule.put(key)
+
+    def look_again(self, key: PodKey | None) -> None:
+        """Keys of this node were removed by somebody else: of one pod, None for all."""
+        with self._lock:
+            for state in self._states.values():
+                if key is None or state.key == key:
+                    state.look.everyone = True
+                    self._schedule.put(state.key)
+
+    def monitors(self) -> dict[int, tuple[Monitor, PodKey]]:
+        """The open monitors by descriptor."""
+        with self._lock:
+            return {
+                state.monitor.fileno(): (state.monitor, key)
+                for key, state in self._states.items()
+                if state.monitor is not None
+            }
+
+    def interfaces_lost(self, key: PodKey, ifnames: set[str] | None) -> None:
+        """Interfaces of a pod have gone or gone down; None when it may be any."""
+        with self._lock:
+            state = self._states.get(key)
+        if state is not None and self._ends.lost(state, ifnames):
+            self._schedule.put(key)
+
+    def check_namespaces(self) -> None:
+        """Notice pods whose namespace is gone without a DEL."""
+        with self._lock:
+            for state in self._states.values():
+                namespace = state.namespace
+                if namespace is not None and namespace.fd >= 0 and not namespace.is_current():
+                    self._schedule.put(state.key)
+
+    def check(self, key: PodKey) -> int | None:
+        """Have a pod verified against the kernel; the number of the request."""
+        with self._lock:
+            state = self._states.get(key)
+            if state is None:
+                return None
+            state.look.everyone = state.look.kernel = True
+            state.asked += 1
+            self._schedule.put(key)
+            return state.asked
+
+    # Telling ------------------------------------------------------------------------------------
+
+    def places(self, state: PodState) -> dict[PodKey, Place]:
+        """The pods at the other ends that are there, on this node or others."""
+        places = dict(state.memory.places)
+        with self._lock:
+            for peer in self._local_peers(state):
+                other = self._states.get(peer)
+                if other is not None and other.is_present:
+                    places[peer] = Place(str(other.container), self.node.address)
+        return places
+
+    def is_served(self, key: PodKey, number: int, mode: str) -> bool:
+        """Whether request `number` has been served and the pod's links are complete."""
+        with self._lock:
+            state = self._states.get(key)
+        if state is None or state.served < number:
+            return False
+        with self._ends.lock:
+            return state.is_complete(mode, self.places(state))
+
+    def links(self, key: PodKey) -> list[dict[str, Any]]:
+        with self._lock:
+            state = self._states.get(key)
+        if state is None:
+            return []
+        with self._ends.lock:
+            return state.links(self.places(state))
+
+    def status(self) -> list[dict[str, Any]]:
+        """Every pod of the node with its links."""
+        with self._lock:
+            states = sorted(self._states.values(), key=lambda state: state.key)
+        shown = []
+        for state in states:
+            attachment = state.attachment
+            if attachment is None:
+                continue
+            with self._ends.lock:
+                links = state.links(self.places(state))
+            shown.append(
+                {
+                    "namespace": state.key.namespace,
+                    "name": state.key.name,
+                    "container": attachment.container_id,
+                    "netns": attachment.netns,
+                    "attached_at": attachment.attached_at,
+                    "superseded": state.memory.superseded,
+                    "error": state.error,
+                    "links": links,
+                }
+            )
+        return shown
+
+    # Working ------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            key = self._schedule.take()
+            if key is None:
+                return
+            with self._lock:
+                state = self._states.get(key)
+            if state is not None:
+                self._work_on(state)
+            self._schedule.done(key)
+            self._on_change()
+
+    def _work_on(self, state: PodState) -> None:
+        started = time.monotonic()
+        with self._lock:
+            number = state.asked
+            look, state.look = state.look, Look(everyone=False)
+            if state.look_all_at is not None and started >= state.look_all_at:
+                look.everyone = True
+        try:
+            self._reconcile(state, look)
+        except (RatchetError, OSError) as error:
+            self._failed(state, look, error)
+        except Exception as error:  # one pod's surprise must not end the work on the others
+            log.crash("reconciling failed", error, pod=state.key, container=state.container)
+            self._failed(state, look, error)
+        else:
+            if state.error is not None:
+                log.info("works again", pod=state.key, container=state.container)
+            state.error = None
+            state.failures = state.failures + 1 if state.errors else 0
+            state.served = max(state.served, number)
+            self._plan_next(state)
+        metrics.reconciled(time.monotonic() - started)
+
+    def _failed(self, state: PodState, look: Look, error: Exception) -> None:
+        text = str(error)
+        if state.error != text:
+            log.warning("will try again", pod=state.key, container=state.container, error=text)
+        state.error = text
+        state.failures += 1
+        with self._lock:  # what was to be looked at still is
+            state.look.everyone |= look.everyone
+            state.look.kernel |= look.kernel
+            state.look.peers |= look.peers
+        self._schedule.put(state.key, _backoff(_RETRY_FIRST_S, _RETRY_LONGEST_S, state.failures))
+
+    def _plan_next(self, state: PodState) -> None:
+        """Nobody rings for a v0.1.0 node, or when a bell was lost: who waits looks by itself."""
+        with self._lock:
+            if state.is_idle:
+                state.forget_kernel()
+                del self._states[state.key]
+                return
+            if not state.look.is_empty:
+                self._schedule.put(state.key)
+            waits = state.memory.superseded or (state.wanted is not None and state.wanted.waiting)
+            state.waits = min(state.waits + 1, 100) if waits else 0
+            state.look_all_at = None
+            if waits:
+                delay_s = _backoff(_WAITING_FIRST_S, _WAITING_LONGEST_S, state.waits)
+                state.look_all_at = time.monotonic() + delay_s
+                self._schedule.put(state.key, delay_s)
+        if state.busy_since:
+            self._schedule.put(state.key, _VNI_RETRY_S)
+        elif state.errors:
+            self._schedule.put(
+                state.key, _backoff(_RETRY_FIRST_S, _ERROR_LONGEST_S, state.failures)
+            )
+
+    def _reconcile(self, state: PodState, look: Look) -> None:
+        for gone in list(state.gone):
+            self._ends.remove_gone(gone, state, self._namespaces_in_use())
+        present = self._open(state)
+        if present:
+            if look.kernel:
+                self._ends.forget(state)
+            # What the records of this node decide needs no etcd, and is there at once.
+            self._ends.bring(state, self._wanted(state, local_only=not state.looked), remove=False)
+            self._tell_local_peers(state)
+        self._require_etcd()
+        for gone in list(state.gone):
+            self._withdraw(state, gone)
+        if present:
+            self._pair(state, look)
+
+    def _open(self, state: PodState) -> bool:
+        """Whether the pod is there: attached, and its namespace exists."""
+        attachment = state.attachment
+        if attachment is None or state.vanished == attachment.container_id:
+            return False
+        if self._ends.open(state):
+            return True
+        log.warning(
+            "the network namespace is gone without a DEL",
+            pod=state.key,
+            container=attachment.container_id,
+            netns=attachment.netns,
+        )
+        state.vanished = attachment.container_id
+        with self._lock:
+            self._note_gone(state.key, _gone(attachment, self.node.address, None))
+        return False
+
+    def _namespaces_in_use(self) -> set[tuple[int, int]]:
+        with self._lock:
+            return {
+                state.namespace.identity
+                for state in self._states.values()
+                if state.namespace is not None and state.opened == state.container
+            }
+
+    def _require_etcd(self) -> None:
+        """*Raises* StoreError until it is known what this node had published earlier."""
+        if self._earlier is None:
+            raise StoreError("read what this node has published", self.etcd_error or "")
+
+    def _withdraw(self, state: PodState, gone: Gone) -> None:
+        self.pairing.withdraw(state.key, gone.published, gone.node_address)
+        if gone.record is not None:
+            faults.reach("forget record")
+            self._directory.forget(gone.record)
+        with self._lock:
+            if gone.record is not None:
+                self._records.forget(gone.record)
+            state.gone.remove(gone)
+            self._rouse(self._local_peers_of(state.key, gone.published), state.key)
+            if not any(other.attachment or other.gone for other in self._states.values()):
+                leaving = True
+            else:
+                leaving = False
+        if leaving:
+            self.pairing.leave(gone.node_address)
+
+    def _pair(self, state: PodState, look: Look) -> None:
+        """Publish, look, make what should be, ring."""
+        pod, memory = state.local(), state.memory
+        if state.dropped:
+            self.pairing.undeclare(pod, state.dropped)
+            state.dropped = set()
+        self.pairing.publish(pod, memory)
+        if not look.is_empty or not state.looked:
+            peers = look.at() if state.looked else None
+            while not self.pairing.look(pod, memory, peers):
+                # Somebody has removed keys of ours. Others have lost theirs as well: what is
+                # missing now means nothing until they had the time to write it again.
+                state.keep_until = time.monotonic() + _GRACE_S
+                self.pairing.publish(pod, memory)
+            state.looked = True
+        remove = time.monotonic() >= state.keep_until
+        unusable = self._ends.bring(state, self._wanted(state), remove=remove)
+        self._tell_local_peers(state)
+        for declared in unusable:
+            self.pairing.renumber(pod, memory, declared)
+            state.look.everyone = True
+        if not remove:
+            with self._lock:
+                state.look.everyone = True
+            self._schedule.put(state.key, _GRACE_S)
+        self.pairing.ring(pod, memory)
+
+    def _wanted(self, state: PodState, *, local_only: bool = False) -> Wanted:
+        """The ends that the pod should have, by all that is known now."""
+        if state.memory.superseded:
+            return Wanted((), ())
+        memory, pod = state.memory, state.local()
+        with self._lock:
+            declared = [*memory.declared.values(), *memory.offered]
+            declared += [
+                Declared(pod.key, link) for link in pod.links if link.ifname not in memory.declared
+            ]
+            for primary in self._primaries.get(state.key, ()):
+                other = self._states.get(primary)
+                if other is not None and other.is_present:
+                    declared += [
+                        Declared(primary, link)
+                        for link in other.local().links
+                        if link.pair == state.key.name
+                    ]
+        result = wanted(state.key, self.node.address, declared, self.places(state))
+        if local_only and any(one.error for one in result.waiting):
+            # Two links want one interface: etcd's order decides, and is not known yet.
+            return Wanted((), result.waiting)
+        return result
+
+    def _local_peers(self, state: PodState) -> set[PodKey]:
+        """Pods that may be at the other ends of a pod's links."""
+        peers = set(self._primaries.get(state.key, ()))
+        if state.attachment is not None:
+            peers |= {state.key.sibling(link.pair) for link in state.attachment.links}
+        return peers | {offer.primary for offer in state.memory.offered}
+
+    def _local_peers_of(self, key: PodKey, published: Published) -> set[PodKey]:
+        return set(self._primaries.get(key, ())) | {
+            key.sibling(pair) for pair, _ in published.declared
+        }
+
+    def _rouse(self, peers: Iterable[PodKey], by: PodKey) -> None:
+        """Have pods of this node look at their links with `by` again."""
+        for peer in peers:
+            other = self._states.get(peer)
+            if other is not None and other.attachment is not None:
+                other.look.peers.add(by)
+                self._schedule.put(peer)
+
+    def _tell_local_peers(self, state: PodState) -> None:
+        """A pod that has come, or stands in for another one, is news to its peers on this node."""
+        if state.told == (state.container, state.memory.superseded):
+            return
+        state.told = (state.container, state.memory.superseded)
+        with self._lock:
+            self._rouse(self._local_peers(state), state.key)
+
+
+def _this_node(config: Config, kernel: Kernel) -> Node:
+    """This node's tunnel end, as configured or found out."""
+    interface, address = config.parent_interface, config.parent_address
+    if interface is None:
+        interface = kernel.interface_of(address) if address else kernel.default_route_interface()
+    if address is None and interface is not None:
+        address = kernel.first_address(interface)
+    if address is None:
+        # Links inside the node work without; v0.1.0 compared empty strings here.
+        address = socket.gethostname()
+        log.warning("no parent_address: links to other nodes cannot be made", node=address)
+    return Node(address, interface or "")
+
+
+def _key(attachment: Attachment) -> PodKey:
+    return PodKey(attachment.namespace, attachment.pod)
+
+
+def _age(attachment: Attachment) -> float:
+    return attachment.attached_at
+
+
+def _declared(attachment: Attachment) -> set[tuple[str, str]]:
+    return {(link.pair, link.ifname) for link in attachment.links}
+
+
+def _gone(attachment: Attachment, node_address: str, record: str | None) -> Gone:
+    return Gone(
+        attachment.container_id,
+        Published(attachment.container_id, tuple(sorted(_declared(attachment)))),
+        node_address,
+        record,
+        attachment.netns,
+    )
+
+
+def _backoff(first_s: float, longest_s: float, times: int) -> float:
+    """Half as long again each time."""
+    return float(min(longest_s, first_s * 1.5 ** min(times - 1, 30)))

@@ -1,0 +1,241 @@
+"""The etcd key layout: names of keys and the form of their values. Pure; no etcd in here.
+
+Everything lives below the prefix (`etcd_prefix`, normally `/ratchet`). Keys are given relative to
+it, without a leading slash: `Store` adds the prefix and quotes what a URL needs quoted.
+
+    vxlanid                                   the next free VNI (RFC 7348 §4), as text
+    vni/<vni>                                 the claim on a VNI: "<container> <declaration key>"
+    association/<pod>/id                      the container, written last
+    association/<pod>/parentiface             the lower device of its node's tunnels
+    association/<pod>/parentaddr              the address of its node's tunnels
+    association/<pair>/vxlanid                \\
+    association/<pair>/pairip                  | the most recent primary's link, in the words of
+    association/<pair>/pairifname              | Ratchet CNI v0.1.0; primaryname is written last
+    association/<pair>/primaryname            /
+    association/<pair>/links/<primary>:<ifname>   a declaration: every link of every primary (JSON)
+    nodes/<node>/pods/<pod>                   what a node has published for a pod (JSON)
+    nodes/<node>/bell/<pod>                   "look at your links with this pod again" (expires)
+
+`<pod>` is the pod's name in the namespace `default` and `<namespace>:<name>` elsewhere; `<node>` is
+the node's `parent_address`. Nothing from a label reaches a key but names that `ratchet.labels` has
+checked, so no value can climb out of its directory.
+
+The claim `vni/<vni>` is the only key that Ratchet CNI v0.1.0 and the design do not know: it makes
+it impossible to use a VNI twice when `vxlanid` is set back while links exist.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ratchet.labels import Address, Link
+
+VXLANID = "vxlanid"
+FIRST_VNI = 11
+LAST_VNI = 2**24 - 1  # RFC 7348 §4: 24 bits
+
+_DEFAULT_NAMESPACE = "default"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PodKey:
+    """A pod by the name that other pods know it by."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """The pod as it stands in keys."""
+        if self.namespace == _DEFAULT_NAMESPACE:
+            return self.name
+        return f"{self.namespace}:{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> PodKey:
+        namespace, colon, name = text.partition(":")
+        return cls(namespace, name) if colon else cls(_DEFAULT_NAMESPACE, text)
+
+    def sibling(self, name: str) -> PodKey:
+        """The pod of that name in the same namespace: pairs never cross namespaces."""
+        return PodKey(self.namespace, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A link as its primary's node has written it on the pair."""
+
+    container: str  # the primary's
+    vni: int
+    link: Link
+
+    def dumps(self) -> str:
+        link = self.link
+        return json.dumps(
+            {
+                "container": self.container,
+                "vni": self.vni,
+                "ifname": link.ifname,
+                "address": _text(link.address),
+                "pair_ifname": link.pair_ifname,
+                "pair_address": _text(link.pair_address),
+            },
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def loads(cls, text: str, pair: str) -> Declaration:
+        """Read a declaration found on `pair`.
+
+        *Raises* ValueError when the text is not one: etcd is shared, and what another program
+        wrote there must not bring a node down.
+        """
+        value = _object(text)
+        vni = value.get("vni")
+        if not isinstance(vni, int) or isinstance(vni, bool) or not 0 < vni <= LAST_VNI:
+            raise ValueError(f"vni {vni!r} is not a number from 1 to {LAST_VNI}")
+        return cls(
+            container=_string(value, "container"),
+            vni=vni,
+            link=Link(
+                ifname=_string(value, "ifname"),
+                address=_address(value.get("address")),
+                pair=pair,
+                pair_ifname=_string(value, "pair_ifname"),
+                pair_address=_address(value.get("pair_address")),
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a node has written for one of its pods: enough to take it all back after a reboot."""
+
+    container: str
+    declared: tuple[tuple[str, str], ...]  # (pair, ifname) of each declaration
+
+    def dumps(self) -> str:
+        return json.dumps(
+            {"container": self.container, "declared": [list(one) for one in self.declared]},
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def loads(cls, text: str) -> Published:
+        """*Raises* ValueError when the text is not what `dumps` writes."""
+        value = _object(text)
+        declared = value.get("declared")
+        if not isinstance(declared, list):
+            raise ValueError("declared is not a list")
+        pairs = []
+        for one in declared:
+            if not (isinstance(one, list) and len(one) == 2 and all(map(_is_text, one))):
+                raise ValueError("declared holds something other than [pair, ifname]")
+            pairs.append((one[0], one[1]))
+        return cls(container=_string(value, "container"), declared=tuple(pairs))
+
+
+def association(pod: PodKey) -> str:
+    return f"association/{pod}"
+
+
+def container(pod: PodKey) -> str:
+    return f"association/{pod}/id"
+
+
+def parent_interface(pod: PodKey) -> str:
+    return f"association/{pod}/parentiface"
+
+
+def parent_address(pod: PodKey) -> str:
+    return f"association/{pod}/parentaddr"
+
+
+def declarations(pair: PodKey) -> str:
+    return f"association/{pair}/links"
+
+
+def declaration(pair: PodKey, primary: str, ifname: str) -> str:
+    return f"association/{pair}/links/{primary}:{ifname}"
+
+
+def split_declaration(name: str) -> tuple[str, str]:
+    """`<primary>:<ifname>` into its parts, neither of which can hold a colon."""
+    primary, _, ifname = name.partition(":")
+    return primary, ifname
+
+
+def claim(vni: int) -> str:
+    return f"vni/{vni}"
+
+
+def claim_value(container_id: str, declaration_key: str) -> str:
+    return f"{container_id} {declaration_key}"
+
+
+def node(address: str) -> str:
+    return f"nodes/{address}"
+
+
+def node_pods(address: str) -> str:
+    return f"nodes/{address}/pods"
+
+
+def node_pod(address: str, pod: PodKey) -> str:
+    return f"nodes/{address}/pods/{pod}"
+
+
+def bell(address: str, pod: PodKey) -> str:
+    return f"nodes/{address}/bell/{pod}"
+
+
+def legacy(pair: PodKey, primary: str, declared: Declaration) -> dict[str, str]:
+    """The most recent primary's link in the words of Ratchet CNI v0.1.0, in writing order.
+
+    v0.1.0 adds `/24` to `pairip` itself, so the prefix length is not written.
+    """
+    base = association(pair)
+    address = declared.link.pair_address
+    return {
+        f"{base}/vxlanid": str(declared.vni),
+        f"{base}/pairip": "" if address is None else str(address.ip),
+        f"{base}/pairifname": declared.link.pair_ifname,
+        f"{base}/primaryname": primary,
+    }
+
+
+def legacy_address(text: str | None) -> Address | None:
+    """v0.1.0's `pairip` as it uses it: always with a /24. *Raises* ValueError."""
+    return ipaddress.ip_interface(f"{text}/24") if text else None
+
+
+def _text(address: Address | None) -> str | None:
+    return None if address is None else str(address)
+
+
+def _address(value: object) -> Address | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not an address")
+    return ipaddress.ip_interface(value)
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def _string(value: dict[str, Any], key: str) -> str:
+    found = value.get(key)
+    if not _is_text(found):
+        raise ValueError(f"{key} {found!r} is not a non-empty string")
+    return str(found)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)

@@ -1,0 +1,506 @@
+"""Publish, look, ring: one node's side of the pairing protocol. No netlink in here.
+
+A node first writes where its pod is and what it declares (publish), then reads where the pods at
+the other ends are and what they declare (look), then tells their nodes to look again (ring). Of two
+nodes that do this at the same moment at least one sees the other's keys, because each writes before
+it reads; that one rings, and the other looks again. A bell carries no order: whoever hears it
+computes anew what should be. So bells may be lost, doubled and late, and a crash between any two
+steps is mended by doing them all again.
+
+`Memory` is what this process knows about a pod from earlier looks. It only saves requests: with an
+empty one everything is read again.
+
+Whose pod is it, when two containers bear one name? The one whose node began to publish last, in
+etcd's own order: a pod that comes back elsewhere takes over from a node that has not noticed. The
+other is *superseded* until the name is free again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from ratchet import log
+from ratchet.labels import Link
+from ratchet_child import keys
+from ratchet_child.keys import Declaration, PodKey, Published
+from ratchet_child.plan import Declared, Place
+from ratchet_child.store import Entry, Store
+from ratchet_child.vni import Vnis
+
+BELL_TTL_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """This node's end of all tunnels."""
+
+    address: str
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPod:
+    """A pod that is attached on this node."""
+
+    key: PodKey
+    container: str
+    links: tuple[Link, ...]
+
+
+@dataclass(slots=True)
+class Memory:
+    """What this process has written and read for one pod. See the module."""
+
+    published: bool = False
+    superseded: bool = False
+    declared: dict[str, Declared] = field(default_factory=dict)  # own links by ifname
+    offered: list[Declared] = field(default_factory=list)  # links declared on the pod
+    places: dict[PodKey, Place] = field(default_factory=dict)  # pods on other nodes
+    known: set[PodKey] = field(default_factory=set)  # peers that have been looked up
+    unheard: bool = False  # something was written that peers have not been told
+
+
+class Pairing:
+    """Every method talks to etcd and raises StoreError when it cannot."""
+
+    def __init__(
+        self,
+        store: Store,
+        node: Node,
+        *,
+        is_local: Callable[[PodKey], bool],
+        claimed_earlier: Callable[[PodKey], tuple[str, int] | None],
+    ) -> None:
+        """`is_local`: whether a pod is attached on this node (and not superseded).
+
+        `claimed_earlier`: the container for which this node had begun to publish a pod before this
+        process started, with etcd's index of that.
+        """
+        self._store = store
+        self._vnis = Vnis(store)
+        self._node = node
+        self._is_local = is_local
+        self._claimed_earlier = claimed_earlier
+        # Held where the node's directory is written or removed: this process alone does either.
+        self._node_lock = threading.Lock()
+
+    # Publish ------------------------------------------------------------------------------------
+
+    def publish(self, pod: LocalPod, memory: Memory) -> None:
+        """Write where the pod is and what it declares, unless that is known to be written."""
+        if memory.superseded:
+            return
+        if not memory.published:
+            stands = self._stands(pod)
+            if stands is None:
+                memory.superseded = True
+                return
+            if not stands:
+                self._write_place(pod)
+            memory.published = memory.unheard = True
+        named: set[str] = set()
+        for link in pod.links:
+            if link.ifname not in memory.declared:
+                memory.declared[link.ifname] = self._declare(
+                    pod, link, write_legacy=link.pair not in named
+                )
+                memory.unheard = True
+            named.add(link.pair)
+
+    def _stands(self, pod: LocalPod) -> bool | None:
+        """Whether an earlier process of this node has published the pod already.
+
+        None when another container has come after that.
+        """
+        earlier = self._claimed_earlier(pod.key)
+        if earlier is None or earlier[0] != pod.container:
+            return False
+        there, _ = self._store.tree(keys.association(pod.key))
+        current = there.get("id")
+        if current is None:
+            return False
+        if current.value != pod.container:
+            return None if current.modified > earlier[1] else False
+        return _place(there) == Place(pod.container, self._node.address) and (
+            _text(there, "parentiface") == self._node.interface
+        )
+
+    def _write_place(self, pod: LocalPod) -> None:
+        published = Published(pod.container, tuple((link.pair, link.ifname) for link in pod.links))
+        # First of all, so that a crash leaves nothing that the node would not find again.
+        with self._node_lock:
+            self._store.set(keys.node_pod(self._node.address, pod.key), published.dumps())
+        self._store.set(keys.parent_interface(pod.key), self._node.interface)
+        elsewhere = self._store.set(keys.parent_address(pod.key), self._node.address)
+        before = self._store.set(keys.container(pod.key), pod.container)
+        log.info("published", pod=pod.key, container=pod.container, node=self._node.address)
+        if before and before != pod.container and elsewhere and elsewhere != self._node.address:
+            self._ring_node(elsewhere, pod.key, [pod.key])
+
+    def _declare(self, pod: LocalPod, link: Link, *, write_legacy: bool) -> Declared:
+        pair = pod.key.sibling(link.pair)
+        key = keys.declaration(pair, pod.key.name, link.ifname)
+        found = self._store.get(key) if self._claimed_earlier(pod.key) else None
+        while True:
+            if found is None:
+                vni = self._vnis.take(pod.container, key)
+                entry = self._store.create(key, Declaration(pod.container, vni, link).dumps())
+                if entry is None:
+                    self._vnis.release(vni, pod.container, key)
+            else:
+                vni, entry = self._adopt(pod, link, key, found)
+            if entry is not None:
+                break
+            found = self._store.get(key)
+        if write_legacy:
+            self._write_legacy(pair, pod.key.name, Declaration(pod.container, vni, link))
+        log.info("declared", pod=pod.key, container=pod.container, link=link.ifname, vni=vni)
+        return Declared(pod.key, link, vni, entry.created)
+
+    def _adopt(self, pod: LocalPod, link: Link, key: str, found: Entry) -> tuple[int, Entry | None]:
+        """Take over a declaration of the same link, with its VNI: no entry when it has changed."""
+        old = _readable(pod.key, key, found, link.pair)
+        if old is not None and self._vnis.claim_again(old.vni, pod.container, key):
+            vni = old.vni
+        else:
+            vni = self._vnis.take(pod.container, key)
+        new = Declaration(pod.container, vni, link)
+        if new == old:
+            return vni, found
+        entry = self._store.swap(key, new.dumps(), found.modified)
+        if entry is None:
+            self._vnis.release(vni, pod.container, key)
+        return vni, entry
+
+    def _write_legacy(self, pair: PodKey, primary: str, declaration: Declaration) -> None:
+        for key, value in keys.legacy(pair, primary, declaration).items():
+            self._store.set(key, value)
+
+    # Look ---------------------------------------------------------------------------------------
+
+    def look(self, pod: LocalPod, memory: Memory, peers: Iterable[PodKey] | None) -> bool:
+        """Read what others have written about the pod's links with `peers`, None for all.
+
+        False when keys of the pod itself were missing, which somebody must have removed: they are
+        then to be published again, and nothing else that is missing means anything yet.
+        """
+        if peers is None:
+            memory.known.clear()
+        else:
+            memory.known.difference_update(peers)
+        own, _ = self._store.tree(keys.association(pod.key), recursive=True)
+        current = own.get("id")
+        if current is None:
+            memory.published = memory.superseded = False
+            memory.declared.clear()
+            return False
+        if current.value != pod.container:
+            if not memory.superseded:
+                log.warning("superseded by another container", pod=pod.key, container=pod.container)
+            memory.superseded = True
+            return True
+        memory.superseded = False
+        memory.offered = self._offers(pod.key, own)
+        complete = True
+        for peer in self._peers(pod, memory):
+            if peer not in memory.known:
+                complete = self._look_at(pod, memory, peer) and complete
+                memory.known.add(peer)
+        return complete
+
+    def _peers(self, pod: LocalPod, memory: Memory) -> list[PodKey]:
+        peers = {pod.key.sibling(link.pair) for link in pod.links}
+        peers.update(offer.primary for offer in memory.offered)
+        return sorted(peers)
+
+    def _offers(self, pod: PodKey, own: dict[str, Entry]) -> list[Declared]:
+        """The links that others declare on a pod, from the keys below its association."""
+        offers = []
+        for name, entry in own.items():
+            if not name.startswith("links/"):
+                continue
+            declaration = _readable(pod, name, entry, pod.name)
+            if declaration is None:
+                continue
+            primary, ifname = keys.split_declaration(name.removeprefix("links/"))
+            if declaration.link.ifname != ifname or not primary:
+                log.warning("a declaration contradicts its key", pod=pod, key=name)
+                continue
+            offers.append(
+                Declared(pod.sibling(primary), declaration.link, declaration.vni, entry.created)
+            )
+        legacy = _legacy_offer(pod, own)
+        if legacy is not None and not any(offer.primary == legacy.primary for offer in offers):
+            offers.append(legacy)
+        return offers
+
+    def _look_at(self, pod: LocalPod, memory: Memory, peer: PodKey) -> bool:
+        """Where a peer is, and whether the declarations on it still stand."""
+        memory.places.pop(peer, None)
+        if self._is_local(peer):
+            return True
+        there, _ = self._store.tree(keys.association(peer))
+        place = _place(there)
+        if place is not None:
+            memory.places[peer] = place
+        complete = True
+        for position, link in enumerate(_links_with(pod, peer)):
+            key = keys.declaration(peer, pod.key.name, link.ifname)
+            entry = self._store.get(key)
+            written = _readable(pod.key, key, entry, peer.name) if entry else None
+            if entry is None or written is None or link.ifname not in memory.declared:
+                memory.declared.pop(link.ifname, None)
+                complete = False
+                continue
+            memory.declared[link.ifname] = Declared(pod.key, link, written.vni, entry.created)
+            if position == 0 and _legacy_is_mixed(there, pod, peer, link, written.vni):
+                self._write_legacy(
+                    peer, pod.key.name, Declaration(pod.container, written.vni, link)
+                )
+        return complete
+
+    # Ring ---------------------------------------------------------------------------------------
+
+    def ring(self, pod: LocalPod, memory: Memory) -> None:
+        """Tell the nodes of the pod's peers to look again, if there is news for them."""
+        if not memory.unheard or memory.superseded:
+            return
+        self._ring_places(pod.key, memory.places)
+        memory.unheard = False
+
+    def _ring_places(self, pod: PodKey, places: dict[PodKey, Place]) -> None:
+        targets: dict[str, list[PodKey]] = {}
+        for peer, place in places.items():
+            if place.address and place.address != self._node.address:
+                targets.setdefault(place.address, []).append(peer)
+        for address, peers in sorted(targets.items()):
+            self._ring_node(address, pod, peers)
+
+    def _ring_node(self, address: str, pod: PodKey, peers: Iterable[PodKey]) -> None:
+        names = ",".join(sorted(str(peer) for peer in peers))
+        self._store.set(keys.bell(address, pod), names, ttl_s=BELL_TTL_S)
+
+    def renumber(self, pod: LocalPod, memory: Memory, declared: Declared) -> None:
+        """Give a link the next VNI: this node cannot use the one that it has.
+
+        Either node may do so. The far node hears of it and follows.
+        """
+        key = keys.declaration(declared.pair, declared.primary.name, declared.link.ifname)
+        entry = self._store.get(key)
+        old = _readable(pod.key, key, entry, declared.pair.name) if entry else None
+        if entry is None or old is None or old.vni != declared.vni:
+            return  # the far node was first
+        vni = self._vnis.take(old.container, key)
+        new = Declaration(old.container, vni, old.link)
+        if not self._store.swap(key, new.dumps(), entry.modified):
+            self._vnis.release(vni, old.container, key)
+            return
+        self._vnis.release(old.vni, old.container, key)
+        there, _ = self._store.tree(keys.association(declared.pair))
+        if _text(there, "primaryname") == declared.primary.name and _text(there, "vxlanid") == str(
+            old.vni
+        ):
+            self._write_legacy(declared.pair, declared.primary.name, new)
+        log.warning(
+            "the VNI is in use on this node by somebody else, took another",
+            pod=pod.key,
+            link=declared,
+            vni=old.vni,
+            taken=vni,
+        )
+        memory.unheard = True
+
+    # Withdraw -----------------------------------------------------------------------------------
+
+    def withdraw(self, pod: PodKey, published: Published, node_address: str) -> None:
+        """Take back all that was written for a container, and nothing of any other's.
+
+        *Safe to call twice*, and after a crash in any place.
+        """
+        container = published.container
+        own, _ = self._store.tree(keys.association(pod), recursive=True)
+        places: dict[PodKey, Place] = {}
+        current = own.get("id")
+        if current is None:
+            if _text(own, "parentaddr") == node_address and not self._is_local(pod):
+                self._remove_places(pod, own)  # a crash came before the ID
+        elif current.value == container and self._store.remove(
+            keys.container(pod), current.modified
+        ):
+            self._remove_places(pod, own)
+        for offer in self._offers(pod, own):
+            self._note_place(offer.primary, places)
+        for pair_name, ifname in published.declared:
+            self._undeclare(pod, container, pod.sibling(pair_name), ifname, places)
+        self._store.prune(keys.association(pod))
+        self._ring_places(pod, places)
+        self._forget(pod, container, node_address)
+        log.info("withdrawn", pod=pod, container=container, node=node_address)
+
+    def undeclare(self, pod: LocalPod, declared: Iterable[tuple[str, str]]) -> None:
+        """Take back declarations that a pod no longer makes: (pair, ifname) of each."""
+        places: dict[PodKey, Place] = {}
+        for pair_name, ifname in declared:
+            self._undeclare(pod.key, pod.container, pod.key.sibling(pair_name), ifname, places)
+        self._ring_places(pod.key, places)
+
+    def _remove_places(self, pod: PodKey, own: dict[str, Entry]) -> None:
+        for name in ("parentaddr", "parentiface"):
+            if name in own:
+                self._store.remove(f"{keys.association(pod)}/{name}", own[name].modified)
+
+    def _undeclare(
+        self,
+        pod: PodKey,
+        container: str,
+        pair: PodKey,
+        ifname: str,
+        places: dict[PodKey, Place],
+    ) -> None:
+        there = self._note_place(pair, places)
+        key = keys.declaration(pair, pod.name, ifname)
+        entry = self._store.get(key)
+        if entry is not None:
+            declaration = _readable(pod, key, entry, pair.name)
+            if declaration is None or declaration.container != container:
+                return
+            self._vnis.release(declaration.vni, container, key)
+            self._remove_legacy(pod, pair, declaration, there)
+            self._store.remove(key, entry.modified)
+        if self._store.prune(keys.declarations(pair)) or entry is None:
+            self._store.prune(keys.association(pair))
+
+    def _remove_legacy(
+        self, pod: PodKey, pair: PodKey, declaration: Declaration, there: dict[str, Entry]
+    ) -> None:
+        if _text(there, "primaryname") != pod.name:
+            return
+        if _text(there, "vxlanid") != str(declaration.vni):
+            return
+        for name in ("primaryname", "vxlanid", "pairip", "pairifname"):
+            if name in there:
+                self._store.remove(f"{keys.association(pair)}/{name}", there[name].modified)
+
+    def _note_place(self, peer: PodKey, places: dict[PodKey, Place]) -> dict[str, Entry]:
+        there, _ = self._store.tree(keys.association(peer))
+        place = _place(there)
+        if place is not None:
+            places[peer] = place
+        return there
+
+    def _forget(self, pod: PodKey, container: str, node_address: str) -> None:
+        """The last step: after it the node no longer knows that it had published the pod."""
+        key = keys.node_pod(node_address, pod)
+        entry = self._store.get(key)
+        if entry is None:
+            return
+        try:
+            mine = Published.loads(entry.value).container == container
+        except ValueError:
+            mine = True
+        if mine:
+            self._store.remove(key, entry.modified)
+
+    def leave(self, node_address: str) -> None:
+        """Remove a node that has no pods any more, and the directories that this leaves empty.
+
+        A bell that comes at the same moment is heard all the same: a watch tells of every change,
+        also when the key is gone again.
+        """
+        with self._node_lock:
+            pods, _ = self._store.tree(keys.node_pods(node_address))
+            if pods:
+                return
+            self._store.remove_tree(keys.node(node_address))
+        for directory in ("nodes", "vni", "association"):
+            self._store.prune(directory)
+
+    # What this node hears -----------------------------------------------------------------------
+
+    def node(self, node_address: str) -> NodeKeys:
+        """All that stands in etcd for a node."""
+        entries, index = self._store.tree(keys.node(node_address), recursive=True)
+        found = NodeKeys(index=index)
+        for name, entry in entries.items():
+            directory, _, pod = name.partition("/")
+            if directory == "bell":
+                found.bells.append((entry.modified, PodKey.parse(pod), targets(entry.value)))
+            elif directory == "pods":
+                try:
+                    published = Published.loads(entry.value)
+                except ValueError as error:
+                    log.warning("a published pod is not readable", key=name, error=str(error))
+                    continue
+                found.published[PodKey.parse(pod)] = (published, entry.modified)
+        return found
+
+
+@dataclass(slots=True)
+class NodeKeys:
+    """What stands in etcd for a node, at one index."""
+
+    index: int
+    published: dict[PodKey, tuple[Published, int]] = field(default_factory=dict)
+    bells: list[tuple[int, PodKey, list[PodKey]]] = field(default_factory=list)
+
+
+def targets(text: str) -> list[PodKey]:
+    """The pods that a bell is for: they are to look at their links with the one that rang."""
+    return [PodKey.parse(name) for name in text.split(",") if name]
+
+
+def _links_with(pod: LocalPod, peer: PodKey) -> list[Link]:
+    return [link for link in pod.links if link.pair == peer.name]
+
+
+def _readable(pod: PodKey, key: str, entry: Entry, pair: str) -> Declaration | None:
+    """A declaration; None, and a line in the log, when what stands there is something else."""
+    try:
+        return Declaration.loads(entry.value, pair)
+    except ValueError as error:
+        log.warning("a declaration is not readable", pod=pod, key=key, error=str(error))
+        return None
+
+
+def _text(entries: dict[str, Entry], name: str) -> str | None:
+    entry = entries.get(name)
+    return None if entry is None else entry.value
+
+
+def _place(there: dict[str, Entry]) -> Place | None:
+    """Where a pod is; None when it is not there or still publishing (v0.1.0 writes the ID first)."""
+    container, address = _text(there, "id"), _text(there, "parentaddr")
+    if not container or address is None or "parentiface" not in there:
+        return None
+    return Place(container, address)
+
+
+def _legacy_offer(pod: PodKey, own: dict[str, Entry]) -> Declared | None:
+    """The link that a primary of Ratchet CNI v0.1.0 has declared on a pod."""
+    primary = _text(own, "primaryname")
+    vni = _text(own, "vxlanid") or ""
+    ifname = _text(own, "pairifname")
+    if not primary or not ifname or not (vni.isascii() and vni.isdigit()):
+        return None
+    if not 0 < int(vni) <= keys.LAST_VNI:
+        return None
+    try:
+        address = keys.legacy_address(_text(own, "pairip"))
+    except ValueError:
+        return None
+    # v0.1.0 does not tell its own interface: one that no label can have stands for it.
+    link = Link(ifname="?", address=None, pair=pod.name, pair_ifname=ifname, pair_address=address)
+    return Declared(pod.sibling(primary), link, int(vni), own["primaryname"].created)
+
+
+def _legacy_is_mixed(
+    there: dict[str, Entry], pod: LocalPod, pair: PodKey, link: Link, vni: int
+) -> bool:
+    """Whether two primaries wrote a pair's v0.1.0 keys at the same time, and this one was last."""
+    if _text(there, "primaryname") != pod.key.name:
+        return False
+    right = keys.legacy(pair, pod.key.name, Declaration(pod.container, vni, link))
+    base = f"{keys.association(pair)}/"
+    return any(_text(there, key.removeprefix(base)) != value for key, value in right.items())

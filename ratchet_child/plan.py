@@ -1,0 +1,266 @@
+"""What should be, what is, and the difference. Pure: no etcd, no netlink, no clock.
+
+`wanted` says which ends a pod should have, from what its own labels declare, what others have
+declared on it, and where each far pod is. `compare` sets those against the interfaces found in the
+pod's namespace. Both are computed anew each time: a bell, a restart and a lost event all end here.
+
+When two links want the same interface of a pod, the pod's own goes before others' and earlier
+declarations before later ones, so that nobody can take over a link that exists. Both nodes of a
+link see the same order, as it is etcd's. Two declarations that say the same from both sides ("both
+pods are primary") are one link.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ratchet.labels import Address, Link
+from ratchet_child.keys import PodKey
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+NEVER = 2**63  # etcd's index of something that etcd has not heard of yet
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a pod is: its container, and the address of its node."""
+
+    container: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A link with its primary, as far as this node knows it.
+
+    `vni` is None until one has been taken (a link inside one node needs none). `created` is etcd's
+    index of the declaration, NEVER when it is only known from a record of this node.
+    """
+
+    primary: PodKey
+    link: Link
+    vni: int | None = None
+    created: int = NEVER
+
+    @property
+    def pair(self) -> PodKey:
+        return self.primary.sibling(self.link.pair)
+
+    @property
+    def cable(self) -> frozenset[tuple[PodKey, str]]:
+        """The two ends that it joins, whoever has declared it."""
+        return frozenset(
+            ((self.primary, self.link.ifname), (self.pair, self.link.pair_ifname)),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.primary}:{self.link.ifname}"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One link as one of its two pods sees it."""
+
+    declared: Declared
+    ifname: str
+    address: Address | None
+    peer: PodKey
+    peer_ifname: str
+    peer_address: Address | None
+
+    @classmethod
+    def of(cls, declared: Declared, pod: PodKey) -> Side:
+        link = declared.link
+        if declared.primary == pod:
+            return cls(
+                declared,
+                link.ifname,
+                link.address,
+                declared.pair,
+                link.pair_ifname,
+                link.pair_address,
+            )
+        return cls(
+            declared,
+            link.pair_ifname,
+            link.pair_address,
+            declared.primary,
+            link.ifname,
+            link.address,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Veth:
+    """An end whose far end is on this node."""
+
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Vxlan:
+    """An end whose far end is on the node with the address `remote`."""
+
+    side: Side
+    vni: int
+    remote: IPAddress
+
+
+End = Veth | Vxlan
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A link whose end cannot be made yet, or not at all: `error` then says why."""
+
+    side: Side
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    ends: tuple[End, ...]
+    waiting: tuple[Waiting, ...]
+
+
+def wanted(
+    pod: PodKey,
+    node_address: str,
+    declared: Iterable[Declared],
+    places: Mapping[PodKey, Place],
+) -> Wanted:
+    """The ends that `pod`, which is on this node, should have.
+
+    `declared` are the links that it declares or that are declared on it; `places` the pods that
+    are there.
+    """
+    ends: list[End] = []
+    waiting: list[Waiting] = []
+    taken: dict[str, Side] = {}
+    for side in _in_order(pod, declared):
+        holder = taken.get(side.ifname)
+        if holder is not None:
+            waiting.append(
+                Waiting(
+                    side,
+                    f"interface {side.ifname} of {pod} is the end of the link"
+                    f" {holder.declared} already",
+                )
+            )
+            continue
+        taken[side.ifname] = side
+        place = places.get(side.peer)
+        if place is None:
+            waiting.append(Waiting(side))
+        elif place.address == node_address:
+            ends.append(Veth(side))
+        elif side.declared.vni is None:
+            waiting.append(Waiting(side))
+        else:
+            remote = _ip(place.address)
+            if remote is None:
+                waiting.append(
+                    Waiting(
+                        side,
+                        f"the node of {side.peer} has published {place.address!r} as its"
+                        " parent_address, which is not an IP address",
+                    )
+                )
+            else:
+                ends.append(Vxlan(side, side.declared.vni, remote))
+    return Wanted(tuple(ends), tuple(waiting))
+
+
+def _in_order(pod: PodKey, declared: Iterable[Declared]) -> list[Side]:
+    """Each cable once, own links first, then by age."""
+    by_cable: dict[frozenset[tuple[PodKey, str]], Declared] = {}
+    for one in declared:
+        other = by_cable.get(one.cable)
+        if other is None or _seniority(one) < _seniority(other):
+            by_cable[one.cable] = one
+    ordered = sorted(
+        by_cable.values(), key=lambda one: (one.primary != pod, one.created, _seniority(one))
+    )
+    return [Side.of(one, pod) for one in ordered]
+
+
+def _seniority(declared: Declared) -> tuple[PodKey, str]:
+    """Which of two declarations of one cable counts: the same on every node, at any time."""
+    return declared.primary, declared.link.ifname
+
+
+def _ip(text: str) -> IPAddress | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An interface in a pod's namespace."""
+
+    ifname: str
+    index: int
+    kind: str | None  # IFLA_INFO_KIND: veth, vxlan, ...; None for a device without one
+    ours: bool  # it carries Ratchet's mark
+    up: bool
+    addresses: frozenset[Address]
+    peer_index: int | None = None  # veth: IFLA_LINK
+    peer_nsid: int | None = None  # veth: IFLA_LINK_NETNSID, -1 when the kernel gives none
+    vni: int | None = None
+    remote: IPAddress | None = None
+    port: int | None = None
+    lower: int | None = None  # vxlan: index of the lower device, in the node's namespace
+
+
+class Step(enum.Enum):
+    """What has to be done for one wanted end."""
+
+    NOTHING = "nothing"
+    MAKE = "make"
+    MEND = "mend"  # bring up, add the address
+    REPLACE = "replace"
+    REFUSE = "refuse"  # somebody else's interface has the name
+
+
+def compare(
+    end: End, found: Found | None, *, paired: bool, port: int, lower: int | None = None
+) -> Step:
+    """The step that brings `found` to `end`.
+
+    `paired` says, for a veth, whether the kernel joins it to the wanted far end; `port` and `lower`
+    are this node's, for a vxlan.
+    """
+    if found is None:
+        return Step.MAKE
+    if not found.ours:
+        return Step.REFUSE
+    if isinstance(end, Veth):
+        right = found.kind == "veth" and paired
+    else:
+        right = (
+            found.kind == "vxlan"
+            and found.vni == end.vni
+            and found.remote == end.remote
+            and found.port == port
+            and found.lower == lower
+        )
+    if not right:
+        return Step.REPLACE
+    return Step.NOTHING if is_mended(end.side.address, found) else Step.MEND
+
+
+def is_mended(address: Address | None, found: Found) -> bool:
+    """Whether an end is up and has its address; further addresses are the user's."""
+    return found.up and (address is None or address in found.addresses)
+
+
+def superfluous(wanted: Wanted, found: Iterable[Found]) -> list[Found]:
+    """Interfaces with Ratchet's mark that no wanted end accounts for."""
+    names = {end.side.ifname for end in wanted.ends}
+    return [one for one in found if one.ours and one.ifname not in names]

@@ -1,0 +1,187 @@
+"""What parents and `ratchetctl` ask the child, over its Unix socket: one JSON line each way.
+
+A request that waits for links is kept until they are there or its time is over; nothing in here
+blocks. Labels are read from the API server in threads of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from ratchet import log
+from ratchet.errors import CniError, RatchetError
+from ratchet_child.engine import Engine
+from ratchet_child.keys import PodKey
+
+MAX_REQUEST_BYTES = 1 << 20
+_LOOKUP_THREADS = 4
+_LONGEST_WAIT_S = 120.0
+
+Answer = dict[str, Any]
+Reply = Callable[[Answer], None]
+
+
+class BadRequestError(RatchetError):
+    """A request that no parent sends."""
+
+    code = 108
+    sentence = "the request is not understood: {}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiter:
+    key: PodKey
+    number: int
+    mode: str
+    deadline: float  # monotonic seconds
+    reply: Reply
+
+
+class Service:
+    """Answers requests with the engine in use."""
+
+    def __init__(self, engine: Engine, kubeconfig: str | None) -> None:
+        self._engine = engine
+        self._kubeconfig = kubeconfig
+        self._waiters: list[_Waiter] = []
+        self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="labels")
+        self._reader: Any = None
+
+    def close(self) -> None:
+        """Answer everybody who still waits."""
+        for waiter in self._waiters:
+            waiter.reply(self._links(waiter, complete=False))
+        self._waiters.clear()
+        self._lookups.shutdown(wait=False, cancel_futures=True)
+
+    def handle(self, request: Answer, reply: Reply) -> None:
+        """Answer a request, now or later. `reply` may be called from another thread."""
+        operation = request.get("op")
+        try:
+            if operation == "attached":
+                self._attached(request, reply)
+            elif operation == "deleted":
+                self._engine.scan()
+                reply({"ok": True})
+            elif operation == "check":
+                self._check(request, reply)
+            elif operation == "labels":
+                self._lookups.submit(self._labels, request, reply)
+            elif operation == "health":
+                reply({"ok": True, "etcd": self._engine.etcd_error})
+            elif operation == "status":
+                reply(self._status())
+            else:
+                raise BadRequestError(f"op {operation!r}")
+        except CniError as error:
+            reply(failure(error))
+
+    def settle(self) -> None:
+        """Answer those whose links are there, or whose time is over."""
+        now = time.monotonic()
+        left = []
+        for waiter in self._waiters:
+            complete = self._engine.is_served(waiter.key, waiter.number, waiter.mode)
+            if complete or now >= waiter.deadline:
+                waiter.reply(self._links(waiter, complete=complete))
+            else:
+                left.append(waiter)
+        self._waiters = left
+
+    def next_deadline(self) -> float | None:
+        """The moment (monotonic) at which `settle` must be called at the latest."""
+        return min((waiter.deadline for waiter in self._waiters), default=None)
+
+    def _attached(self, request: Answer, reply: Reply) -> None:
+        name = _text(request, "attachment")
+        taken = self._engine.attached(name)
+        if taken is None:
+            raise BadRequestError(f"attachment {name!r} has no finished record")
+        self._wait(taken, _choice(request, "wait", ("present", "all", "none")), request, reply)
+
+    def _check(self, request: Answer, reply: Reply) -> None:
+        taken = self._engine.attached(_text(request, "attachment"))
+        if taken is None:
+            raise BadRequestError(f"attachment {request['attachment']!r} has no finished record")
+        number = self._engine.check(taken[0])
+        self._wait((taken[0], number or taken[1]), "present", request, reply)
+
+    def _wait(self, taken: tuple[PodKey, int], mode: str, request: Answer, reply: Reply) -> None:
+        key, number = taken
+        timeout_s = request.get("timeout_s", 0)
+        if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
+            raise BadRequestError(f"timeout_s {timeout_s!r}")
+        if mode == "none":
+            timeout_s = 0
+        deadline = time.monotonic() + min(max(timeout_s, 0), _LONGEST_WAIT_S)
+        self._waiters.append(_Waiter(key, number, mode, deadline, reply))
+        self.settle()
+
+    def _links(self, waiter: _Waiter, *, complete: bool) -> Answer:
+        return {"ok": True, "complete": complete, "links": self._engine.links(waiter.key)}
+
+    def _labels(self, request: Answer, reply: Reply) -> None:
+        try:
+            labels, annotations = self._pod_reader().read(
+                _text(request, "namespace"), _text(request, "name"), request.get("uid")
+            )
+            reply({"ok": True, "labels": dict(labels), "annotations": dict(annotations)})
+        except CniError as error:
+            reply(failure(error))
+        except Exception as error:  # the parent must hear of it rather than wait
+            log.crash("reading labels failed", error, pod=request.get("name"))
+            reply({"ok": False, "code": 199, "msg": "internal error", "details": str(error)})
+
+    def _pod_reader(self) -> Any:
+        if self._kubeconfig is None:
+            raise BadRequestError("labels without a kubeconfig")
+        if self._reader is None:
+            # `requests` takes memory that a child without Kubernetes need not pay for.
+            from ratchet.kubernetes import PodReader  # noqa: PLC0415
+
+            self._reader = PodReader(self._kubeconfig)
+        return self._reader
+
+    def _status(self) -> Answer:
+        return {
+            "ok": True,
+            "node": self._engine.node.address,
+            "parent_interface": self._engine.node.interface,
+            "etcd": self._engine.etcd_error,
+            "pods": self._engine.status(),
+        }
+
+
+def failure(error: CniError) -> Answer:
+    """An error as the parent passes it on."""
+    return {"ok": False, "code": error.code, "msg": error.msg, "details": error.details}
+
+
+def decode(line: bytes) -> Answer:
+    """*Raises* BadRequestError."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError("not JSON", str(error)) from error
+    if not isinstance(request, dict):
+        raise BadRequestError("not a JSON object")
+    return request
+
+
+def _text(request: Answer, key: str) -> str:
+    value = request.get(key)
+    if not isinstance(value, str) or not value:
+        raise BadRequestError(f"{key} {value!r}")
+    return value
+
+
+def _choice(request: Answer, key: str, allowed: tuple[str, ...]) -> str:
+    value = _text(request, key)
+    if value not in allowed:
+        raise BadRequestError(f"{key} {value!r}, allowed is one of {', '.join(allowed)}")
+    return value

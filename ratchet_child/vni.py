@@ -1,0 +1,104 @@
+"""Taking VNIs (RFC 7348 §4) from the cluster's counter, so that none is ever used twice.
+
+`vxlanid` holds the next free one, as in Ratchet CNI v0.1.0, and is advanced by compare-and-swap
+only. As many as are wanted at the moment are taken at once. What is taken is claimed by a key of
+its own before it is used, since an administrator (or a v0.1.0 node, which reads and writes without
+comparing) can set the counter back.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from ratchet.errors import StoreError
+from ratchet_child import keys
+from ratchet_child.store import Store
+
+
+class Vnis:
+    """Safe to use from many threads; each call needs etcd and raises StoreError without it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._count_lock = threading.Lock()
+        self._wanted = 0
+        self._taken: list[int] = []
+
+    def take(self, container: str, declaration_key: str) -> int:
+        """A VNI that nobody uses, claimed for a link."""
+        value = keys.claim_value(container, declaration_key)
+        while True:
+            vni = self._next()
+            if self._store.create(keys.claim(vni), value):
+                return vni
+            self._advance_past_claims()
+
+    def claim_again(self, vni: int, container: str, declaration_key: str) -> bool:
+        """Claim a VNI that a link has already; False when another link has claimed it meanwhile."""
+        value = keys.claim_value(container, declaration_key)
+        if self._store.create(keys.claim(vni), value):
+            return True
+        entry = self._store.get(keys.claim(vni))
+        if entry is None:
+            return self._store.create(keys.claim(vni), value) is not None
+        if entry.value == value:
+            return True
+        # The claim of an earlier container for the same link passes to its successor.
+        if entry.value.partition(" ")[2] != declaration_key:
+            return False
+        return self._store.swap(keys.claim(vni), value, entry.modified) is not None
+
+    def release(self, vni: int, container: str, declaration_key: str) -> None:
+        """Give a VNI back. *Safe to call twice*; never harms another container's claim."""
+        self._store.remove_value(keys.claim(vni), keys.claim_value(container, declaration_key))
+
+    def _next(self) -> int:
+        with self._count_lock:
+            self._wanted += 1
+        with self._lock:
+            with self._count_lock:
+                self._wanted -= 1
+                others = self._wanted
+            if not self._taken:
+                first = self._advance(1 + others)
+                self._taken = list(range(first + others, first - 1, -1))
+            return self._taken.pop()
+
+    def _advance(self, count: int, at_least: int = keys.FIRST_VNI) -> int:
+        """Move the counter past `count` VNIs; the first of them."""
+        while True:
+            entry = self._store.get(keys.VXLANID)
+            first = max(_number(entry.value) if entry else keys.FIRST_VNI, at_least)
+            if first + count - 1 > keys.LAST_VNI:
+                first = keys.FIRST_VNI  # all round: what is in use is claimed
+            following = str(first + count)
+            if entry is None:
+                written = self._store.create(keys.VXLANID, following)
+            else:
+                written = self._store.swap(keys.VXLANID, following, entry.modified)
+            if written is not None:
+                return first
+
+    def _advance_past_claims(self) -> None:
+        """Move the counter to the next VNI that nobody has claimed."""
+        claims, _ = self._store.tree("vni")
+        used = {int(name) for name in claims if name.isascii() and name.isdigit()}
+        with self._lock:
+            self._taken = [vni for vni in self._taken if vni not in used]
+            if self._taken:
+                return
+            entry = self._store.get(keys.VXLANID)
+            start = _number(entry.value) if entry else keys.FIRST_VNI
+            for vni in (*range(start, keys.LAST_VNI + 1), *range(keys.FIRST_VNI, start)):
+                if vni not in used:
+                    self._taken = [self._advance(1, at_least=vni)]
+                    return
+        raise StoreError("take a VNI: all of them are claimed")
+
+
+def _number(text: str) -> int:
+    """The counter's value; anything that is no VNI counts as a counter that was never set."""
+    if text.isascii() and text.isdigit() and keys.FIRST_VNI <= int(text) <= keys.LAST_VNI:
+        return int(text)
+    return keys.FIRST_VNI
