@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.cluster import REFERENCE_PLUGINS, Cluster, Node, plugin_dir
+from tests.integration.cluster import Cluster
+from tests.integration.runtime import REFERENCE_PLUGINS, Node, plugin_dir
 
 NEEDED_PROGRAMS = ("ip", "ping", "nsenter", "etcd")
 NEEDED_PLUGINS = ("bridge", "host-local", "loopback", "ptp")

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from tests.integration.cluster import CNI_IFNAME, Cluster, Node, in1_in2, primary
+from tests.integration.cluster import Cluster
+from tests.integration.runtime import CNI_IFNAME, Node, in1_in2, primary
 
 pytestmark = pytest.mark.root
 

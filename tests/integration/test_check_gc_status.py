@@ -8,15 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster import (
-    PAIR,
-    Cluster,
-    Node,
-    in1_in2,
-    request_config,
-    script,
-)
+from tests.integration.cluster import Cluster
 from tests.integration.polling import wait_for
+from tests.integration.runtime import PAIR, Node, in1_in2, request_config, script
 
 pytestmark = pytest.mark.root
 

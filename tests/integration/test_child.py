@@ -7,14 +7,9 @@ import signal
 
 import pytest
 
-from tests.integration.cluster import (
-    PAIR,
-    Cluster,
-    Node,
-    in1_in2,
-    request_config,
-)
+from tests.integration.cluster import Cluster
 from tests.integration.polling import wait_for
+from tests.integration.runtime import PAIR, Node, in1_in2, request_config
 
 pytestmark = pytest.mark.root
 

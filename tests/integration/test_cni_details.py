@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cluster import (
+from tests.integration.cluster import Cluster
+from tests.integration.polling import wait_for
+from tests.integration.runtime import (
     PAIR,
     REFERENCE_PLUGINS,
-    Cluster,
     Config,
     Node,
     Outcome,
@@ -24,7 +25,6 @@ from tests.integration.cluster import (
     request_config,
     script,
 )
-from tests.integration.polling import wait_for
 
 pytestmark = pytest.mark.root
 

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from tests.integration.cluster import PAIR, Cluster, Node, Pod, in1_in2, primary
+from tests.integration.cluster import Cluster
 from tests.integration.namespaces import kind_of, vxlan_of
 from tests.integration.polling import hold_for, wait_for
+from tests.integration.runtime import PAIR, Node, Pod, in1_in2, primary
 
 pytestmark = pytest.mark.root
 

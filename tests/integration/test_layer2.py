@@ -9,8 +9,9 @@ import struct
 
 import pytest
 
-from tests.integration.cluster import PAIR, Cluster, Node, Pod, primary
+from tests.integration.cluster import Cluster
 from tests.integration.polling import wait_for
+from tests.integration.runtime import PAIR, Node, Pod, primary
 
 pytestmark = pytest.mark.root
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cluster import (
+from tests.integration.cluster import Cluster
+from tests.integration.runtime import (
     PAIR,
     REFERENCE_PLUGINS,
-    Cluster,
     Config,
     Node,
     Outcome,

@@ -7,9 +7,10 @@ import random
 
 import pytest
 
-from tests.integration.cluster import PAIR, Cluster, Node, in1_in2
+from tests.integration.cluster import Cluster
 from tests.integration.namespaces import is_up, vxlan_of
 from tests.integration.polling import wait_for
+from tests.integration.runtime import PAIR, Node, in1_in2
 
 pytestmark = pytest.mark.root
 

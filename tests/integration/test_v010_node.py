@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.integration.cluster import PAIR, Cluster, Node, Pod, in1_in2, primary
+from tests.integration.cluster import Cluster
 from tests.integration.etcd_server import Etcd
 from tests.integration.namespaces import vxlan_of
 from tests.integration.polling import wait_for
+from tests.integration.runtime import PAIR, Node, Pod, in1_in2, primary
 
 pytestmark = pytest.mark.root
 
@@ -31,6 +32,8 @@ class OldNode:
     def __init__(self, node: Node, etcd: Etcd) -> None:
         self.node = node
         self.etcd = etcd
+        # Between the id and the rest: v0.1.0 writes it first, so others see a pod half published.
+        self.pause_s = 0.0
         self._threads: list[threading.Thread] = []
         self._stopped = threading.Event()
         self.errors: list[str] = []
@@ -54,7 +57,7 @@ class OldNode:
         self._start(lambda: self._pair_child(pod))
 
     def close(self) -> None:
-        """Stop the children and forget the keys, which v0.1.0 never does. Safe to call twice."""
+        """Stop the children. Safe to call twice."""
         self._stopped.set()
         for thread in self._threads:
             thread.join()
@@ -62,13 +65,13 @@ class OldNode:
     def _associate(self, pod: Pod) -> None:
         mine = f"{ROOT}/association/{pod.name}"
         self.etcd.put(f"{mine}/id", pod.container_id)
+        time.sleep(self.pause_s)
         self.etcd.put(f"{mine}/parentiface", "eth0")
         self.etcd.put(f"{mine}/parentaddr", self.node.address)
 
-    def _start(self, work: object) -> None:
+    def _start(self, work: Callable[[], None]) -> None:
         def guarded() -> None:
             try:
-                assert callable(work)
                 work()
             except Exception as error:  # noqa: BLE001 - shown by the test
                 self.errors.append(repr(error))
@@ -206,6 +209,48 @@ def test_ours_as_pair_pairs_with_an_old_node(
         lambda: cluster.etcd.get(f"{ROOT}/association/ours/id"),
         until=lambda value: value is None,
     )
+    forget(cluster, theirs, "in1")
+    forget(cluster, ours)
+
+
+@pytest.mark.parametrize("ours_is", ["primary", "pair"])
+def test_old_pod_that_is_published_bit_by_bit_is_linked(
+    cluster: Cluster, node: Node, old: OldNode, ours_is: str
+) -> None:
+    ours, theirs = cluster.pod("ours"), cluster.pod("theirs")
+    old.pause_s = 1.5
+    if ours_is == "primary":
+        node.add(ours, in1_in2("theirs")).succeeded()
+        old.add_pair(theirs)
+    else:
+        node.add(ours, PAIR).succeeded()
+        old.add_primary(theirs, "in2", "192.168.2.101", "ours", "in1", "192.168.2.100")
+
+    theirs.netns.wait_link("in2", "vxlan", timeout_s=TIMEOUT_S)
+    ours.netns.wait_link("in1", "vxlan", timeout_s=TIMEOUT_S)
+    ours.netns.wait_ping("192.168.2.101")
+    node.delete(ours).succeeded()
+    ours.netns.wait_no_link("in1")
+    forget(cluster, theirs, "in2")
+    forget(cluster, ours)
+
+
+def test_our_pair_comes_again_while_the_old_primary_stays(
+    cluster: Cluster, node: Node, old: OldNode
+) -> None:
+    """The old node does nothing a second time: its keys and its end have to be enough."""
+    theirs = cluster.pod("theirs")
+    old.add_primary(theirs, "in1", "192.168.2.100", "ours", "in2", "192.168.2.101")
+    for attempt in range(3):
+        ours = cluster.pod("ours")
+        node.add(ours, PAIR).succeeded()
+        ours.netns.wait_link("in2", "vxlan", timeout_s=TIMEOUT_S)
+        if attempt == 0:
+            theirs.netns.wait_link("in1", "vxlan", timeout_s=TIMEOUT_S)
+        ours.netns.wait_ping("192.168.2.100")
+        node.delete(ours).succeeded()
+        ours.netns.wait_no_link("in2")
+    assert cluster.etcd.get(f"{ROOT}/association/ours/primaryname") == "theirs"
     forget(cluster, theirs, "in1")
     forget(cluster, ours)
 
