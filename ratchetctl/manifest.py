@@ -25,7 +25,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 # Kinds that make pods in a cluster, where a controller runs. The simulator has none.
 CONTROLLERS = frozenset(
-    [
+    (
         "CronJob",
         "DaemonSet",
         "Deployment",
@@ -34,7 +34,7 @@ CONTROLLERS = frozenset(
         "ReplicaSet",
         "ReplicationController",
         "StatefulSet",
-    ]
+    )
 )
 
 Document = Mapping[str, object]

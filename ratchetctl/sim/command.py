@@ -182,7 +182,7 @@ def run(pods: Sequence[str], files: Sequence[str], name: str) -> None:
                 click.echo(sentence)
 
 
-@sim.command(name="exec", context_settings={"ignore_unknown_options": True})
+@sim.command(name="exec")
 @click.argument("target", metavar="POD")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.option("--node", is_flag=True, help="POD is the name of a node")
