@@ -8,7 +8,6 @@ read again because one was added.
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import time
@@ -33,6 +32,7 @@ from ratchet_child.plan import (
 )
 from ratchet_child.pods import Gone, PodState
 
+_UNREAD = 0  # the index of an interface that was made just now and not read back
 _VNI_BUSY_S = 3.0  # a namespace that is being taken down is gone by then
 
 
@@ -144,7 +144,7 @@ class Ends:
                     )
             for end in wanted.ends:
                 ifname = end.side.ifname
-                if state.right.get(ifname) == end:
+                if state.right.get(ifname) == end.form:
                     continue
                 try:
                     if isinstance(end, Veth):
@@ -179,7 +179,7 @@ class Ends:
         assert namespace is not None
         side = end.side
         lower = self._kernel.lower(self._parent_interface)
-        there = found.get(side.ifname)
+        there = self._read(state, side.ifname)
         step = compare(end, there, paired=False, port=self._port, lower=lower)
         self._refuse_foreign(step, side.ifname)
         if step is Step.MEND:
@@ -202,8 +202,7 @@ class Ends:
             return  # the other pod's turn: it makes both ends
         here, there = state.namespace, peer.namespace
         assert here is not None
-        found_here, found_there = self._found(state), self._found(peer)
-        a, b = found_here.get(side.ifname), found_there.get(side.peer_ifname)
+        a, b = self._read(state, side.ifname), self._read(peer, side.peer_ifname)
         paired = (
             a is not None
             and b is not None
@@ -239,10 +238,9 @@ class Ends:
 
     def _is_right(self, state: PodState, end: End, step: Step) -> None:
         ifname = end.side.ifname
-        state.right[ifname] = end
-        if state.found is not None and ifname not in state.found:
-            # Made just now: enough to know it for ours.
-            state.found[ifname] = Found(ifname, 0, None, True, True, frozenset())
+        state.right[ifname] = end.form
+        if state.found is not None and step in (Step.MAKE, Step.REPLACE):
+            state.found[ifname] = Found(ifname, _UNREAD, None, True, True, frozenset())
         if step is not Step.NOTHING:
             metrics.totals[f"ends_{step.value}"] += 1
             log.info(
@@ -262,6 +260,14 @@ class Ends:
             state.found = self._kernel.found(state.namespace)
             state.right.clear()
         return state.found
+
+    def _read(self, state: PodState, ifname: str) -> Found | None:
+        """An interface as the kernel has it."""
+        found = self._found(state).get(ifname)
+        if found is not None and found.index == _UNREAD:
+            self._look_again(state, ifname)
+            found = self._found(state).get(ifname)
+        return found
 
     def _look_again(self, state: PodState, ifname: str) -> None:
         state.right.pop(ifname, None)

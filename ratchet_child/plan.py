@@ -22,6 +22,8 @@ from ratchet_child.keys import PodKey
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+Form = tuple[object, ...]
+
 NEVER = 2**63  # etcd's index of something that etcd has not heard of yet
 
 
@@ -100,6 +102,12 @@ class Veth:
 
     side: Side
 
+    @property
+    def form(self) -> Form:
+        """What the kernel must know of it: equal forms need no change."""
+        side = self.side
+        return (side.ifname, side.address, side.peer, side.peer_ifname, side.peer_address)
+
 
 @dataclass(frozen=True, slots=True)
 class Vxlan:
@@ -108,6 +116,11 @@ class Vxlan:
     side: Side
     vni: int
     remote: IPAddress
+
+    @property
+    def form(self) -> Form:
+        """What the kernel must know of it: equal forms need no change."""
+        return (self.side.ifname, self.side.address, self.vni, self.remote)
 
 
 End = Veth | Vxlan

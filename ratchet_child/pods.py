@@ -14,7 +14,7 @@ from ratchet.attachments import Attachment
 from ratchet_child.keys import PodKey, Published
 from ratchet_child.netns import Monitor, Namespace
 from ratchet_child.pairing import LocalPod, Memory
-from ratchet_child.plan import End, Found, Place, Side, Vxlan, Wanted
+from ratchet_child.plan import End, Form, Found, Place, Side, Vxlan, Wanted
 
 UP, WAITING, ERROR = "up", "waiting", "error"
 
@@ -67,7 +67,7 @@ class PodState:
 
         self.wanted: Wanted | None = None
         self.found: dict[str, Found] | None = None
-        self.right: dict[str, End] = {}
+        self.right: dict[str, Form] = {}  # ends that are as they should be
         self.errors: dict[str, str] = {}  # why an end could not be made, by ifname
         self.busy_since: dict[int, float] = {}  # VNIs that were in use here, monotonic seconds
         self.keep_until = 0.0  # remove nothing before this moment, monotonic seconds
@@ -132,7 +132,7 @@ class PodState:
         shown = []
         for end in self.wanted.ends:
             ifname = end.side.ifname
-            if self.right.get(ifname) == end:
+            if self.right.get(ifname) == end.form:
                 shown.append(self._link(end.side, UP, None, end, places))
             else:
                 error = self.errors.get(ifname)
@@ -147,7 +147,7 @@ class PodState:
         """Whether a parent that waits for `mode` ("present" or "all") can go on."""
         if not self.looked or self.wanted is None:
             return False
-        if any(self.right.get(end.side.ifname) != end for end in self.wanted.ends):
+        if any(self.right.get(end.side.ifname) != end.form for end in self.wanted.ends):
             return False
         if mode == "all":
             return not self.wanted.waiting
