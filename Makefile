@@ -1,0 +1,92 @@
+# Ratchet's commands. `make` alone lists them.
+#
+# PYTHON    the interpreter that .venv is made with (default: the distribution's)
+# DESTDIR   where `make install` puts everything below (default: the machine itself)
+# BINDIR    where the runtime looks for plugins
+# PREFIX    `ratchetctl` goes to $(PREFIX)/bin
+# PYTEST    further arguments for pytest, as in: make test PYTEST='-k vxlan -x'
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+BINDIR ?= /opt/cni/bin
+PREFIX ?= /usr/local
+PYTEST ?=
+export PYTHON
+
+BIN := .venv/bin
+PROGRAMS := dist/ratchet.d
+SUITES := $(wildcard tests/unit tests/integration tests/e2e)
+CHECKED := $(wildcard ratchet ratchet_child ratchetctl tests benchmarks packaging)
+SOURCES := $(shell find ratchet ratchet_child ratchetctl -name '*.py' -o -name py.typed 2>/dev/null)
+
+# Root alone is not enough in a container that may not make network namespaces.
+CAN := $(shell if [ "$$(id -u)" = 0 ] && unshare --net true 2>/dev/null; then echo root; fi)
+
+.PHONY: help
+help:  ## what can be made
+	@echo 'Ratchet: make TARGET'
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+
+.PHONY: system
+system:
+	@packaging/bootstrap.sh system
+
+.PHONY: venv
+venv:  ## .venv with Ratchet and what its tests and its build need
+	@packaging/bootstrap.sh venv
+
+.PHONY: demo
+demo: system venv  ## as root: the examples on a simulated cluster, from an empty machine (shows, then cleans up)
+	@$(BIN)/python -m ratchetctl demo
+
+.PHONY: test
+test: system venv check build  ## all tests; installs what is missing; without root, those that can run
+ifeq ($(CAN),root)
+	RATCHET_REQUIRE_ROOT=1 RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/pytest $(PYTEST) $(SUITES)
+else
+	@if [ "$${CI:-}" = true ] || [ "$${RATCHET_REQUIRE_ROOT:-}" = 1 ]; then \
+		echo 'make test: these tests need root and network namespaces, and none may be left out' >&2; \
+		exit 1; \
+	fi
+	RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/pytest -m 'not root' $(PYTEST) $(SUITES)
+	@echo
+	@echo 'Left out, because they need root and network namespaces:'
+	@$(BIN)/pytest --collect-only -q -m root $(SUITES) 2>/dev/null | grep '::' | cut -d: -f1 | sort | uniq -c || true
+	@echo 'Run them with: sudo make test'
+endif
+
+.PHONY: check
+check: venv  ## formatting, lint, types, who may import whom
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: venv  ## put the formatting right
+	$(BIN)/ruff format $(CHECKED)
+	$(BIN)/ruff check --fix-only $(CHECKED)
+
+.PHONY: build
+build: $(PROGRAMS)/.built  ## the programs, in one folder: dist/ratchet.d
+
+$(PROGRAMS)/.built: $(SOURCES) setup.cfg $(wildcard packaging/*) | system venv
+	@packaging/build.sh $(PROGRAMS)
+	@touch $@
+
+.PHONY: install
+install: build  ## the programs to $(DESTDIR)/opt/cni/bin, in use from one moment to the next
+	@packaging/install.sh install $(PROGRAMS) '$(DESTDIR)' '$(BINDIR)' '$(PREFIX)/bin'
+
+.PHONY: uninstall
+uninstall:  ## take them away again
+	@packaging/install.sh uninstall $(PROGRAMS) '$(DESTDIR)' '$(BINDIR)' '$(PREFIX)/bin'
+
+.PHONY: clean
+clean:  ## what was built, and .venv
+	rm -rf build dist .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,67 @@
+#!/bin/bash
+# Installs the built programs so that a node which is attaching pods at this moment never meets half a
+# program: each build goes into a folder of its own, BINDIR/ratchet.d/<build>, and is put to use by renaming
+# symbolic links. A program finds its libraries through the folder that it was started from, so one that was
+# started before the rename goes on with the old build, which is therefore kept until the next install.
+#
+#   install.sh install|uninstall PROGRAMS DESTDIR BINDIR CTLDIR
+set -euo pipefail
+umask 022
+
+what=$1 programs=$2 destdir=$3 bindir=$4 ctldir=$5
+plugins=$destdir$bindir
+tree=$plugins/ratchet.d
+
+# link TARGET NAME: NAME becomes a symbolic link to TARGET, from one moment to the next.
+link() {
+    local temporary
+    temporary=$(dirname "$2")/.$(basename "$2").$$
+    ln -s "$1" "$temporary"
+    mv -fT "$temporary" "$2"
+}
+
+install_programs() {
+    local build old
+    build=$(cd "$programs" && find . -type f -not -name .built -print0 | LC_ALL=C sort -z |
+        xargs -0 sha256sum | sha256sum | cut -c1-12)
+    mkdir -p "$tree" "$destdir$ctldir"
+    old=$(readlink "$plugins/ratchet" || true)
+    old=${old#ratchet.d/}
+    old=${old%/ratchet}
+    if [ ! -d "$tree/$build" ]; then
+        rm -rf "$tree"/.new.*
+        cp -R --no-dereference --preserve=mode,links "$programs" "$tree/.new.$$"
+        rm -f "$tree/.new.$$/.built"
+        chmod -R u=rwX,go=rX "$tree/.new.$$"
+        sync -f "$tree/.new.$$"
+        mv -T "$tree/.new.$$" "$tree/$build"
+    fi
+    # The child first: a new parent never starts an old child.
+    link "ratchet.d/$build/ratchet-child" "$plugins/ratchet-child"
+    link "ratchet.d/$build/ratchet" "$plugins/ratchet"
+    link "$(realpath -ms --relative-to="$destdir$ctldir" "$tree/$build/ratchetctl")" \
+        "$destdir$ctldir/ratchetctl"
+    find "$tree" -mindepth 1 -maxdepth 1 -not -name "$build" -not -name "${old:-$build}" \
+        -exec rm -rf {} +
+    echo "installed $plugins/ratchet, $plugins/ratchet-child, $destdir$ctldir/ratchetctl"
+}
+
+# Only what is ours: a program of the same name that was put there in another way stays.
+uninstall_programs() {
+    local name
+    for name in "$plugins/ratchet" "$plugins/ratchet-child" "$destdir$ctldir/ratchetctl"; do
+        case $(readlink "$name" || true) in
+            *ratchet.d/*) rm -f "$name" ;;
+        esac
+    done
+    rm -rf "$tree"
+}
+
+case $what in
+    install) install_programs ;;
+    uninstall) uninstall_programs ;;
+    *)
+        echo "install.sh: unknown: $what" >&2
+        exit 2
+        ;;
+esac
