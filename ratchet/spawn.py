@@ -66,8 +66,8 @@ def tell(config: Config, request: Mapping[str, Any], timeout_s: float) -> None:
 def child_program(config: Config, path: str) -> str:
     """Return the child's program. Raises ChildError.
 
-    It is ``child_path``; without one (or if that is a mere name) it lies beside the running program,
-    or else in one of CNI_PATH's directories.
+    It is ``child_path``; without one (or if that is a mere name) it lies beside the running
+    program, or else in one of CNI_PATH's directories.
     """
     name = config.child_path or CHILD
     if "/" in name:
@@ -134,7 +134,7 @@ class _Call:
         return codec.encode({**request, "settings": self.config.settings()}) + b"\n"
 
     def _exchange(self, sock: _socket.socket, line: bytes) -> dict[str, Any] | None:
-        """Return the answer; None when the child went away before it gave one. Raises ChildError."""
+        """Return the answer; None when the child went away without one. Raises ChildError."""
         parts: list[bytes] = []
         total = 0
         try:

@@ -43,7 +43,7 @@ def decode(data: bytes | str) -> Any:
 
 
 def encode(value: Any) -> bytes:
-    """Return the value as JSON on one line. Raises ValueError or TypeError if JSON cannot say it."""
+    """Return the value as JSON on one line. Raises ValueError or TypeError if JSON cannot."""
     if _make_encoder is not None:
         try:
             encoder = _make_encoder({}, _refuse, _quote, None, ": ", ", ", False, False, False)

@@ -118,10 +118,9 @@ def valid_attachments(config: Mapping[str, Any]) -> set[tuple[str, str]] | None:
         if not isinstance(entries, list):
             raise CniError(INVALID_CONFIG, f"{VALID_ATTACHMENTS} is not a list")
         for entry in entries:
-            pair = (
-                (entry.get("containerID"), entry.get("ifname")) if isinstance(entry, dict) else ()
-            )
-            if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            found_id = entry.get("containerID") if isinstance(entry, dict) else None
+            ifname = entry.get("ifname") if isinstance(entry, dict) else None
+            if not isinstance(found_id, str) or not isinstance(ifname, str):
                 raise CniError(
                     INVALID_CONFIG,
                     f"{VALID_ATTACHMENTS} has an entry without containerID and ifname",

@@ -80,8 +80,8 @@ class Result:
     def with_pod_address(self, ifname: str, netns: str, address: Address) -> Result:
         """Return the result with an address for the interface; unchanged when it has one.
 
-        Loopback addresses of which the result does not say where they are are put on ``lo`` then, so
-        that no runtime takes one for the pod's.
+        Addresses of which the result does not say where they are (loopback ones, then) are put on
+        ``lo``, so that no runtime takes one for the pod's.
         """
         if self.ips_of(ifname):
             return self
@@ -122,9 +122,20 @@ def serialise(result: Result, to_version: str, ifname: str | None = None) -> dic
 
 def convert(obj: Any, to_version: str, ifname: str | None = None) -> dict[str, Any]:
     """Return a result in this version; the object itself when it has it. Raises ValueError."""
-    if isinstance(obj, dict) and obj.get("cniVersion") == (to_version or version.UNSTATED):
-        return obj
-    return serialise(parse(obj), to_version, ifname)
+    result = parse(obj)
+    return obj if is_of(obj, to_version) else serialise(result, to_version, ifname)
+
+
+def is_of(obj: dict[str, Any], to_version: str) -> bool:
+    """Tell whether a result has this version, by what it says and by its shape."""
+    to_version = to_version or version.UNSTATED
+    if obj.get("cniVersion") != to_version:
+        return False
+    if not at_least(to_version, "0.3.0"):
+        return "ips" not in obj and "interfaces" not in obj
+    if "ip4" in obj or "ip6" in obj:
+        return False
+    return at_least(to_version, "1.0.0") or all("version" in ip for ip in obj.get("ips") or ())
 
 
 def link_local(seed: str) -> ipaddress.IPv4Interface:

@@ -1,0 +1,327 @@
+"""What becomes of an eligible pod: attached, checked, detached, collected.
+
+Each step writes down what it is about to do before it does it, so that a parent that is killed at
+any moment leaves nothing that a DEL or GC would not find: the record comes before the boot
+network's ADD, and its second name before the record is given to the child. Interfaces and etcd
+keys are the child's: here it is only told to look.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ratchet import boot, labels, log, spawn
+from ratchet.attachments import Attachment, Directory
+from ratchet.cni import result as cni_result
+from ratchet.cni.errors import INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
+from ratchet.errors import CheckError, ConfigError, LinkWaitError, StateError
+
+if TYPE_CHECKING:
+    from ratchet.cni.skel import Request
+    from ratchet.config import Config
+    from ratchet.pods import Pod
+
+# The child answers at the end of its own limit; this is for its answer, and for its start.
+GRACE_S = 1.0
+CHECK_TIMEOUT_S = 3.0
+TELL_TIMEOUT_S = 3.0
+
+
+def attach(config: Config, request: Request, pod: Pod) -> dict[str, Any]:
+    """ADD. Nothing is changed before the labels are known to be right; what fails is undone."""
+    _check_netns(request)
+    wiring = labels.parse(pod.labels, pod.annotations, own_name=pod.name, cni_ifname=request.ifname)
+    directory = Directory(config.state_dir)
+    before = directory.read(request.container_id, request.ifname)
+    if before is not None and before.is_finished and before.netns == request.netns:
+        return _attach_again(config, directory, _wired(before, pod, wiring))
+    _clear_leftover(directory, request, before)
+
+    attachment = _attachment(config, request, pod, wiring)
+    with ExitStack() as undo:
+        _record(directory, attachment, undo)
+        attachment = _boot(directory, attachment, request, undo)
+        undo.callback(_quietly, _hand_over, config, directory, attachment)
+        directory.write(attachment)
+        answer = _answer(config, attachment)
+        _await_links(config, attachment)
+        undo.pop_all()
+    log.info("attached", **_fields(attachment))
+    return answer
+
+
+def detach(config: Config, request: Request) -> bool:
+    """DEL: False when there is, after all, no record to read. Safe to call twice.
+
+    Only a failing DEL of the boot network, and a state directory that cannot be written, are
+    errors: the runtime then tries again, and finds what is left to do.
+    """
+    directory = Directory(config.state_dir)
+    attachment = directory.read(request.container_id, request.ifname)
+    if attachment is None:
+        attachment = directory.kept_boot(request.container_id, request.ifname)
+        if attachment is None:
+            return False
+    _detach(config, directory, attachment, request, request.netns)
+    return True
+
+
+def check(config: Config, request: Request) -> bool:
+    """CHECK: False when there is no record. Raises CheckError, and the boot network's errors."""
+    directory = Directory(config.state_dir)
+    attachment = directory.read(request.container_id, request.ifname)
+    if attachment is None:
+        return False
+    if not attachment.is_finished:
+        raise CheckError(f"the ADD of {attachment.name} has not finished")
+    boot.check(attachment, request)
+    question = {"op": "check", "attachment": attachment.name, "timeout_s": CHECK_TIMEOUT_S}
+    answer = spawn.ask(config, question, CHECK_TIMEOUT_S + GRACE_S, spawn=True) or {}
+    if not answer.get("ok"):
+        raise CheckError(f"{attachment.pod}: {answer.get('msg')}", str(answer.get("details", "")))
+    if not answer.get("complete"):
+        raise CheckError(f"links of {attachment.pod}", _describe(answer))
+    return True
+
+
+def collect_garbage(
+    config: Config, request: Request, valid: set[tuple[str, str]]
+) -> list[CniError]:
+    """GC: detach every attachment that is not valid any more, and return what went wrong."""
+    directory = Directory(config.state_dir)
+    found = {(each.container_id, each.ifname): each for each in directory.kept_boots()}
+    found |= {(each.container_id, each.ifname): each for each in directory.live()}
+    errors = []
+    for key, attachment in found.items():
+        if key in valid or attachment.network != config.name:
+            continue
+        log.info("not valid any more, is detached", **_fields(attachment))
+        # A namespace under /proc is named by a process ID, which may be another's by now.
+        netns = attachment.netns
+        if netns.startswith("/proc/") or not os.path.exists(netns):
+            netns = ""
+        try:
+            _detach(config, directory, attachment, request, netns)
+        except CniError as exc:
+            errors.append(exc)
+    return errors
+
+
+# The steps of ADD --------------------------------------------------------------------------------
+
+
+def _check_netns(request: Request) -> None:
+    """Refuse a namespace that is not there or that is the node's own, as libcni's skeleton does."""
+    try:
+        theirs = os.stat(request.netns)
+        own = os.stat("/proc/self/ns/net")
+    except (OSError, ValueError) as exc:
+        raise CniError(
+            UNKNOWN_CONTAINER,
+            f"CNI_NETNS is {request.netns!a}, which cannot be used",
+            str(exc),
+        ) from exc
+    if (theirs.st_dev, theirs.st_ino) == (own.st_dev, own.st_ino):
+        raise CniError(
+            INVALID_ENVIRONMENT, f"CNI_NETNS is {request.netns!a}, the node's own namespace"
+        )
+
+
+def _attachment(config: Config, request: Request, pod: Pod, wiring: labels.Wiring) -> Attachment:
+    return Attachment(
+        container_id=request.container_id,
+        ifname=request.ifname,
+        netns=request.netns,
+        network=config.name,
+        namespace=pod.namespace,
+        pod=wiring.pod_name,
+        kubernetes_name=pod.name,
+        uid=pod.uid,
+        links=wiring.links,
+        public_ip=wiring.public_ip,
+        target_pod=wiring.target_pod,
+        target_container=wiring.target_container,
+        attached_at=time.time(),
+        boot=boot.of(config, request),
+        result=None,
+    )
+
+
+def _wired(attachment: Attachment, pod: Pod, wiring: labels.Wiring) -> Attachment:
+    """Return the attachment with what its labels say now."""
+    return replace(
+        attachment,
+        namespace=pod.namespace,
+        pod=wiring.pod_name,
+        kubernetes_name=pod.name,
+        uid=pod.uid,
+        links=wiring.links,
+        public_ip=wiring.public_ip,
+        target_pod=wiring.target_pod,
+        target_container=wiring.target_container,
+    )
+
+
+def _attach_again(config: Config, directory: Directory, attachment: Attachment) -> dict[str, Any]:
+    """Answer an ADD that is repeated. The boot network is left alone: its ADD is not for twice."""
+    directory.write(attachment)
+    answer = _answer(config, attachment)
+    _await_links(config, attachment)
+    log.info("attached again", **_fields(attachment))
+    return answer
+
+
+def _clear_leftover(directory: Directory, request: Request, before: Attachment | None) -> None:
+    """Detach the boot network of an earlier ADD that was killed, or whose DEL did not succeed."""
+    leftover = before or directory.kept_boot(request.container_id, request.ifname)
+    if leftover is None:
+        return
+    log.warning("an earlier ADD has not finished", **_fields(leftover))
+    netns = request.netns if leftover.netns == request.netns else ""
+    _quietly(boot.delete, leftover, request, netns)
+    _quietly(directory.forget_boot, request.container_id, request.ifname)
+
+
+def _record(directory: Directory, attachment: Attachment, undo: ExitStack) -> None:
+    if attachment.boot is None:
+        return  # nothing will be changed before the record is written as a whole
+    undo.callback(_quietly, directory.remove, attachment.container_id, attachment.ifname)
+    directory.write(attachment)
+
+
+def _boot(
+    directory: Directory, attachment: Attachment, request: Request, undo: ExitStack
+) -> Attachment:
+    """Run the boot network's ADD and return the attachment with its result."""
+    if attachment.boot is None:
+        previous = request.config.get("prevResult")
+        if previous is None:
+            allowed = "a plugin's configuration, unless ratchet is chained after another plugin"
+            raise ConfigError("boot_network", None, allowed)
+        try:
+            cni_result.parse(previous)
+        except ValueError as exc:
+            raise ConfigError("prevResult", previous, f"a result ({exc})") from exc
+        return attachment.with_result(previous)
+    # A plugin that fails may have done half of its work (CNI spec 1.1.0 §2: DEL cleans up).
+    undo.callback(_quietly, _detach_boot, directory, attachment, request, request.netns)
+    used, result = boot.add(attachment.boot, request)
+    if directory.read(attachment.container_id, attachment.ifname) is None:
+        raise StateError(f"{attachment.name} was detached while it was being attached")
+    return replace(attachment, boot=used, result=result)
+
+
+def _answer(config: Config, attachment: Attachment) -> dict[str, Any]:
+    """Return the boot network's result in our version, with an address for the pod.
+
+    containerd and CRI-O refuse a pod without one on CNI_IFNAME.
+    """
+    found = attachment.result or {}
+    result = cni_result.parse(found)
+    first = next((link.address for link in attachment.links if link.address is not None), None)
+    address = attachment.public_ip or first or cni_result.link_local(attachment.container_id)
+    completed = result.with_pod_address(attachment.ifname, attachment.netns, address)
+    if completed is result and cni_result.is_of(found, config.cni_version):
+        return found
+    return cni_result.serialise(completed, config.cni_version, attachment.ifname)
+
+
+def _await_links(config: Config, attachment: Attachment) -> None:
+    """Wake the child and wait as the configuration's ``wait`` says. Raises LinkWaitError."""
+    request = {
+        "op": "attached",
+        "attachment": attachment.name,
+        "wait": "all" if config.wait == "all" else "present",
+        "timeout_s": config.wait_seconds,
+    }
+    try:
+        if config.wait == "none" or (config.wait == "present" and config.wait_seconds == 0):
+            spawn.tell(config, request, TELL_TIMEOUT_S)
+            return
+        timeout_s = config.wait_seconds + GRACE_S
+        answer = spawn.ask(config, request, timeout_s, spawn=True) or {}
+    except CniError as exc:
+        if config.wait == "all":
+            raise LinkWaitError(f"{attachment.pod}: {exc.msg}", exc.details) from exc
+        log.warning("links will follow", error=exc, **_fields(attachment))
+        return
+    if answer.get("ok") and answer.get("complete"):
+        return
+    said = _describe(answer)
+    if config.wait == "all":
+        raise LinkWaitError(f"{attachment.pod}, after {config.wait_seconds:g} s", said)
+    log.info("links will follow", waiting=said, **_fields(attachment))
+
+
+# The steps of DEL --------------------------------------------------------------------------------
+
+
+def _detach(
+    config: Config, directory: Directory, attachment: Attachment, request: Request, netns: str
+) -> None:
+    """Hand the record to the child and detach the boot network. Raises StateError and CniError."""
+    failure = None
+    try:
+        _hand_over(config, directory, attachment)
+    except StateError as exc:  # the boot network is detached all the same
+        failure = exc
+    _detach_boot(directory, attachment, request, netns)
+    if failure is not None:
+        raise failure
+    log.info("detached", **_fields(attachment))
+
+
+def _hand_over(config: Config, directory: Directory, attachment: Attachment) -> None:
+    """Mark the record deleted, and tell the child to clean up after it. Raises StateError."""
+    if attachment.boot is not None:
+        # Once the record is the child's, it may be forgotten before the boot network's DEL succeeds.
+        _quietly(directory.keep_boot, attachment.container_id, attachment.ifname)
+    if directory.mark_deleted(attachment.container_id, attachment.ifname):
+        _quietly(spawn.tell, config, {"op": "deleted"}, TELL_TIMEOUT_S)
+
+
+def _detach_boot(
+    directory: Directory, attachment: Attachment, request: Request, netns: str
+) -> None:
+    """Run the boot network's DEL; it is kept in mind until it has succeeded."""
+    if attachment.boot is None:
+        return
+    _quietly(directory.keep_boot, attachment.container_id, attachment.ifname)
+    boot.delete(attachment, request, netns)
+    _quietly(directory.forget_boot, attachment.container_id, attachment.ifname)
+
+
+def _quietly(step: Callable[..., object], *args: object) -> None:
+    """Do a step whose failure must not keep others from being done; it is logged."""
+    try:
+        step(*args)
+    except CniError as exc:
+        log.warning(exc.msg, code=exc.code, details=exc.details or None)
+
+
+def _describe(answer: dict[str, Any]) -> str:
+    """Return what the child says of links that are not up."""
+    if not answer.get("ok"):
+        return (
+            f"{answer.get('msg', 'the child gives no reason')} {answer.get('details', '')}".strip()
+        )
+    links = answer.get("links")
+    waiting = [
+        f"{link.get('ifname')} to {link.get('peer')}: {link.get('error') or link.get('state')}"
+        for link in (links if isinstance(links, list) else [])
+        if isinstance(link, dict) and link.get("state") != "up"
+    ]
+    return ", ".join(waiting) or "nothing is known of its links"
+
+
+def _fields(attachment: Attachment) -> dict[str, Any]:
+    return {
+        "pod": f"{attachment.namespace}/{attachment.pod}",
+        "container": attachment.container_id,
+        "links": ",".join(link.ifname for link in attachment.links) or None,
+    }

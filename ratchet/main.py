@@ -1,0 +1,77 @@
+"""The program ``ratchet``: one call of the CNI plugin.
+
+It joins the specification's skeleton to Ratchet's operations, the process's streams and the log. It
+decides nothing; only here does the process end.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ratchet import log, plugin
+from ratchet.cni import skel
+from ratchet.errors import CniError, RatchetError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Operation = Callable[[skel.Request], dict[str, Any] | None]
+
+
+def main() -> int:
+    """Serve the one request that environment and standard input hold; return the exit code."""
+    operations = {name: _logged(operation) for name, operation in plugin.OPERATIONS.items()}
+    return skel.main(os.environ, _StandardInput(), _StandardOutput(), operations, _crashed)
+
+
+def _logged(operation: Operation) -> Operation:
+    """Return the operation, with its error in the log as well."""
+
+    def serve(request: skel.Request) -> dict[str, Any] | None:
+        try:
+            return operation(request)
+        except CniError as exc:
+            log.error(
+                exc.msg,
+                operation=request.command,
+                code=exc.code,
+                details=exc.details or None,
+                container=request.container_id or None,
+                args=request.args or None,
+            )
+            raise
+
+    return serve
+
+
+def _crashed(exc: Exception) -> CniError:
+    log.crash("internal error", exc)
+    return RatchetError(type(exc).__name__, "the log has the traceback")
+
+
+class _StandardInput:
+    """Standard input without Python's stream, which is None when the runtime gave none."""
+
+    def read(self) -> bytes:
+        if os.isatty(0):  # somebody tries the program by hand
+            return b""
+        parts = []
+        while part := os.read(0, 65536):
+            parts.append(part)
+        return b"".join(parts)
+
+
+class _StandardOutput:
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(1, view) :]
+
+    def flush(self) -> None:
+        pass
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

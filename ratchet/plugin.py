@@ -1,0 +1,220 @@
+"""The operations of the plugin, each as its sequence of steps.
+
+Most pods on a node are not ours, and this module is on the path of all of them. It decides whose a
+pod is and turns into the delegate for the others; what becomes of an eligible pod is in
+``ratchet.eligible``, imported as the first thing of the step that needs it because that costs more
+than a whole pass-through.
+"""
+
+from __future__ import annotations
+
+from ratchet import log, pods, spawn, statedir
+from ratchet.cni import config as cni_config
+from ratchet.cni import invoke, version
+from ratchet.cni.errors import CniError
+from ratchet.config import Config
+from ratchet.errors import ChildError, ConfigError, PodSourceError, PodUnknownError, StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ratchet.cni.skel import Request
+    from ratchet.pods import Pod
+
+    Result = dict[str, Any] | None
+
+LABELS_TIMEOUT_S = 7.0  # the child gives the API server 5
+HEALTH_TIMEOUT_S = 10.0
+
+
+def cmd_add(request: Request) -> Result:
+    """CNI spec 1.1.0 §2, ADD."""
+    config = _configured(request)
+    pod = _eligible_pod(config, request)
+    if pod is None:
+        return _pass_through(config, request)
+    from ratchet import eligible  # noqa: PLC0415 - only for eligible pods
+
+    return eligible.attach(config, request, pod)
+
+
+def cmd_del(request: Request) -> Result:
+    """CNI spec 1.1.0 §2, DEL. Safe to call twice.
+
+    Labels are not looked at: by now the pod may be gone from the API server, or another may bear
+    its name. Whose it was is told by the record.
+    """
+    config = _configured(request)
+    if statedir.is_attached(config, request.container_id, request.ifname):
+        from ratchet import eligible  # noqa: PLC0415 - only for eligible pods
+
+        if eligible.detach(config, request):
+            return None
+    return _pass_through(config, request)
+
+
+def cmd_check(request: Request) -> Result:
+    """CNI spec 1.1.0 §2, CHECK."""
+    config = _configured(request)
+    if statedir.is_attached(config, request.container_id, request.ifname):
+        from ratchet import eligible  # noqa: PLC0415 - only for eligible pods
+
+        if eligible.check(config, request):
+            return None
+    return _pass_through(config, request)
+
+
+def cmd_gc(request: Request) -> Result:
+    """CNI spec 1.1.0 §2, GC. Carries on past errors and reports them at the end."""
+    config = _configured(request)
+    valid = cni_config.valid_attachments(request.config)
+    if valid is None:
+        # A plugin that takes "no list" for "an empty list" would remove everything.
+        log.warning("GC without cni.dev/valid-attachments: nothing is removed")
+        return None
+    from ratchet import eligible  # noqa: PLC0415 - only for eligible pods
+
+    errors = eligible.collect_garbage(config, request, valid)
+    for plugin in _delegate_plugins(config, request):
+        handed = {key: value for key, value in request.config.items() if key in _GC_KEYS}
+        try:
+            invoke.run({**plugin, **handed}, request.path, request.environ)
+        except CniError as exc:
+            errors.append(exc)
+    if len(errors) > 1:
+        raise CniError(errors[0].code, errors[0].msg, "; ".join(map(str, errors)))
+    if errors:
+        raise errors[0]
+    return None
+
+
+def cmd_status(request: Request) -> Result:
+    """CNI spec 1.1.0 §2, STATUS: the delegate's, then etcd's."""
+    config = _configured(request)
+    for plugin in _delegate_plugins(config, request):
+        invoke.run(plugin, request.path, request.environ)
+    if not config.use_labels:
+        return None
+    answer = spawn.ask(config, {"op": "health"}, HEALTH_TIMEOUT_S, spawn=True)
+    if answer is None or not answer.get("ok"):
+        raise _failure(answer or {})
+    why = answer.get("etcd")
+    if why is not None:
+        raise StoreError(config.settings()["etcd_host"], str(why))
+    return None
+
+
+OPERATIONS = {
+    "ADD": cmd_add,
+    "DEL": cmd_del,
+    "CHECK": cmd_check,
+    "GC": cmd_gc,
+    "STATUS": cmd_status,
+}
+_GC_KEYS = (cni_config.VALID_ATTACHMENTS, cni_config.ATTACHMENTS)
+
+
+def _configured(request: Request) -> Config:
+    config = Config.parse(request.config)
+    log.configure(config.log_file, config.log_level, "ratchet", to_stderr=True)
+    return config
+
+
+def _eligible_pod(config: Config, request: Request) -> Pod | None:
+    """Return the pod if it is ours. Raises rather than to take "do not know" for "no"."""
+    if not config.use_labels:
+        return None
+
+    def ask_child(
+        namespace: str, name: str, uid: str | None
+    ) -> tuple[dict[str, str], dict[str, str]] | None:
+        return _labels_from_child(config, namespace, name, uid)
+
+    pod = pods.find_pod(config, request, ask_child)
+    return pod if pods.is_eligible(pod) else None
+
+
+def _labels_from_child(
+    config: Config, namespace: str, name: str, uid: str | None
+) -> tuple[dict[str, str], dict[str, str]] | None:
+    """Return what the child reads of the API server; None when no child runs."""
+    request = {"op": "labels", "namespace": namespace, "name": name, "uid": uid}
+    answer = spawn.ask(config, request, LABELS_TIMEOUT_S, spawn=False)
+    if answer is None:
+        return None
+    if not answer.get("ok"):
+        raise _failure(answer)
+    labels, annotations = answer.get("labels"), answer.get("annotations")
+    if not isinstance(labels, dict) or not isinstance(annotations, dict):
+        raise ChildError("its answer has no labels")
+    return labels, annotations
+
+
+def _failure(answer: dict[str, Any]) -> CniError:
+    """Return the child's failure as an error; what it does not know of labels counts as its own."""
+    code, msg = answer.get("code"), str(answer.get("msg", "it gives no reason"))
+    details = str(answer.get("details", ""))
+    if code in (PodUnknownError.code, PodSourceError.code, StoreError.code):
+        return CniError(code, msg, details)
+    return ChildError(msg, details)
+
+
+def _pass_through(config: Config, request: Request) -> Result:
+    """Become the delegate. Chained after another plugin without one: hand its result on."""
+    plugins = _delegate_plugins(config, request)
+    if not plugins:
+        return _previous(config, request) if request.command == "ADD" else None
+    if request.command == "DEL":
+        # CNI spec 1.1.0 §3, "Deleting an attachment": in reverse order.
+        plugins.reverse()
+    *before, last = plugins
+    for number, plugin in enumerate(before):
+        result = invoke.run(plugin, request.path, request.environ)
+        if request.command == "ADD":
+            plugins[number + 1] = _chained(plugins[number + 1], result)
+            last = plugins[-1]
+    return invoke.become(last, request.path, request.environ)
+
+
+def _delegate_plugins(config: Config, request: Request) -> list[dict[str, Any]]:
+    """Return the configurations of the delegate's plugins that know the operation."""
+    if config.delegate is None:
+        return []
+    plugins = [
+        cni_config.for_delegate(plugin, request.config)
+        for plugin in cni_config.plugins_of(config.delegate)
+    ]
+    return [
+        plugin
+        for plugin in plugins
+        if version.allows(plugin.get("cniVersion", ""), request.command)
+    ]
+
+
+def _chained(plugin: dict[str, Any], result: Any) -> dict[str, Any]:
+    """Return a plugin's configuration with the result of the one before it, in its version."""
+    stated = plugin.get("cniVersion", "")
+    if isinstance(result, dict) and result.get("cniVersion", "") != stated:
+        result = _converted(result, stated, None, "prevResult")
+    return cni_config.with_result(plugin, result)
+
+
+def _previous(config: Config, request: Request) -> Result:
+    """Return prevResult in our version: what a chained plugin answers that has nothing to do."""
+    previous = request.config.get("prevResult")
+    if previous is None:
+        allowed = "a plugin's configuration, unless ratchet is chained after another plugin"
+        raise ConfigError("delegate", None, allowed)
+    if isinstance(previous, dict) and previous.get("cniVersion", "") == config.cni_version:
+        return previous
+    return _converted(previous, config.cni_version, request.ifname, "prevResult")
+
+
+def _converted(result: Any, to_version: str, ifname: str | None, key: str) -> dict[str, Any]:
+    from ratchet.cni.result import convert  # noqa: PLC0415 - only where versions differ
+
+    try:
+        return convert(result, to_version, ifname)
+    except ValueError as exc:
+        raise ConfigError(key, result, f"a result ({exc})") from exc
