@@ -53,7 +53,7 @@ class Child:
         self._engine = Engine(config, self._directory, self._wake)
         self._service = Service(self._engine, config.kubeconfig)
         self._bells = Bells(self._engine.store, self._engine)
-        metrics.serve(config.metrics_address, self._engine)
+        self._metrics = self._serve_metrics(config.metrics_address)
         self._engine.start()
         self._bells.start()
         log.info(
@@ -67,7 +67,17 @@ class Child:
         self._bells.stop()
         self._service.close()
         self._engine.stop()
-        metrics.stop()
+        if self._metrics is not None:
+            self._metrics.close()
+
+    def _serve_metrics(self, address: str | None) -> metrics.Endpoint | None:
+        if address is None:
+            return None
+        try:
+            return metrics.Endpoint(address, self._engine.links_by_state)
+        except OSError as error:  # pods matter more than their figures
+            log.error("metrics cannot be served", address=address, error=str(error))
+            return None
 
     def run(self) -> None:
         """Serve. Returns when the child is to end."""
@@ -197,12 +207,16 @@ class Child:
             self._drop(client)
 
     def _asked(self, client: _Client, line: bytes) -> None:
+        operation = "unreadable"
+
         def reply(answer: Answer) -> None:
             client.send(answer)
+            metrics.served(operation, time.monotonic() - client.since)
             self._wake()
 
         try:
             request = decode(line)
+            operation = str(request.get("op"))[:16]
             self._follow(request.get("settings"))
             self._service.handle(request, reply)
         except CniError as error:

@@ -136,6 +136,7 @@ class Ends:
                     self._kernel.remove(state.namespace, one.ifname)
                     found.pop(one.ifname, None)
                     state.right.pop(one.ifname, None)
+                    metrics.figures.ends["remove"] += 1
                     log.info(
                         "end removed",
                         pod=state.key,
@@ -163,7 +164,7 @@ class Ends:
 
     def _failed(self, state: PodState, end: End, error: Exception) -> None:
         ifname = end.side.ifname
-        metrics.totals["end_failures"] += 1
+        metrics.figures.ends["fail"] += 1
         log.warning(
             "end cannot be made",
             pod=state.key,
@@ -242,7 +243,7 @@ class Ends:
         if state.found is not None and step in (Step.MAKE, Step.REPLACE):
             state.found[ifname] = Found(ifname, _UNREAD, None, True, True, frozenset())
         if step is not Step.NOTHING:
-            metrics.totals[f"ends_{step.value}"] += 1
+            metrics.figures.ends[step.value] += 1
             log.info(
                 "link up",
                 pod=state.key,

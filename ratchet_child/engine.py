@@ -23,13 +23,14 @@ from ratchet.attachments import Attachment, Directory
 from ratchet.config import Config
 from ratchet.errors import RatchetError, StoreError
 from ratchet_child import faults, metrics
+from ratchet_child.addresses import Addresses
 from ratchet_child.ends import Ends
 from ratchet_child.keys import PodKey, Published
 from ratchet_child.links import Kernel
 from ratchet_child.netns import Monitor
 from ratchet_child.pairing import Node, Pairing
 from ratchet_child.plan import Declared, Place, Wanted, wanted
-from ratchet_child.pods import Gone, Look, PodState
+from ratchet_child.pods import ERROR, UP, WAITING, Gone, Look, PodState
 from ratchet_child.records import Records
 from ratchet_child.schedule import Schedule
 from ratchet_child.store import Store
@@ -61,6 +62,7 @@ class Engine:
             is_local=self._is_present,
             claimed_earlier=self._claimed_earlier,
         )
+        self._addresses = Addresses(directory.state_dir)
         self._records = Records(directory.state_dir)
         self._lock = threading.RLock()
         self._ends = Ends(
@@ -180,7 +182,12 @@ class Engine:
     # What happens outside -----------------------------------------------------------------------
 
     def etcd_is_back(self, published: dict[PodKey, tuple[Published, int]] | None) -> None:
-        """etcd answers. `published`: what the node had published, when everything is looked at."""
+        """etcd answers. `published`: what the node had published, when everything is looked at.
+
+        *Raises* StoreError.
+        """
+        if self._earlier is None:
+            self._leave_earlier_addresses()
         self.etcd_error = None
         if published is None:
             return
@@ -197,6 +204,17 @@ class Engine:
             for state in self._states.values():
                 state.look.everyone = True
                 self._schedule.put(state.key)
+
+    def _leave_earlier_addresses(self) -> None:
+        """Have what was published under other addresses of this node withdrawn."""
+        for address in self._addresses.use(self.node.address):
+            found = self.pairing.node(address).published
+            with self._lock:
+                for key, (one, _) in found.items():
+                    self._note_gone(key, Gone(one.container, one, address, None, None))
+            if not found:
+                self.pairing.leave(address)
+                self._addresses.forget(address)
 
     def etcd_is_away(self, error: str) -> None:
         self.etcd_error = error
@@ -258,7 +276,12 @@ class Engine:
 
     def places(self, state: PodState) -> dict[PodKey, Place]:
         """The pods at the other ends that are there, on this node or others."""
-        places = dict(state.memory.places)
+        # A pod that etcd has on this node is here, or it is a trace that is being removed.
+        places = {
+            peer: place
+            for peer, place in state.memory.places.items()
+            if place.address != self.node.address
+        }
         with self._lock:
             for peer in self._local_peers(state):
                 other = self._states.get(peer)
@@ -282,6 +305,14 @@ class Engine:
             return []
         with self._ends.lock:
             return state.links(self.places(state))
+
+    def links_by_state(self) -> dict[str, int]:
+        """How many links the node's pods have in each state."""
+        counts = dict.fromkeys((UP, WAITING, ERROR), 0)
+        for pod in self.status():
+            for link in pod["links"]:
+                counts[link["state"]] += 1
+        return counts
 
     def status(self) -> list[dict[str, Any]]:
         """Every pod of the node with its links."""
@@ -337,7 +368,7 @@ class Engine:
             log.crash("reconciling failed", error, pod=state.key, container=state.container)
             self._failed(state, look, error)
         else:
-            if state.error is not None:
+            if state.error is not None and self._earlier is not None and not state.errors:
                 log.info("works again", pod=state.key, container=state.container)
             state.error = None
             state.failures = state.failures + 1 if state.errors else 0
@@ -347,8 +378,9 @@ class Engine:
 
     def _failed(self, state: PodState, look: Look, error: Exception) -> None:
         text = str(error)
-        if state.error != text:
+        if state.error != text and self._earlier is not None:
             log.warning("will try again", pod=state.key, container=state.container, error=text)
+        metrics.figures.retries += 1
         state.error = text
         state.failures += 1
         with self._lock:  # what was to be looked at still is
@@ -437,12 +469,11 @@ class Engine:
                 self._records.forget(gone.record)
             state.gone.remove(gone)
             self._rouse(self._local_peers_of(state.key, gone.published), state.key)
-            if not any(other.attachment or other.gone for other in self._states.values()):
-                leaving = True
-            else:
-                leaving = False
-        if leaving:
-            self.pairing.leave(gone.node_address)
+            others = [other for other in self._states.values() if other.attachment or other.gone]
+        if gone.node_address != self.node.address:
+            self._leave_earlier_addresses()
+        if not others:
+            self.pairing.leave(self.node.address)
 
     def _pair(self, state: PodState, look: Look) -> None:
         """Publish, look, make what should be, ring."""
