@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ratchet import pods
-from ratchet.errors import LabelError
+from ratchet.errors import LabelError, shown
 
 Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
@@ -137,7 +137,7 @@ def check_ifname(label: str, value: str, *, cni_ifname: str) -> None:
         raise LabelError(label, value, "a name other than lo, which every pod has already")
     if value == cni_ifname:
         raise LabelError(
-            label, value, f"a name other than {cni_ifname}, which is the runtime's own (CNI_IFNAME)"
+            label, value, "a name that is not the one that the runtime uses itself (CNI_IFNAME)"
         )
 
 
@@ -185,6 +185,8 @@ def _refuse_misspelling(
 
     near = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.8)
     if near:
+        # The only label whose name was not ours to choose.
+        label = label if label.isascii() and label.isprintable() else shown(label)
         raise LabelError(label, value, f"{prefix}{near[0]}, if that is the label that was meant")
 
 
