@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 
 from ratchetctl.errors import SimError
+from ratchetctl.interruption import interruptible
 from ratchetctl.manifest import Manifest, read
 from ratchetctl.sim import (
     configuration,
@@ -23,6 +21,7 @@ from ratchetctl.sim import (
     etcd,
     forward,
     netns,
+    runtime,
     schedule,
     status,
 )
@@ -117,11 +116,14 @@ def up(
         node_labels=[schedule.parse_label(label) for label in labels],
         template=configuration.read(conf) if conf else None,
         boot_network=boot_network,
-        plugin_dirs=[*(os.path.abspath(one) for one in plugin_dirs), *default_plugin_dirs()],
+        plugin_dirs=[
+            *(os.path.abspath(one) for one in plugin_dirs),
+            *runtime.default_plugin_dirs(),
+        ],
         etcd=given,
         etcd_prefix="/" + etcd_prefix.strip("/"),
     )
-    with _interruptible():
+    with interruptible():
         _simulator(name, parallel).up(plan, manifest.pods, keep=keep)
     status.show(SimDirectory(name), Console())
 
@@ -133,7 +135,7 @@ def up(
 def apply(files: Sequence[str], name: str, parallel: int) -> None:
     """Attach the pods of the files that are new or have changed."""
     manifest = _read(files)
-    with _interruptible():
+    with interruptible():
         _simulator(name, parallel).apply(manifest.pods)
 
 
@@ -143,7 +145,7 @@ def apply(files: Sequence[str], name: str, parallel: int) -> None:
 @_parallel
 def delete(pods: Sequence[str], name: str, parallel: int) -> None:
     """Detach pods ([NAMESPACE/]NAME) and end what runs in them."""
-    with _interruptible():
+    with interruptible():
         _simulator(name, parallel).delete(pods)
 
 
@@ -154,7 +156,7 @@ def delete(pods: Sequence[str], name: str, parallel: int) -> None:
 @_parallel
 def restart(pods: Sequence[str], node: str | None, name: str, parallel: int) -> None:
     """Delete pods and attach them again, as new containers."""
-    with _interruptible():
+    with interruptible():
         _simulator(name, parallel).restart(pods, node)
 
 
@@ -169,7 +171,7 @@ def run(pods: Sequence[str], files: Sequence[str], name: str) -> None:
     ConfigMap with an frr.conf, otherwise the container's command. Nothing but the network is
     isolated: run only files that you would run as root.
     """
-    manifest = _read(files)
+    manifest = read(files)
     directory = SimDirectory(name)
     simulator = _simulator(name)
     wanted = {simulator.pod(pod).full_name for pod in pods}
@@ -225,7 +227,7 @@ def keys(name: str) -> None:
 @_name
 def down(name: str) -> None:
     """End everything and remove every trace. Does no harm when there is nothing."""
-    with _interruptible():
+    with interruptible():
         refused = _simulator(name).down()
     if refused:
         raise SimError(f"these processes could not be ended: {', '.join(map(str, refused))}")
@@ -240,15 +242,6 @@ def forward_etcd(underlay: str, listen: str, target: str) -> None:
     forward.serve(underlay, etcd.parse_endpoint(listen), etcd.parse_endpoint(target))
 
 
-def default_plugin_dirs() -> list[str]:
-    """Where plugins are looked for: beside this program, then where packages put them."""
-    beside = (
-        os.path.dirname(os.path.abspath(program)) for program in (sys.argv[0], sys.executable)
-    )
-    usual = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
-    return list(dict.fromkeys(one for one in (*beside, *usual) if os.path.isdir(one)))
-
-
 def _read(files: Sequence[str]) -> Manifest:
     manifest = read(files)
     for note in manifest.notes:
@@ -261,25 +254,3 @@ def _simulator(name: str, parallel: int = DEFAULT_PARALLEL) -> Simulator:
     return Simulator(
         SimDirectory(name), Progress(console), lambda text: click.echo(text, err=True), parallel
     )
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn the first signal that asks us to end into an exception, and ignore further ones.
-
-    Cleaning up comes next, and a second Ctrl-C must not cut that short.
-    """
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
-        for one in watched:
-            signal.signal(one, signal.SIG_IGN)
-        click.echo("interrupted: cleaning up", err=True)
-        sys.exit(128 + number)
-
-    before = [signal.signal(one, interrupt) for one in watched]
-    try:
-        yield
-    finally:
-        for one, handler in zip(watched, before, strict=True):
-            signal.signal(one, handler)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -154,6 +155,15 @@ def find_plugin(kind: str, plugin_dirs: Iterable[str]) -> str:
         f"the plugin {kind!r} is in none of {', '.join(tried) or '(no folder)'};"
         " use --plugin-dir, or install it (Debian: containernetworking-plugins)"
     )
+
+
+def default_plugin_dirs() -> list[str]:
+    """Where plugins are looked for: beside this program, then where packages put them."""
+    beside = (
+        os.path.dirname(os.path.abspath(program)) for program in (sys.argv[0], sys.executable)
+    )
+    usual = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+    return list(dict.fromkeys(one for one in (*beside, *usual) if os.path.isdir(one)))
 
 
 def _at_least_0_4(version: str) -> bool:

@@ -1,0 +1,34 @@
+"""Ending when a signal asks for it, with everything cleaned up."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import click
+
+WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn the first signal that asks us to end into an exception, and ignore further ones.
+
+    Cleaning up comes next, and a second Ctrl-C must not cut that short.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
+        for one in WATCHED:
+            signal.signal(one, signal.SIG_IGN)
+        click.echo("interrupted: cleaning up", err=True)
+        sys.exit(128 + number)
+
+    before = [signal.signal(one, interrupt) for one in WATCHED]
+    try:
+        yield
+    finally:
+        for one, handler in zip(WATCHED, before, strict=True):
+            signal.signal(one, handler)
