@@ -15,7 +15,7 @@ import selectors
 import signal
 import socket
 import time
-from typing import Any
+from functools import partial
 
 from ratchet import log, statedir
 from ratchet.attachments import Directory
@@ -24,11 +24,12 @@ from ratchet.errors import CniError, RatchetError
 from ratchet_child import metrics
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine
+from ratchet_child.keys import PodKey
+from ratchet_child.netns import Monitor
 from ratchet_child.service import MAX_REQUEST_BYTES, Answer, Service, decode, failure
 
 _SWEEP_S = 2.0
 _IDLE_S = 30.0
-_EVENTS_SETTLE_S = 0.03
 _CLIENT_TIMEOUT_S = 150.0
 
 
@@ -41,7 +42,7 @@ class Child:
         self._directory = Directory(config.state_dir)
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._monitored: dict[int, Any] = {}
+        self._monitored: dict[Monitor, PodKey] = {}
         self._clients: dict[int, _Client] = {}
         self._running = True
         self._socket_identity = _identity(os.path.join(config.state_dir, statedir.SOCKET))
@@ -137,34 +138,25 @@ class Child:
     # Namespaces ---------------------------------------------------------------------------------
 
     def _watch_namespaces(self) -> None:
-        """Have exactly the open monitors watched."""
-        monitors = self._engine.monitors()
-        for fd in self._monitored.keys() - monitors.keys():
-            self._unwatch(fd)
-        for fd, (monitor, key) in monitors.items():
-            known = self._monitored.get(fd)
-            if known is not None and known[0] is monitor:
-                continue
-            if known is not None:
-                self._unwatch(fd)
-            self._monitored[fd] = (monitor, key)
-            self._selector.register(fd, selectors.EVENT_READ, self._interfaces_changed)
+        """Wait for exactly the monitors that the engine has.
 
-    def _unwatch(self, fd: int) -> None:
-        del self._monitored[fd]
-        with contextlib.suppress(KeyError, OSError, ValueError):
-            self._selector.unregister(fd)
+        They are closed here and nowhere else: a descriptor that was closed by another thread could
+        stand for something else by the time it is heard.
+        """
+        for monitor in self._engine.retired_monitors():
+            if self._monitored.pop(monitor, None) is not None:
+                self._selector.unregister(monitor)
+            monitor.close()
+        for monitor, key in self._engine.monitors().items():
+            if monitor not in self._monitored:
+                self._monitored[monitor] = key
+                self._selector.register(
+                    monitor, selectors.EVENT_READ, partial(self._interfaces_changed, monitor)
+                )
 
-    def _interfaces_changed(self, fd: int) -> None:
-        found = self._monitored.get(fd)
-        if found is None:
-            return
-        monitor, key = found
-        try:
-            lost = monitor.read()
-        except OSError:
-            self._unwatch(fd)
-            return
+    def _interfaces_changed(self, monitor: Monitor, _fd: int) -> None:
+        key = self._monitored[monitor]
+        lost = monitor.read()
         if lost is None or lost:
             self._engine.interfaces_lost(key, lost)
 
@@ -233,8 +225,7 @@ class Child:
             raise RatchetError(f"this child serves {self._config.state_dir}")
         log.info("the configuration has changed")
         self._stop()
-        for fd in list(self._monitored):
-            self._unwatch(fd)
+        self._watch_namespaces()
         self._start(config)
 
     def _drop(self, client: _Client) -> None:

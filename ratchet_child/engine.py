@@ -15,6 +15,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -72,6 +73,7 @@ class Engine:
             find=self._find,
         )
         self._states: dict[PodKey, PodState] = {}
+        self._retired: deque[Monitor] = deque()
         self._primaries: dict[PodKey, set[PodKey]] = {}  # pods of this node that declare on a pod
         self._earlier: dict[PodKey, tuple[str, int]] | None = None
         self._schedule: Schedule[PodKey] = Schedule()
@@ -160,7 +162,7 @@ class Engine:
     def _state(self, key: PodKey) -> PodState:
         state = self._states.get(key)
         if state is None:
-            state = self._states[key] = PodState(key)
+            state = self._states[key] = PodState(key, self._retired)
         return state
 
     def _find(self, key: PodKey) -> PodState | None:
@@ -237,14 +239,21 @@ class Engine:
                     state.look.everyone = True
                     self._schedule.put(state.key)
 
-    def monitors(self) -> dict[int, tuple[Monitor, PodKey]]:
-        """The open monitors by descriptor."""
+    def monitors(self) -> dict[Monitor, PodKey]:
+        """The monitors to wait for."""
         with self._lock:
             return {
-                state.monitor.fileno(): (state.monitor, key)
+                state.monitor: key
                 for key, state in self._states.items()
                 if state.monitor is not None
             }
+
+    def retired_monitors(self) -> list[Monitor]:
+        """Monitors that are no longer needed, each given once: the caller closes them."""
+        retired = []
+        while self._retired:
+            retired.append(self._retired.popleft())
+        return retired
 
     def interfaces_lost(self, key: PodKey, ifnames: set[str] | None) -> None:
         """Interfaces of a pod have gone or gone down; None when it may be any."""

@@ -7,6 +7,7 @@ A `PodState` is worked on by one thread at a time. What more than one thread tou
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,8 +51,10 @@ class Look:
 class PodState:
     """Everything about one pod of this node."""
 
-    def __init__(self, key: PodKey) -> None:
+    def __init__(self, key: PodKey, retired: deque[Monitor]) -> None:
+        """`retired` takes monitors that are no longer needed: who waits for them closes them."""
         self.key = key
+        self._retired = retired
         self.attachment: Attachment | None = None
         self.gone: list[Gone] = []
         self.dropped: set[tuple[str, str]] = set()  # (pair, ifname) that it no longer declares
@@ -105,7 +108,7 @@ class PodState:
     def forget_kernel(self) -> None:
         """Let go of the namespace and of what was found in it."""
         if self.monitor is not None:
-            self.monitor.close()
+            self._retired.append(self.monitor)
         if self.namespace is not None:
             self.namespace.close()
         self.monitor = self.namespace = self.opened = None
