@@ -33,6 +33,7 @@ from ratchet_child.plan import (
 from ratchet_child.pods import Gone, PodState
 
 _UNREAD = 0  # the index of an interface that was made just now and not read back
+_DOWN_S = 2.0  # an end that was set down by hand stays so for a moment: routing notices
 _VNI_BUSY_S = 3.0  # a namespace that is being taken down is gone by then
 
 
@@ -102,16 +103,22 @@ class Ends:
 
     # The pod's ends -------------------------------------------------------------------------------
 
-    def lost(self, state: PodState, ifnames: set[str] | None) -> bool:
-        """Note interfaces that have gone or gone down, None for any; whether one is the pod's end."""
+    def lost(self, state: PodState, ifnames: set[str] | None) -> float | None:
+        """Note interfaces that have gone or gone down, None for any.
+
+        The delay in seconds after which they are to be mended, None when none is the pod's end.
+        """
         with self.lock:
             if ifnames is None:
                 self.forget(state)
-                return True
+                return 0.0
             wanted = {end.side.ifname for end in (state.wanted.ends if state.wanted else ())}
             for ifname in ifnames & wanted:
                 self._look_again(state, ifname)
-            return bool(ifnames & wanted)
+            gone = (ifnames & wanted) - (state.found or {}).keys()
+            if gone:
+                return 0.0
+            return _DOWN_S if ifnames & wanted else None
 
     def forget(self, state: PodState) -> None:
         """Have everything in the pod's namespace read again."""

@@ -259,8 +259,9 @@ class Engine:
         """Interfaces of a pod have gone or gone down; None when it may be any."""
         with self._lock:
             state = self._states.get(key)
-        if state is not None and self._ends.lost(state, ifnames):
-            self._schedule.put(key)
+        delay_s = None if state is None else self._ends.lost(state, ifnames)
+        if delay_s is not None:
+            self._schedule.put(key, delay_s)
 
     def check_namespaces(self) -> None:
         """Notice pods whose namespace is gone without a DEL."""
