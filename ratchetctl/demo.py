@@ -60,10 +60,9 @@ def demo(examples: str | None, plugin_dirs: Sequence[str]) -> None:
     directory = SimDirectory(f"demo-{secrets.token_hex(3)}")
     console = Console(stderr=True)
     simulator = Simulator(directory, Progress(console), lambda text: click.echo(f"  {text}"))
-    dirs = [*(os.path.abspath(one) for one in plugin_dirs), *runtime.default_plugin_dirs()]
     with interruptible():
         try:
-            _Demo(simulator, folder, dirs).run()
+            _Demo(simulator, folder, runtime.search_path(plugin_dirs)).run()
         finally:
             simulator.down()
     click.echo("\nEverything is as claimed.")
@@ -164,11 +163,14 @@ class _Demo:
     def _gone(self) -> None:
         _heading("The pods are deleted, then the cluster")
         self._sim.delete([pod.full_name for pod in self._directory.pods()])
-        _wait(
-            "of all keys only vxlanid is left",
-            CLEAN_TIMEOUT_S,
-            lambda: list(self._etcd()) == ["/ratchet/vxlanid"],
-        )
+        try:
+            _wait(
+                "of all keys only vxlanid is left",
+                CLEAN_TIMEOUT_S,
+                lambda: list(self._etcd()) == ["/ratchet/vxlanid"],
+            )
+        except DemoError as error:
+            raise DemoError(f"{error}; left are {', '.join(self._etcd())}") from error
         ids = {one for path in self._directory.all_netns() if (one := netns.identity(path))}
         self._sim.down()
         _claim("no process of it is left", not processes.pids(ids))

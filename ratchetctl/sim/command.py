@@ -116,10 +116,7 @@ def up(
         node_labels=[schedule.parse_label(label) for label in labels],
         template=configuration.read(conf) if conf else None,
         boot_network=boot_network,
-        plugin_dirs=[
-            *(os.path.abspath(one) for one in plugin_dirs),
-            *runtime.default_plugin_dirs(),
-        ],
+        plugin_dirs=runtime.search_path(plugin_dirs),
         etcd=given,
         etcd_prefix="/" + etcd_prefix.strip("/"),
     )

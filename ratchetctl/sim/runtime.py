@@ -157,13 +157,13 @@ def find_plugin(kind: str, plugin_dirs: Iterable[str]) -> str:
     )
 
 
-def default_plugin_dirs() -> list[str]:
-    """Where plugins are looked for: beside this program, then where packages put them."""
-    beside = (
-        os.path.dirname(os.path.abspath(program)) for program in (sys.argv[0], sys.executable)
-    )
+def search_path(given: Iterable[str] = ()) -> list[str]:
+    """Where plugins are looked for: as given, beside this program, where packages put them."""
+    first = (os.path.abspath(folder) for folder in given)
+    beside = (os.path.dirname(os.path.abspath(one)) for one in (sys.argv[0], sys.executable))
     usual = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
-    return list(dict.fromkeys(one for one in (*beside, *usual) if os.path.isdir(one)))
+    folders = dict.fromkeys((*first, *beside, *usual))
+    return [folder for folder in folders if os.path.isdir(folder)]
 
 
 def _at_least_0_4(version: str) -> bool:
