@@ -93,7 +93,10 @@ class Child:
             deadline = self._service.next_deadline()
             timeout_s = min(next_sweep, deadline or next_sweep) - time.monotonic()
             for key, _ in self._selector.select(max(timeout_s, 0)):
-                key.data(key.fd)
+                try:
+                    key.data(key.fd)
+                except Exception as error:  # one event's surprise must not end the rest
+                    log.crash("an event could not be handled", error)
             self._service.settle()
             now = time.monotonic()
             if now >= next_sweep:
@@ -155,7 +158,9 @@ class Child:
                 )
 
     def _interfaces_changed(self, monitor: Monitor, _fd: int) -> None:
-        key = self._monitored[monitor]
+        key = self._monitored.get(monitor)
+        if key is None:
+            return  # retired since it was heard
         lost = monitor.read()
         if lost is None or lost:
             self._engine.interfaces_lost(key, lost)

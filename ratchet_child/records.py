@@ -22,8 +22,12 @@ class Records:
         changed = False
         present: set[str] = set()
         for entry in self._entries():
+            try:
+                status = entry.stat()
+            except FileNotFoundError:
+                continue  # renamed since it was listed
             present.add(entry.path)
-            changed = self._take(entry.path, entry.stat()) or changed
+            changed = self._take(entry.path, status) or changed
         for path in self._seen.keys() - present:
             changed = self._drop(path) or changed
             del self._seen[path]
