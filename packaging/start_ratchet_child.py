@@ -1,13 +1,13 @@
-"""Where the built `ratchet-child` starts.
+"""Where the built `ratchet-child` starts: the bootloader runs this file.
 
-The bootloader runs this file. It does not use PyInstaller's own start-up, which costs more than all that
-the plugin does (see ratchet.spec); what the plugin needs of it is the mark that it is a built program.
+PyInstaller's own start-up is left out of the programs (see ratchet.spec). What they need of it is
+the mark that they are built ones.
 """
 
 import sys
 
 sys.frozen = True
 
-from ratchet_child.main import main  # noqa: E402
+from ratchet_child.main import main  # noqa: E402 - the mark comes first
 
 sys.exit(main())

@@ -1,0 +1,232 @@
+"""The built programs as a node has them: installed, linked to, moved, run by a runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(os.environ.get("RATCHET_PLUGIN_DIR") or ROOT / "dist" / "ratchet.d")
+TIMEOUT_S = 30
+
+pytestmark = pytest.mark.skipif(
+    not (PROGRAMS / "lib").is_dir() and os.environ.get("RATCHET_REQUIRE_ROOT") != "1",
+    reason=f"no built programs in {PROGRAMS}: make build",
+)
+
+
+def run(
+    program: Path, *arguments: str, environ: Mapping[str, str] | None = None, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(program), *arguments],
+        env=dict(environ or {}),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+
+
+def assert_answers_version(program: Path, environ: Mapping[str, str] | None = None) -> None:
+    ran = run(
+        program,
+        environ={"CNI_COMMAND": "VERSION", **(environ or {})},
+        stdin='{"cniVersion": "1.0.0"}',
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    answer = json.loads(ran.stdout)
+    assert answer["cniVersion"] == "1.0.0"
+    assert {"0.1.0", "0.3.1", "1.0.0", "1.1.0"} <= set(answer["supportedVersions"])
+
+
+def install(destination: Path, programs: Path = PROGRAMS, what: str = "install") -> Path:
+    """Install below a folder, return the folder of the plugins."""
+    arguments = [what, str(programs), str(destination), "/opt/cni/bin", "/usr/local/bin"]
+    subprocess.run(
+        [str(ROOT / "packaging" / "install.sh"), *arguments], check=True, timeout=TIMEOUT_S
+    )
+    return destination / "opt/cni/bin"
+
+
+def test_the_parent_answers_in_an_empty_environment() -> None:
+    assert_answers_version(PROGRAMS / "ratchet")
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"LD_LIBRARY_PATH": "/opt/containerd/lib"},
+        {"LD_LIBRARY_PATH": ""},
+        {"LC_ALL": "C"},
+        {"LANG": "xx_YY.ISO-8859-1"},
+        {"PYTHONHOME": "/nowhere", "PYTHONPATH": "/nowhere", "PYTHONSTARTUP": "/nowhere"},
+    ],
+    ids=",".join,
+)
+def test_the_parent_answers_whatever_the_runtime_has_in_its_environment(
+    environ: dict[str, str],
+) -> None:
+    assert_answers_version(PROGRAMS / "ratchet", environ)
+
+
+def test_the_parent_answers_through_a_symbolic_link(tmp_path: Path) -> None:
+    link = tmp_path / "ratchet"
+    link.symlink_to(PROGRAMS / "ratchet")
+    assert_answers_version(link)
+
+
+def test_the_programs_work_after_they_were_moved(tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere" / "with a blank"
+    shutil.copytree(PROGRAMS, moved, symlinks=True)
+    assert_answers_version(moved / "ratchet")
+    assert run(moved / "ratchet-child", "--help").returncode == 0
+
+
+def test_the_other_programs_say_what_they_are_for() -> None:
+    child = run(PROGRAMS / "ratchet-child", "--help")
+    assert (child.returncode, child.stderr) == (0, "")
+    assert "--state-dir" in child.stdout
+    tool = run(PROGRAMS / "ratchetctl", "--help")
+    assert (tool.returncode, tool.stderr) == (0, "")
+    assert "sim" in tool.stdout
+    # Help is made of docstrings, which an optimised build would have lost.
+    assert "A cluster on this machine" in run(PROGRAMS / "ratchetctl", "sim", "--help").stdout
+
+
+def test_a_delegate_sees_nothing_of_the_loader(tmp_path: Path) -> None:
+    plugin = tmp_path / "seeing"
+    seen = tmp_path / "environ"
+    plugin.write_text(f'#!/bin/sh\ncat /proc/self/environ >{seen}\necho "{{}}"\n')
+    plugin.chmod(0o755)
+    environ = {
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": "c1",
+        "CNI_NETNS": "/var/run/netns/none",
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": str(tmp_path),
+        "LD_LIBRARY_PATH": "/opt/containerd/lib",
+        "PATH": os.environ["PATH"],
+    }
+    config = {
+        "cniVersion": "1.0.0",
+        "name": "net",
+        "type": "ratchet",
+        "state_dir": str(tmp_path / "state"),
+        "use_labels": False,
+        "delegate": {"type": "seeing"},
+    }
+    ran = run(PROGRAMS / "ratchet", environ=environ, stdin=json.dumps(config))
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "{}\n", "")
+    entries = [entry for entry in seen.read_text().split("\0") if entry]
+    found = dict(entry.split("=", 1) for entry in entries)
+    found.pop("PWD", None)  # the shell's own
+    assert found == environ
+
+
+def test_an_error_is_an_answer_on_standard_output() -> None:
+    ran = run(PROGRAMS / "ratchet", environ={"CNI_COMMAND": "ADD"}, stdin="{}")
+    assert ran.returncode != 0
+    assert json.loads(ran.stdout)["code"] > 0
+
+
+def test_nothing_of_the_build_tool_s_start_up_is_in_the_programs() -> None:
+    """PyInstaller's importer and its hooks are not in the programs, only modules as files."""
+    names = {path.name for path in (PROGRAMS / "lib").iterdir()}
+    assert "base_library.zip" not in names
+    assert not [name for name in names if name.startswith(("pyi", "PyInstaller"))]
+
+
+def test_install_puts_relative_links_where_the_runtime_looks(tmp_path: Path) -> None:
+    plugins = install(tmp_path)
+    for program in (plugins / "ratchet", plugins / "ratchet-child"):
+        assert program.is_symlink()
+        assert not os.readlink(program).startswith("/")
+    tool = tmp_path / "usr/local/bin/ratchetctl"
+    assert not os.readlink(tool).startswith("/")
+    assert_answers_version(plugins / "ratchet")
+    assert run(plugins / "ratchet-child", "--help").returncode == 0
+    assert run(tool, "--version").returncode == 0
+    # As in an image: what was installed below DESTDIR is moved to where it will be.
+    moved = tmp_path / "moved"
+    (tmp_path / "opt").rename(moved)
+    assert_answers_version(moved / "cni/bin/ratchet")
+
+
+def test_install_twice_is_install_once_and_uninstall_leaves_other_plugins(tmp_path: Path) -> None:
+    plugins = install(tmp_path)
+    first = os.readlink(plugins / "ratchet")
+    (plugins / "loopback").write_text("")
+    install(tmp_path)
+    assert os.readlink(plugins / "ratchet") == first
+    assert len(list((plugins / "ratchet.d").iterdir())) == 1
+    install(tmp_path, what="uninstall")
+    assert [path.name for path in plugins.iterdir()] == ["loopback"]
+    assert list((tmp_path / "usr/local/bin").iterdir()) == []
+    install(tmp_path, what="uninstall")
+
+
+def test_a_node_at_work_never_sees_half_an_update(tmp_path: Path) -> None:
+    """Two builds in turn replace each other while the plugin is executed all the time."""
+    builds = []
+    for number in range(2):
+        build = tmp_path / f"build{number}"
+        shutil.copytree(PROGRAMS, build, symlinks=True)
+        (build / "lib" / "BUILD").write_text(str(number))
+        builds.append(build)
+    plugins = install(tmp_path / "node", builds[0])
+    done = threading.Event()
+    failures: list[Exception] = []
+    calls = 0
+
+    def execute() -> None:
+        nonlocal calls
+        while not done.is_set():
+            try:
+                assert_answers_version(plugins / "ratchet")
+            except (AssertionError, OSError, ValueError, subprocess.SubprocessError) as problem:
+                failures.append(problem)
+                return
+            calls += 1
+
+    node = threading.Thread(target=execute)
+    node.start()
+    try:
+        for number in range(6):
+            install(tmp_path / "node", builds[(number + 1) % 2])
+    finally:
+        done.set()
+        node.join(TIMEOUT_S)
+    assert not failures, failures[0]
+    assert calls > 0
+    # The build that was replaced stays for what still runs from it.
+    assert len(list((plugins / "ratchet.d").iterdir())) == 2
+
+
+def test_the_programs_need_no_library_of_the_build_machine() -> None:
+    """Every shared library that Python needs besides the C library lies in the folder."""
+    environ = {"LD_LIBRARY_PATH": str(PROGRAMS / "lib"), "PATH": os.environ["PATH"]}
+    for library in [*PROGRAMS.glob("lib/*.so*"), *PROGRAMS.glob("lib/python3*/lib-dynload/*.so")]:
+        needed = subprocess.run(
+            ["ldd", str(library)],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=True,
+        ).stdout
+        assert "not found" not in needed, f"{library}: {needed}"
+        outside = [
+            name
+            for name in (line.split()[0] for line in needed.splitlines() if " => /" in line)
+            if not (PROGRAMS / "lib" / name).exists()
+        ]
+        system = ("libc.", "libm.", "libdl.", "libpthread.", "librt.", "libutil.", "libresolv.")
+        assert all(name.startswith((*system, "libgcc_s.", "ld-linux")) for name in outside), outside
