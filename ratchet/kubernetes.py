@@ -75,11 +75,11 @@ class PodReader:
         # to set. Only another thread can keep a promise about the whole; one that still hangs then
         # is left to itself.
         try:
-            metadata = _within(deadline, pod, lambda: server.get(namespace, name, deadline))
+            answer = _within(deadline, pod, lambda: server.get(namespace, name, deadline))
         except PodSourceError:
             self.close()  # whatever is mended, or was renewed just now, has to be read anew
             raise
-        return _checked(metadata, pod, namespace, name, uid)
+        return _checked(answer, pod, namespace, name, uid)
 
     def close(self) -> None:
         """Close the connections. Safe to call twice; a later `read` opens new ones."""
@@ -120,7 +120,7 @@ class _Server:
             ) from None
 
     def get(self, namespace: str, name: str, deadline: float) -> dict[str, Any]:
-        """Return the pod's metadata as the server gives it.
+        """Return what the server answers: a pod, or its metadata alone.
 
         Raises `PodUnknownError` and `PodSourceError`.
         """
@@ -133,12 +133,12 @@ class _Server:
                 ) as response:
                     wait_s = _retry_after_s(response)
                     if not (attempts_left and wait_s is not None and wait_s < _left(deadline) / 2):
-                        return self._metadata(response, pod, deadline)
+                        return self._object(response, pod, deadline)
                 time.sleep(wait_s)
             except requests.exceptions.ConnectionError as error:
                 # A warm connection that the server has just closed looks like this. One more try is
                 # cheap.
-                if attempts_left and _is_hang_up(error):
+                if attempts_left and _first(error, ConnectionResetError, BrokenPipeError):
                     continue
                 self._refuse(error, pod)
             except requests.exceptions.RequestException as error:
@@ -183,10 +183,10 @@ class _Server:
             file.write(material.data)
         return f"/proc/self/fd/{descriptor}"
 
-    def _metadata(self, response: requests.Response, pod: str, deadline: float) -> dict[str, Any]:
+    def _object(self, response: requests.Response, pod: str, deadline: float) -> dict[str, Any]:
         status = response.status_code
         if status == 200:
-            return _object_metadata(_decoded(response, pod, deadline), pod)
+            return _decoded(response, pod, deadline)
         said = self._said(response, pod, deadline)
         if status == 404:
             raise PodUnknownError(pod, f"the API server has no such pod{said}")
@@ -290,16 +290,12 @@ def _decoded(response: requests.Response, pod: str, deadline: float) -> dict[str
     return decoded
 
 
-def _object_metadata(answer: dict[str, Any], pod: str) -> dict[str, Any]:
+def _checked(
+    answer: dict[str, Any], pod: str, namespace: str, name: str, uid: str | None
+) -> tuple[dict[str, str], dict[str, str]]:
     metadata = answer.get("metadata")
     if answer.get("kind") not in _KINDS or not isinstance(metadata, dict):
         raise PodUnknownError(pod, "the API server's answer is not a pod")
-    return metadata
-
-
-def _checked(
-    metadata: dict[str, Any], pod: str, namespace: str, name: str, uid: str | None
-) -> tuple[dict[str, str], dict[str, str]]:
     if metadata.get("namespace") != namespace or metadata.get("name") != name:
         raise PodUnknownError(pod, "the API server's answer is another pod")
     labels = _words(metadata, "labels", pod)
@@ -378,10 +374,6 @@ def _stamp(paths: tuple[str, ...]) -> tuple[object, ...]:
         else:
             stamps.append((status.st_ino, status.st_dev, status.st_mtime_ns, status.st_size))
     return tuple(stamps)
-
-
-def _is_hang_up(error: BaseException) -> bool:
-    return _first(error, ConnectionResetError, BrokenPipeError) is not None
 
 
 def _first(error: BaseException, *kinds: type[BaseException]) -> BaseException | None:

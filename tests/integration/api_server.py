@@ -164,6 +164,7 @@ class _Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are written apart
     server: _Server
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the base class
