@@ -279,7 +279,7 @@ def _detach(
 def _hand_over(config: Config, directory: Directory, attachment: Attachment) -> None:
     """Mark the record deleted, and tell the child to clean up after it. Raises StateError."""
     if attachment.boot is not None:
-        # Once the record is the child's, it may be forgotten before the boot network's DEL succeeds.
+        # Once the record is the child's, it may be gone before the boot network's DEL succeeds.
         _quietly(directory.keep_boot, attachment.container_id, attachment.ifname)
     if directory.mark_deleted(attachment.container_id, attachment.ifname):
         _quietly(spawn.tell, config, {"op": "deleted"}, TELL_TIMEOUT_S)

@@ -168,13 +168,11 @@ def _pass_through(config: Config, request: Request) -> Result:
     if request.command == "DEL":
         # CNI spec 1.1.0 §3, "Deleting an attachment": in reverse order.
         plugins.reverse()
-    *before, last = plugins
-    for number, plugin in enumerate(before):
-        result = invoke.run(plugin, request.path, request.environ)
+    while len(plugins) > 1:
+        result = invoke.run(plugins.pop(0), request.path, request.environ)
         if request.command == "ADD":
-            plugins[number + 1] = _chained(plugins[number + 1], result)
-            last = plugins[-1]
-    return invoke.become(last, request.path, request.environ)
+            plugins[0] = _chained(plugins[0], result)
+    return invoke.become(plugins[0], request.path, request.environ)
 
 
 def _delegate_plugins(config: Config, request: Request) -> list[dict[str, Any]]:

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.config import OURS, SETTINGS, Config
+from ratchet.errors import ConfigError
+
+V010 = {
+    # A configuration of Ratchet CNI v0.1.0.
+    "name": "ratchet-demo",
+    "type": "ratchet",
+    "cniDir": "/var/lib/cni/networks",
+    "etcd_host": "10.0.0.1",
+    "etcd_port": "2379",
+    "child_path": "/opt/cni/bin/ratchet-child",
+    "parent_interface": "eth0",
+    "parent_address": "192.168.1.1",
+    "use_labels": True,
+    "delegate": {"name": "cbr0", "type": "flannel", "delegate": {"isDefaultGateway": True}},
+    "boot_network": {"type": "loopback"},
+}
+
+
+def parse(**keys: Any) -> Config:
+    return Config.parse({"name": "net", "type": "ratchet", **keys})
+
+
+def test_a_configuration_of_v010_is_read_unchanged() -> None:
+    config = Config.parse(V010)
+    assert config.cni_version == ""
+    assert config.etcd_endpoints == (("10.0.0.1", 2379),)
+    assert config.child_path == "/opt/cni/bin/ratchet-child"
+    assert (config.parent_interface, config.parent_address) == ("eth0", "192.168.1.1")
+    assert config.boot_network == {"type": "loopback"}
+    assert config.delegate == V010["delegate"]
+
+
+def test_defaults() -> None:
+    config = parse()
+    assert config.etcd_endpoints == (("127.0.0.1", 2379),)
+    assert config.etcd_prefix == "/ratchet"
+    assert config.state_dir == "/run/ratchet/net"
+    assert (config.wait, config.wait_seconds) == ("present", 5.0)
+    assert (config.use_labels, config.label_source) == (True, "auto")
+    assert (config.vxlan_port, config.mtu) == (4789, None)
+    assert config.docker_socket == "/var/run/docker.sock"
+    assert (config.log_file, config.log_level) == (None, "info")
+    assert config.delegate is config.boot_network is config.child_path is None
+    assert not config.etcd_tls
+
+
+@pytest.mark.parametrize(
+    ("host", "endpoints"),
+    [
+        ("a", (("a", 4001),)),
+        ("a:1", (("a", 1),)),
+        ("a, b:2,a", (("a", 4001), ("b", 2))),
+        ("::1", (("::1", 4001),)),
+        ("[::1]", (("::1", 4001),)),
+        ("[fd00::1]:9,10.0.0.1", (("fd00::1", 9), ("10.0.0.1", 4001))),
+    ],
+)
+def test_etcd_hosts(host: str, endpoints: tuple[tuple[str, int], ...]) -> None:
+    assert parse(etcd_host=host, etcd_port=4001).etcd_endpoints == endpoints
+
+
+WRONG: list[tuple[str, Any]] = [
+    *(("name", value) for value in (None, "", 1, "../x", "-a", "a b", "ä")),
+    *(
+        ("etcd_host", value)
+        for value in (1, "http://a", "a:", "a:0", "a:65536", "a:b", "a,,b", ":1", "[a]:1")
+    ),
+    *(("etcd_host", value) for value in ("[::1", "[::1]1", "::g", "-a", "a b", "a/b", "a\n")),
+    *(
+        (key, value)
+        for key in ("etcd_port", "vxlan_port")
+        for value in (0, 65536, -1, "x", "-1", "1.5", 1.5, True, [], "²", "9" * 5000)
+    ),
+    *(("mtu", value) for value in (0, 67, 65536, "big")),
+    *(("etcd_prefix", value) for value in ("ratchet", "/", "//a", "/a//b", "/a/../b", "/_a", "/ä")),
+    *(
+        (key, value)
+        for key in (
+            "etcd_ca_cert",
+            "kubeconfig",
+            "docker_socket",
+            "state_dir",
+            "log_file",
+            "etcd_password_file",
+        )
+        for value in ("relative", 1, "/a\nb", ["/a"])
+    ),
+    *(("child_path", value) for value in ("./ratchet-child", 1)),
+    *(("parent_interface", value) for value in ("a/b", "x" * 16, ".", "a b", 1)),
+    *(
+        ("parent_address", value)
+        for value in ("x", "10.0.0.0/24", "0.0.0.0", "::", "224.0.0.1", "ff02::1", 1, "1.2.3")
+    ),
+    *(("use_labels", value) for value in ("true", "false", 1, 0, "yes")),
+    *(("label_source", value) for value in ("Auto", "k8s", 1, ["auto"])),
+    *(("wait", value) for value in ("some", True)),
+    *(("wait_seconds", value) for value in (-1, 101, "x", True, "nan", "inf", [])),
+    ("log_level", "trace"),
+    *(("metrics_address", value) for value in ("a", "a:x", 9100, "[::1]")),
+    *(("delegate", value) for value in ("bridge", [], {}, {"type": ""}, {"type": 1})),
+    *(("delegate", {"type": value}) for value in ("../sh", "a/b", "..")),
+    *(("delegate", {"plugins": value}) for value in ([], {}, [1], [{}], [{"type": "a/b"}])),
+    ("delegate", {"type": "a", "name": 1}),
+    ("boot_network", {"type": "a", "cniVersion": 1}),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG)
+def test_a_wrong_value_is_an_error_that_names_key_and_what_is_allowed(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(**{key: value})
+    assert caught.value.code == 7
+    assert caught.value.msg.startswith(f"invalid network configuration: {key}")
+    assert "allowed is" in caught.value.msg
+
+
+@pytest.mark.parametrize("key", [key for key in OURS if key != "name"])
+def test_null_is_the_same_as_absent(key: str) -> None:
+    assert parse(**{key: None}).settings() == parse().settings()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("etcd_cert", "etcd_key"), ("etcd_username", "etcd_password_file")]
+)
+def test_keys_that_go_together(one: str, other: str) -> None:
+    parse(**{one: "/a", other: "/b"})
+    for key, missing in ((one, other), (other, one)):
+        with pytest.raises(ConfigError, match=missing):
+            parse(**{key: "/a"})
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("etcdHost", "etcd_host"),
+        ("etcd_hosts", "etcd_host"),
+        ("etcd-host", "etcd_host"),
+        ("ectd_host", "etcd_host"),
+        ("bootNetwork", "boot_network"),
+        ("boot_networks", "boot_network"),
+        ("delegates", "delegate"),
+        ("parent_adress", "parent_address"),
+        ("wait_second", "wait_seconds"),
+        ("useLabels", "use_labels"),
+        ("kubeConfig", "kubeconfig"),
+        ("logLevel", "log_level"),
+    ],
+)
+def test_a_misspelt_key_of_ours_is_an_error_that_names_the_right_one(
+    misspelt: str, meant: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"'{misspelt}'.* {meant} "):
+        parse(**{misspelt: "x"})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "cniDir", "args", "runtimeConfig", "prevResult", "capabilities", "dns", "ipam", "ipMasq",
+        "masterplugin", "cni.dev/valid-attachments", "disableCheck", "bridge",
+        "isGateway", "hairpinMode", "promiscMode", "vlan", "routes", "_comment", "master", "x", "",
+        "keyPassthrough", "portMappings", "runtime_config", "plugins", "backend", "forceAddress",
+    ],
+)  # fmt: skip
+def test_keys_of_others_are_ignored(key: str) -> None:
+    parse(**{key: {"what": "ever"}})
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*OURS, "cniVersion"]) | st.text(),
+        values | st.lists(values, max_size=2) | st.dictionaries(st.text(), values, max_size=2),
+    )
+)
+def test_whatever_comes_is_a_configuration_or_a_config_error(obj: dict[str, Any]) -> None:
+    try:
+        config = Config.parse(obj)
+    except ConfigError:
+        return
+    assert Config.from_settings(config.settings()).settings() == config.settings()
+
+
+right = st.fixed_dictionaries(
+    {"name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,9}", fullmatch=True)},
+    optional={
+        "etcd_host": st.lists(
+            st.sampled_from(["a", "b:1", "::1", "[fd00::2]:5", "10.0.0.1"]), min_size=1
+        ).map(",".join),
+        "etcd_port": st.integers(1, 65535) | st.integers(1, 65535).map(str),
+        "etcd_prefix": st.sampled_from(["/a", "/a/b/", "/ratchet"]),
+        "parent_address": st.ip_addresses()
+        .filter(lambda a: not (a.is_multicast or a.is_unspecified or int(a.packed[0]) >= 224))
+        .map(str),
+        "use_labels": st.booleans(),
+        "wait": st.sampled_from(["present", "all", "none"]),
+        "wait_seconds": st.floats(0, 100) | st.integers(0, 100) | st.integers(0, 100).map(str),
+        "mtu": st.integers(68, 65535),
+        "log_file": st.just("/var/log/ratchet.log"),
+        "metrics_address": st.sampled_from([":9100", "127.0.0.1:1", "[::1]:9"]),
+    },
+)
+
+
+@given(right)
+def test_settings_are_json_and_read_back_as_they_were(obj: dict[str, Any]) -> None:
+    config = Config.parse(obj)
+    settings = json.loads(json.dumps(config.settings()))
+    again = Config.from_settings(settings)
+    assert {key for key in SETTINGS if key not in settings} == set()
+    for slot in Config.__slots__:
+        assert getattr(again, slot) == getattr(config, slot)

@@ -1,0 +1,224 @@
+"""Whose a pod is, and what is handed to the delegate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet import plugin
+from ratchet.cni.errors import CniError
+from ratchet.errors import ChildError, ConfigError, StoreError
+
+from .fakes import Became, Child, Plugins, install, request
+
+DELEGATE = {"type": "bridge", "bridge": "cni0", "ipam": {"type": "host-local"}}
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> tuple[Plugins, Child]:
+    return install(monkeypatch)
+
+
+@pytest.fixture
+def plugins(fakes: tuple[Plugins, Child]) -> Plugins:
+    return fakes[0]
+
+
+@pytest.fixture
+def child(fakes: tuple[Plugins, Child]) -> Child:
+    return fakes[1]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    return {
+        "name": "net",
+        "type": "ratchet",
+        "cniVersion": "1.0.0",
+        "state_dir": str(tmp_path / "state"),
+        "docker_socket": str(tmp_path / "none"),
+        "delegate": DELEGATE,
+    }
+
+
+def became(operation: Any, command: str, config: dict[str, Any]) -> Became:
+    with pytest.raises(Became) as caught:
+        operation(request(command, config))
+    return caught.value
+
+
+@pytest.mark.parametrize("labels", [None, {}, {"ratchet": "false"}, {"ratchet": "True"}])
+def test_an_unlabelled_pod_is_the_delegates_and_leaves_no_trace(
+    plugins: Plugins, config: dict[str, Any], tmp_path: Path, labels: dict[str, str] | None
+) -> None:
+    if labels is not None:
+        config["args"] = {"cni": {"labels": labels}}
+    found = became(plugin.cmd_add, "ADD", config)
+    given = {"args": config["args"]} if labels is not None else {}
+    assert found.config == {**DELEGATE, "name": "net", "cniVersion": "1.0.0", **given}
+    assert found.environ == request("ADD", config).environ
+    assert not (tmp_path / "state").exists()
+
+
+def test_use_labels_false_asks_nobody(
+    plugins: Plugins, child: Child, config: dict[str, Any]
+) -> None:
+    config.update(use_labels=False, args={"cni": {"labels": {"ratchet": "true"}}})
+    became(plugin.cmd_add, "ADD", config)
+    assert child.asked == []
+
+
+def test_without_a_version_the_delegate_gets_none(plugins: Plugins, config: dict[str, Any]) -> None:
+    del config["cniVersion"]
+    assert "cniVersion" not in became(plugin.cmd_add, "ADD", config).config
+
+
+@pytest.mark.parametrize(
+    ("operation", "command"), [(plugin.cmd_del, "DEL"), (plugin.cmd_check, "CHECK")]
+)
+def test_what_has_no_record_was_the_delegates(
+    plugins: Plugins, child: Child, config: dict[str, Any], operation: Any, command: str
+) -> None:
+    config["args"] = {"cni": {"labels": {"ratchet": "true", "ratchet.primary": "nonsense"}}}
+    assert became(operation, command, config).config["type"] == "bridge"
+    assert child.asked == child.told == []
+
+
+def test_a_list_is_chained_on_add(plugins: Plugins, config: dict[str, Any]) -> None:
+    config["delegate"] = {"plugins": [{"type": "a"}, {"type": "b"}, {"type": "c"}]}
+    plugins.answer("ADD", "a", {"cniVersion": "1.0.0", "ips": []})
+    plugins.answer("ADD", "b", {"cniVersion": "1.0.0", "interfaces": []})
+    config["prevResult"] = {"cniVersion": "1.0.0"}
+    found = became(plugin.cmd_add, "ADD", config)
+    assert plugins.ran() == [("ADD", "a"), ("ADD", "b")]
+    assert [call.config["prevResult"] for call in plugins.calls] == [
+        {"cniVersion": "1.0.0"},
+        {"cniVersion": "1.0.0", "ips": []},
+    ]
+    assert found.config["type"] == "c"
+    assert found.config["prevResult"] == {"cniVersion": "1.0.0", "interfaces": []}
+
+
+def test_prev_result_is_in_the_next_plugins_version(
+    plugins: Plugins, config: dict[str, Any]
+) -> None:
+    config["delegate"] = {"plugins": [{"type": "a", "cniVersion": "0.4.0"}, {"type": "b"}]}
+    ips = [{"address": "10.0.0.1/24"}]
+    plugins.answer("ADD", "a", {"cniVersion": "0.4.0", "ips": [{"version": "4", **ips[0]}]})
+    found = became(plugin.cmd_add, "ADD", config)
+    assert found.config["prevResult"] == {"cniVersion": "1.0.0", "ips": ips}
+
+
+def test_a_list_is_reversed_on_del(plugins: Plugins, config: dict[str, Any]) -> None:
+    config["delegate"] = {"plugins": [{"type": "a"}, {"type": "b"}, {"type": "c"}]}
+    assert became(plugin.cmd_del, "DEL", config).config["type"] == "a"
+    assert plugins.ran() == [("DEL", "c"), ("DEL", "b")]
+
+
+def test_the_delegates_error_goes_up_as_it_is(plugins: Plugins, config: dict[str, Any]) -> None:
+    config["delegate"] = {"plugins": [{"type": "a"}, {"type": "b"}]}
+    error = CniError(123, "no", "because")
+    plugins.answer("ADD", "a", error)
+    with pytest.raises(CniError) as caught:
+        plugin.cmd_add(request("ADD", config))
+    assert caught.value is error
+
+
+def test_check_is_not_sent_to_a_delegate_that_does_not_know_it(
+    plugins: Plugins, config: dict[str, Any]
+) -> None:
+    config["delegate"] = {**DELEGATE, "cniVersion": "0.3.1"}
+    assert plugin.cmd_check(request("CHECK", config)) is None
+
+
+def test_chained_without_delegate_the_previous_result_is_handed_on(
+    plugins: Plugins, config: dict[str, Any]
+) -> None:
+    del config["delegate"]
+    config["prevResult"] = {"cniVersion": "1.0.0", "x": 1}
+    assert plugin.cmd_add(request("ADD", config)) == {"cniVersion": "1.0.0", "x": 1}
+    assert plugin.cmd_del(request("DEL", config)) is None
+    assert plugin.cmd_check(request("CHECK", config)) is None
+    config["prevResult"] = {
+        "cniVersion": "0.4.0",
+        "ips": [{"version": "4", "address": "10.0.0.1/8"}],
+    }
+    assert plugin.cmd_add(request("ADD", config)) == {
+        "cniVersion": "1.0.0",
+        "ips": [{"address": "10.0.0.1/8"}],
+    }
+
+
+def test_with_neither_delegate_nor_previous_result_add_fails_and_del_does_not(
+    plugins: Plugins, config: dict[str, Any]
+) -> None:
+    del config["delegate"]
+    with pytest.raises(ConfigError, match="delegate"):
+        plugin.cmd_add(request("ADD", config))
+    assert plugin.cmd_del(request("DEL", config)) is None
+
+
+@pytest.mark.parametrize("previous", ["x", [], {"cniVersion": "0.4.0", "ips": 3}])
+def test_a_previous_result_that_is_none_is_a_config_error(
+    plugins: Plugins, config: dict[str, Any], previous: Any
+) -> None:
+    del config["delegate"]
+    config["prevResult"] = previous
+    with pytest.raises(ConfigError, match="prevResult"):
+        plugin.cmd_add(request("ADD", config))
+
+
+KUBERNETES = "K8S_POD_NAME=p;K8S_POD_NAMESPACE=ns;K8S_POD_UID=u"
+
+
+def test_labels_are_asked_of_a_child_that_runs(
+    plugins: Plugins, child: Child, config: dict[str, Any]
+) -> None:
+    config["kubeconfig"] = "/etc/kubeconfig"
+    child.answer = {"ok": True, "labels": {"ratchet": "no"}, "annotations": {}}
+    with pytest.raises(Became):
+        plugin.cmd_add(request("ADD", config, args=KUBERNETES))
+    assert child.asked == [{"op": "labels", "namespace": "ns", "name": "p", "uid": "u"}]
+
+
+@pytest.mark.parametrize("code", [11, 102])
+def test_labels_that_cannot_be_read_are_an_error_and_not_a_no(
+    plugins: Plugins, child: Child, config: dict[str, Any], code: int
+) -> None:
+    config["kubeconfig"] = "/etc/kubeconfig"
+    child.answer = {"ok": False, "code": code, "msg": "no", "details": "d"}
+    with pytest.raises(CniError) as caught:
+        plugin.cmd_add(request("ADD", config, args=KUBERNETES))
+    assert caught.value.code == code
+
+
+def test_status_is_the_delegates_then_etcds(
+    plugins: Plugins, child: Child, config: dict[str, Any]
+) -> None:
+    config["cniVersion"] = "1.1.0"
+    child.answer = {"ok": True, "etcd": None}
+    assert plugin.cmd_status(request("STATUS", config)) is None
+    assert plugins.ran() == [("STATUS", "bridge")]
+    assert child.asked == [{"op": "health"}]
+    child.answer = {"ok": True, "etcd": "connection refused"}
+    with pytest.raises(StoreError) as caught:
+        plugin.cmd_status(request("STATUS", config))
+    assert caught.value.code == 50
+    child.answer = None
+    with pytest.raises(ChildError):
+        plugin.cmd_status(request("STATUS", config))
+    plugins.answer("STATUS", "bridge", CniError(51, "full"))
+    with pytest.raises(CniError, match="full"):
+        plugin.cmd_status(request("STATUS", config))
+
+
+def test_status_without_labels_is_the_delegates_alone(
+    plugins: Plugins, child: Child, config: dict[str, Any]
+) -> None:
+    config.update(cniVersion="1.1.0", use_labels=False)
+    config["delegate"] = {**DELEGATE, "cniVersion": "1.0.0"}
+    assert plugin.cmd_status(request("STATUS", config)) is None
+    assert plugins.ran() == []
+    assert child.asked == []
