@@ -23,6 +23,7 @@ from tests.integration.polling import wait_for
 from tests.integration.runtime import Node, Pod
 
 UNDERLAY_PORTS = "br0"
+LOG_LINES = 80
 TERMINATE_TIMEOUT_S = 5.0
 
 
@@ -31,8 +32,10 @@ class Cluster:
 
     def __init__(self, nodes: int = 3) -> None:
         self._undo = contextlib.ExitStack()
-        self._pods: list[Pod] = []
+        self.pods: list[Pod] = []
         self._baseline: dict[int, set[str]] = {}
+        # What there was to say before the cluster was swept.
+        self.last_words: list[tuple[str, str]] = []
         try:
             self._build(nodes)
         except BaseException:
@@ -103,17 +106,28 @@ class Cluster:
     def pod(self, name: str, namespace: str = "default") -> Pod:
         """Make a sandbox for a pod; it is removed at the end of the test."""
         pod = Pod(name, namespace)
-        self._pods.append(pod)
+        self.pods.append(pod)
         pod.netns.create()
         return pod
+
+    def words(self) -> list[tuple[str, str]]:
+        """Return what helps to understand a failure: the ends of the logs, and the keys."""
+        said = [
+            (f"log of node {node.number}", "\n".join(node.log().splitlines()[-LOG_LINES:]))
+            for node in self.nodes
+        ]
+        keys = repr(self.etcd.tree()) if self.etcd.answers() else "etcd does not answer"
+        return [*said, ("etcd keys", keys)]
 
     # The end of a test
 
     def problems_after_test(self) -> list[str]:
         """Detach what is still attached and return what is left behind that should not be."""
         problems: list[str] = []
+        self.etcd.resume()
+        self.etcd.start()
         self._attempt(problems, self._detach_all)
-        for pod in self._pods:
+        for pod in self.pods:
             # Before its namespace goes: Ratchet has to remove the ends, not the kernel.
             self._attempt(problems, lambda pod=pod: no_links(pod))  # type: ignore[misc]
         for look in (self._keys_gone, self._records_gone, self._nodes_clean):
@@ -134,9 +148,9 @@ class Cluster:
                 else:
                     call.finish()
             self._attempt(problems, lambda node=node: end_processes(node))  # type: ignore[misc]
-        for pod in self._pods:
+        for pod in self.pods:
             self._attempt(problems, pod.netns.remove)
-        self._pods.clear()
+        self.pods.clear()
         for node in self.nodes:
             for ifname in set(node.namespace.links()) - self._baseline[node.number]:
                 # The far end of a veth may have gone with the near one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -42,20 +42,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Note failures, and show with them what the nodes logged and what etcd holds."""
     report = yield
-    if report.failed:  # type: ignore[attr-defined]
+    if report.failed:
         item.stash[_failed] = True
         shared = getattr(item, "funcargs", {}).get("cluster")
         if isinstance(shared, Cluster):
-            for node in shared.nodes:
-                lines = node.log().splitlines()[-60:]
-                report.sections.append(  # type: ignore[attr-defined]
-                    (f"log of node {node.number}", "\n".join(lines))
-                )
-            keys = shared.etcd.tree() if shared.etcd.running else "etcd is stopped"
-            report.sections.append(("etcd keys", repr(keys)))  # type: ignore[attr-defined]
+            report.sections.extend(shared.last_words or shared.words())
     return report
 
 
@@ -71,11 +67,14 @@ def session_cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def cluster(session_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Give three nodes on which nothing has happened yet, and leave nothing on them."""
+    session_cluster.last_words = []
     yield session_cluster
     problems: list[str] = []
     # What a failed test leaves behind says nothing.
     if not request.node.stash.get(_failed, False):
         problems += session_cluster.problems_after_test()
+    if problems:
+        session_cluster.last_words = session_cluster.words()
     problems += session_cluster.end_test()
     assert not problems, "left behind:\n" + "\n".join(problems)
 

@@ -58,7 +58,7 @@ class Etcd:
                 stdout=log,
                 stderr=log,
             )
-        wait_for("etcd to answer", self._is_healthy, timeout_s=START_TIMEOUT_S)
+        wait_for("etcd to answer", self.answers, timeout_s=START_TIMEOUT_S)
 
     def stop(self) -> None:
         """Kill it, as a crash does; the data stay. Safe to call twice."""
@@ -74,6 +74,20 @@ class Etcd:
     def resume(self) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
+
+    def answers(self) -> bool:
+        """Say whether it is there and well."""
+        if not self.running:
+            return False
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = self._connect()
+            try:
+                connection.request("GET", "/health")
+                answer = connection.getresponse()
+                return answer.status == 200 and json.loads(answer.read())["health"] == "true"
+            finally:
+                connection.close()
+        return False
 
     # Keys
 
@@ -116,19 +130,6 @@ class Etcd:
         """Delete everything."""
         for key in list(self.tree()):
             self.delete(key.rstrip("/"))
-
-    def _is_healthy(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, "etcd ended; see its log"
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = self._connect()
-            try:
-                connection.request("GET", "/health")
-                answer = connection.getresponse()
-                return answer.status == 200 and json.loads(answer.read())["health"] == "true"
-            finally:
-                connection.close()
-        return False
 
     def _connect(self) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(self.address, self.port, timeout=HTTP_TIMEOUT_S)

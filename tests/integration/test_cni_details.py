@@ -119,7 +119,7 @@ def test_malformed_variable_is_error_4_and_named(
     assert_untouched(cluster, node, pod)
 
 
-@pytest.mark.parametrize("value", ["K8S_POD_NAME", "K8S_POD_NAME=a;;=b", "=", ";K8S_POD_NAME=a"])
+@pytest.mark.parametrize("value", ["K8S_POD_NAME", "K8S_POD_NAME=a;=b", "="])
 def test_malformed_args_are_error_4_and_named(cluster: Cluster, node: Node, value: str) -> None:
     pod = cluster.pod("a")
     outcome = ask(node, pod, changes={"CNI_ARGS": value})

@@ -34,7 +34,6 @@ INELIGIBLE: list[Any] = [
     pytest.param({**in1_in2("b"), "ratchet": "TRUE"}, {}, id="ratchet is TRUE"),
     pytest.param({**in1_in2("b"), "ratchet": ""}, {}, id="ratchet is empty"),
     pytest.param(in1_in2("b"), {"use_labels": False}, id="use_labels is false"),
-    pytest.param(in1_in2("b"), {"use_labels": "false"}, id="use_labels is the text false"),
 ]
 
 RECORDER = """#!/bin/sh
@@ -198,7 +197,9 @@ def test_delegates_failure_goes_up_unchanged(cluster: Cluster, node: Node, tmp_p
     assert outcome.stdout == recorder.answered("ADD")
     assert outcome.error
     assert_no_trace(cluster, node)
+    # bridge leaves its veth until DEL, which it refuses with such a configuration.
     node.attachments.clear()
+    pod.netns.ip("link", "delete", "eth0")
 
 
 def test_delegate_that_is_a_list_runs_in_order_and_in_reverse(cluster: Cluster, node: Node) -> None:

@@ -115,12 +115,12 @@ def test_result_names_an_address_on_the_runtimes_interface(
     assert json.dumps(results[2]) != json.dumps(results[1])
 
 
-def test_ports_and_switches_are_taken_as_strings_or_numbers(
+def test_ports_are_taken_as_strings_or_numbers(
     cluster: Cluster, node: Node, old_config: Config
 ) -> None:
     left, right = cluster.pod("primary-pod"), cluster.pod("pair-pod")
     node.add(left, in1_in2("pair-pod"), config=old_config).succeeded()
-    other = {**old_config, "etcd_port": cluster.etcd.port, "use_labels": "true"}
+    other = {**old_config, "etcd_port": cluster.etcd.port}
     node.add(right, PAIR, config=other).succeeded()
 
     left.netns.wait_ping("192.168.2.101")
