@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # Python ignores these two at its start, and what is ignored stays so in the programs that we start.
 IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
+COERCED_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8")
 LARGEST_ANSWER_BYTES = 16 * 1024 * 1024
 
 
@@ -53,9 +54,11 @@ def clean_environ(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment as it was before our own start changed it.
 
     PyInstaller's loader puts its folder into LD_LIBRARY_PATH, keeps the old value under another
-    name and leaves notes to itself. Without PyInstaller nothing was changed.
+    name and leaves notes to itself. Python itself sets LC_CTYPE where the locale is C (PEP 538).
     """
     cleaned = dict(environ)
+    if cleaned.get("LC_CTYPE") in COERCED_LOCALES and not _was_given("LC_CTYPE"):
+        del cleaned["LC_CTYPE"]
     if getattr(sys, "frozen", False):
         original = cleaned.pop("LD_LIBRARY_PATH_ORIG", None)
         cleaned.pop("LD_LIBRARY_PATH", None)
@@ -65,6 +68,16 @@ def clean_environ(environ: Mapping[str, str]) -> dict[str, str]:
             if key.startswith(("_PYI_", "_MEIPASS2")):
                 del cleaned[key]
     return cleaned
+
+
+def _was_given(name: str) -> bool:
+    """Tell whether a variable was in the environment that this process was executed with."""
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            given = file.read()
+    except OSError:
+        return True
+    return any(entry.startswith(name.encode() + b"=") for entry in given.split(b"\0"))
 
 
 def become(config: Mapping[str, Any], path: str, environ: Mapping[str, str]) -> NoReturn:
@@ -197,6 +210,8 @@ def _anonymous_file(data: bytes) -> int:
 
 
 def _decoded(data: bytes) -> Any:
+    if not data.strip():
+        return None
     try:
         return codec.decode(data)
     except ValueError:

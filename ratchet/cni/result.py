@@ -97,7 +97,7 @@ class Result:
 def parse(obj: Any) -> Result:
     """Read a result of any version. Raises ValueError."""
     if not isinstance(obj, dict):
-        raise ValueError("a result is an object")  # noqa: TRY004 - a wrong value of the plugin's
+        raise ValueError("a result is an object")
     if "ips" in obj or "interfaces" in obj or not ("ip4" in obj or "ip6" in obj):
         result = _parse_current(obj)
     else:
@@ -234,7 +234,7 @@ def _parse_020(obj: dict[str, Any]) -> Result:
         if part is None:
             continue
         if not isinstance(part, dict):
-            raise ValueError(f"{key} is not an object")  # noqa: TRY004
+            raise ValueError(f"{key} is not an object")
         ip = IP(_address(part, "ip"), _host(part, "gateway"))
         if ip.address.version != family:
             raise ValueError(f"{key} is {ip.address}")
@@ -276,7 +276,7 @@ def _string(obj: dict[str, Any], key: str) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        raise ValueError(f"{key} is {value!r}, not a string")  # noqa: TRY004
+        raise ValueError(f"{key} is {value!r}, not a string")
     return value
 
 
@@ -297,7 +297,7 @@ def _dns(obj: dict[str, Any]) -> dict[str, Any]:
     if dns is None:
         return {}
     if not isinstance(dns, dict):
-        raise ValueError("dns is not an object")  # noqa: TRY004
+        raise ValueError("dns is not an object")
     return dns
 
 

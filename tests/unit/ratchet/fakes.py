@@ -64,7 +64,7 @@ class Plugins:
             raise answer
         if answer is None and call.command == "ADD":
             return {"cniVersion": config.get("cniVersion", "0.1.0")}
-        return copy.deepcopy(answer)  # type: ignore[no-any-return]
+        return copy.deepcopy(answer)
 
     def become(self, config: Mapping[str, Any], path: str, environ: Mapping[str, str]) -> None:
         raise Became(dict(config), environ)
@@ -119,4 +119,13 @@ def request(command: str, config: dict[str, Any], **changes: str) -> Request:
         "CNI_PATH": values["path"],
         "OTHER": "kept",
     }
-    return Request(command, environ=environ, config=config, **values)
+    return Request(
+        command,
+        container_id=values["container_id"],
+        netns=values["netns"],
+        ifname=values["ifname"],
+        args=values["args"],
+        path=values["path"],
+        environ=environ,
+        config=config,
+    )

@@ -102,7 +102,7 @@ def test_a_record_is_replaced_as_a_whole(directory: Directory) -> None:
 def test_reading_creates_nothing(directory: Directory) -> None:
     assert directory.read("c1", "eth0") is None
     assert directory.kept_boot("c1", "eth0") is None
-    assert directory.live() == directory.deleted() == directory.kept_boots() == []
+    assert not [*directory.live(), *directory.deleted(), *directory.kept_boots()]
     assert directory.mark_deleted("c1", "eth0") is False
     directory.remove("c1", "eth0")
     directory.forget_boot("c1", "eth0")

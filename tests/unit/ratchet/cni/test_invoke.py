@@ -43,3 +43,13 @@ def test_a_frozen_program_hands_on_the_environment_that_it_got(
     environ = {"LD_LIBRARY_PATH": "/_internal:/a", "LD_LIBRARY_PATH_ORIG": "/a", "_PYI_X": "1"}
     assert invoke.clean_environ({**environ, "A": "b"}) == {"LD_LIBRARY_PATH": "/a", "A": "b"}
     assert invoke.clean_environ({"LD_LIBRARY_PATH": "/_internal"}) == {}
+
+
+def test_the_locale_that_python_chose_for_itself_is_not_handed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(invoke, "_was_given", lambda name: False)
+    assert invoke.clean_environ({"LC_CTYPE": "C.UTF-8"}) == {}
+    assert invoke.clean_environ({"LC_CTYPE": "de_DE.UTF-8"}) == {"LC_CTYPE": "de_DE.UTF-8"}
+    monkeypatch.setattr(invoke, "_was_given", lambda name: True)
+    assert invoke.clean_environ({"LC_CTYPE": "C.UTF-8"}) == {"LC_CTYPE": "C.UTF-8"}
