@@ -24,6 +24,8 @@ from ratchetctl.sim.underlay import ROUTER_ADDRESS
 PORT = 2379
 PEER_PORT = 2380
 START_TIMEOUT_S = 20.0
+# One that was given runs already.
+GIVEN_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 5.0
 LOG_LINES = 5
 
@@ -47,7 +49,7 @@ def start(directory: SimDirectory, underlay: str) -> None:
         # On by default up to 3.3, off from 3.4, gone in 3.6.
         "--enable-v2=true",
     ]
-    _start(directory, underlay, command, log, "etcd")
+    _start(directory, underlay, command, log, "etcd", START_TIMEOUT_S)
 
 
 def forward(directory: SimDirectory, underlay: str, target: str) -> None:
@@ -56,7 +58,8 @@ def forward(directory: SimDirectory, underlay: str, target: str) -> None:
     os.mkdir(home, 0o700)
     host, port = parse_endpoint(target)
     command = [*_ourselves(), "sim", "forward", underlay, f"{ROUTER_ADDRESS}:{PORT}"]
-    _start(directory, None, [*command, f"{host}:{port}"], os.path.join(home, "log"), target)
+    log = os.path.join(home, "log")
+    _start(directory, None, [*command, f"{host}:{port}"], log, target, GIVEN_TIMEOUT_S)
 
 
 def parse_endpoint(text: str) -> tuple[str, int]:
@@ -103,7 +106,12 @@ def _get(underlay: str, path: str) -> tuple[int, Any]:
 
 
 def _start(
-    directory: SimDirectory, inside: str | None, command: list[str], log: str, name: str
+    directory: SimDirectory,
+    inside: str | None,
+    command: list[str],
+    log: str,
+    name: str,
+    timeout_s: float,
 ) -> None:
     try:
         with open(log, "ab") as output, netns.inside(inside or netns.OWN_NAMESPACE):
@@ -127,7 +135,7 @@ def _start(
             " the v2 API), or give a running one with --etcd HOST:PORT"
         ) from error
     underlay = directory.netns("underlay")
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             status, answer = _get(underlay, "/v2/keys/")

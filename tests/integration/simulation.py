@@ -1,0 +1,92 @@
+"""A simulation of random name for a test, driven as a person would: by the program's commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from typing import Any
+
+from ratchetctl.sim import netns, processes
+from ratchetctl.sim.directory import SimDirectory
+
+COMMAND_TIMEOUT_S = 120.0
+PROGRAM = (sys.executable, "-m", "ratchetctl")
+Done = subprocess.CompletedProcess[str]
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def ratchetctl(*arguments: str, stdin: str = "") -> Done:
+    """Run one command and give its output, whatever its exit status."""
+    return subprocess.run(
+        (*PROGRAM, *arguments),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+    )
+
+
+class Simulation:
+    """`ratchetctl sim … --name RANDOM`, and a look at what it left."""
+
+    def __init__(self) -> None:
+        self.name = f"t-{secrets.token_hex(4)}"
+        self.directory = SimDirectory(self.name)
+
+    def try_(
+        self, command: str, *arguments: str, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        return ratchetctl("sim", command, "--name", self.name, *arguments, stdin=stdin)
+
+    def __call__(self, command: str, *arguments: str, stdin: str = "") -> str:
+        """Run a sub-command that must succeed; what it printed."""
+        done = self.try_(command, *arguments, stdin=stdin)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def exec(self, pod: str, *command: str) -> str:
+        return self("exec", pod, "--", *command)
+
+    def pings(self, pod: str, address: str) -> bool:
+        done = self.try_("exec", pod, "--", "ping", "-c", "1", "-W", "1", address)
+        return done.returncode == 0
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self("status", "-o", "json"))
+        return found
+
+    def nodes_of_pods(self) -> dict[str, str]:
+        return {pod["name"]: pod["node"] for pod in self.status()["pods"]}
+
+    def namespaces(self) -> set[tuple[int, int]]:
+        """What tells the namespaces of this simulation from others, to look for processes later."""
+        paths = self.directory.all_netns()
+        return {found for path in paths if (found := netns.identity(path))}
+
+    def remains(self, namespaces: set[tuple[int, int]]) -> list[str]:
+        """Everything that should not be there any more."""
+        found = []
+        if os.path.exists(self.directory.path):
+            found.append(self.directory.path)
+        with open("/proc/self/mountinfo", encoding="utf-8") as file:
+            found += [line for line in file if f"/{self.name}/" in line]
+        found += [f"process {pid}" for pid in processes.pids(namespaces)]
+        return found
+
+    def close(self) -> None:
+        namespaces = self.namespaces()
+        self("down")
+        assert self.remains(namespaces) == []
+
+
+def host_network() -> str:
+    """The host's interfaces, addresses, routes and rules, to compare before and after."""
+    shown = []
+    for what in (("-o", "link"), ("-o", "address"), ("route",), ("rule",)):
+        done = subprocess.run(("ip", *what), capture_output=True, text=True, check=True)
+        shown.append(done.stdout)
+    return "".join(shown)
