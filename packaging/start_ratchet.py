@@ -4,7 +4,11 @@ PyInstaller's own start-up is left out of the programs (see ratchet.spec). What 
 the mark that they are built ones.
 """
 
+import gc
 import sys
+
+# The parent is gone, or has become another program, before there is anything to collect.
+gc.disable()
 
 sys.frozen = True
 
