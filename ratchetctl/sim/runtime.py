@@ -26,7 +26,7 @@ from ratchetctl.sim.directory import PodState
 IFNAME = "eth0"
 # A runtime gives an operation 60 to 120 seconds.
 OPERATION_TIMEOUT_S = 90.0
-NO_JSON = 999  # CNI spec 1.1.0 §5 Error keeps codes up to 99; this one says that there was none
+NO_JSON = 999  # what the reference plugins use where the specification has no code
 
 
 class Runtime:

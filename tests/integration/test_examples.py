@@ -1,8 +1,8 @@
 """Every file in examples/, jobs/ and deploy/etcd.yaml, parsed by the real parsers and applied.
 
-What runs is what the files say. Two things are stand-ins, because a simulator has neither images nor
-flanneld: containers' programs come from this machine (FRR from its package), and the flannel plugin
-is a script that does what the real one does with its subnet.env.
+What runs is what the files say. Two things are stand-ins, because a simulator has neither images
+nor flanneld: containers' programs come from this machine (FRR from its package), and the flannel
+plugin is a script that does what the real one does with its subnet.env.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OSPF_TIMEOUT_S = 60.0
 
 # What the flannel plugin does: read subnet.env, make a bridge configuration of it, run bridge.
 FLANNEL = f"""#!{sys.executable}
-import json, os, sys
+import ipaddress, json, os, sys
 request = json.load(sys.stdin)
 with open(request["subnetFile"]) as file:
     env = dict(line.strip().split("=", 1) for line in file)
@@ -49,7 +49,8 @@ delegate.update(
     mtu=int(env["FLANNEL_MTU"]), ipMasq=env["FLANNEL_IPMASQ"] != "true",
 )
 delegate["ipam"] = dict(
-    request.get("ipam") or {{}}, type="host-local", subnet=env["FLANNEL_SUBNET"],
+    request.get("ipam") or {{}}, type="host-local",
+    subnet=str(ipaddress.ip_network(env["FLANNEL_SUBNET"], strict=False)),
     routes=[{{"dst": env["FLANNEL_NETWORK"]}}],
 )
 if "prevResult" in request:
