@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from ratchet import log
+from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
 from ratchet_child import metrics
 from ratchet_child.keys import PodKey
@@ -57,10 +58,8 @@ class Ends:
 
     # Namespaces -----------------------------------------------------------------------------------
 
-    def open(self, state: PodState) -> bool:
+    def open(self, state: PodState, attachment: Attachment) -> bool:
         """Open the pod's namespace; False when it is gone. *Raises* KernelError."""
-        attachment = state.attachment
-        assert attachment is not None
         with self.lock:
             if state.namespace is not None:
                 if state.opened == attachment.container_id and state.namespace.is_current():

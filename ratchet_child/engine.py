@@ -29,7 +29,7 @@ from ratchet_child.ends import Ends
 from ratchet_child.keys import PodKey, Published
 from ratchet_child.links import Kernel
 from ratchet_child.netns import Monitor
-from ratchet_child.pairing import Node, Pairing
+from ratchet_child.pairing import LocalPod, Memory, Node, Pairing
 from ratchet_child.plan import Declared, Place, Wanted, wanted
 from ratchet_child.pods import ERROR, UP, WAITING, Gone, Look, PodState
 from ratchet_child.records import Records
@@ -423,27 +423,34 @@ class Engine:
             )
 
     def _reconcile(self, state: PodState, look: Look) -> None:
-        for gone in list(state.gone):
-            self._ends.remove_gone(gone, state, self._namespaces_in_use())
-        present = self._open(state)
-        if present:
+        # Records may change meanwhile: what is begun for one is finished for that one, and the
+        # next run, which is due by then, undoes what was too much.
+        with self._lock:
+            gone = list(state.gone)
+            attachment, memory, looked = state.attachment, state.memory, state.looked
+        for one in gone:
+            self._ends.remove_gone(one, state, self._namespaces_in_use())
+        pod = None
+        if attachment is not None and self._open(state, attachment):
+            pod = LocalPod(state.key, attachment.container_id, attachment.links)
             if look.kernel:
                 self._ends.forget(state)
             # What the records of this node decide needs no etcd, and is there at once.
-            self._ends.bring(state, self._wanted(state, local_only=not state.looked), remove=False)
+            self._ends.bring(
+                state, self._wanted(state, pod, memory, local_only=not looked), remove=False
+            )
             self._tell_local_peers(state)
         self._require_etcd()
-        for gone in list(state.gone):
-            self._withdraw(state, gone)
-        if present:
-            self._pair(state, look)
+        for one in gone:
+            self._withdraw(state, one)
+        if pod is not None:
+            self._pair(state, pod, memory, look)
 
-    def _open(self, state: PodState) -> bool:
-        """Whether the pod is there: attached, and its namespace exists."""
-        attachment = state.attachment
-        if attachment is None or state.vanished == attachment.container_id:
+    def _open(self, state: PodState, attachment: Attachment) -> bool:
+        """Whether the pod's namespace exists."""
+        if state.vanished == attachment.container_id:
             return False
-        if self._ends.open(state):
+        if self._ends.open(state, attachment):
             return True
         log.warning(
             "the network namespace is gone without a DEL",
@@ -485,9 +492,8 @@ class Engine:
         if not others:
             self.pairing.leave(self.node.address)
 
-    def _pair(self, state: PodState, look: Look) -> None:
+    def _pair(self, state: PodState, pod: LocalPod, memory: Memory, look: Look) -> None:
         """Publish, look, make what should be, ring."""
-        pod, memory = state.local(), state.memory
         if state.dropped:
             self.pairing.undeclare(pod, state.dropped)
             state.dropped = set()
@@ -499,35 +505,36 @@ class Engine:
                 # missing now means nothing until they had the time to write it again.
                 state.keep_until = time.monotonic() + _GRACE_S
                 self.pairing.publish(pod, memory)
-            state.looked = True
+            with self._lock:
+                state.looked = state.looked or state.memory is memory
         remove = time.monotonic() >= state.keep_until
-        unusable = self._ends.bring(state, self._wanted(state), remove=remove)
+        unusable = self._ends.bring(state, self._wanted(state, pod, memory), remove=remove)
         self._tell_local_peers(state)
         for declared in unusable:
             self.pairing.renumber(pod, memory, declared)
-            state.look.everyone = True
-        if not remove:
+        if unusable or not remove:
             with self._lock:
                 state.look.everyone = True
-            self._schedule.put(state.key, _GRACE_S)
+            self._schedule.put(state.key, 0 if unusable else _GRACE_S)
         self.pairing.ring(pod, memory)
 
-    def _wanted(self, state: PodState, *, local_only: bool = False) -> Wanted:
+    def _wanted(
+        self, state: PodState, pod: LocalPod, memory: Memory, *, local_only: bool = False
+    ) -> Wanted:
         """The ends that the pod should have, by all that is known now."""
-        if state.memory.superseded:
+        if memory.superseded:
             return Wanted((), ())
-        memory, pod = state.memory, state.local()
         with self._lock:
             declared = [*memory.declared.values(), *memory.offered]
             declared += [
                 Declared(pod.key, link) for link in pod.links if link.ifname not in memory.declared
             ]
             for primary in self._primaries.get(state.key, ()):
-                other = self._states.get(primary)
-                if other is not None and other.is_present:
+                other = self._find(primary)
+                if other is not None and other.attachment is not None:
                     declared += [
                         Declared(primary, link)
-                        for link in other.local().links
+                        for link in other.attachment.links
                         if link.pair == state.key.name
                     ]
         result = wanted(state.key, self.node.address, declared, self.places(state))

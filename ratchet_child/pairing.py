@@ -85,6 +85,7 @@ class Pairing:
         self._claimed_earlier = claimed_earlier
         # Held where the node's directory is written or removed: this process alone does either.
         self._node_lock = threading.Lock()
+        self._hearing: set[str] = set()  # nodes that listen for bells
 
     # Publish ------------------------------------------------------------------------------------
 
@@ -279,6 +280,11 @@ class Pairing:
             self._ring_node(address, pod, peers)
 
     def _ring_node(self, address: str, pod: PodKey, peers: Iterable[PodKey]) -> None:
+        if address not in self._hearing:
+            # v0.1.0 has no ears, and nobody there would ever remove the bell's directory.
+            if not self._store.tree(keys.node_pods(address))[0]:
+                return
+            self._hearing.add(address)
         names = ",".join(sorted(str(peer) for peer in peers))
         self._store.set(keys.bell(address, pod), names, ttl_s=BELL_TTL_S)
 
@@ -369,6 +375,8 @@ class Pairing:
             self._vnis.release(declaration.vni, container, key)
             self._remove_legacy(pod, pair, declaration, there)
             self._store.remove(key, entry.modified)
+        else:
+            self._vnis.release_by(container, key)
         if self._store.prune(keys.declarations(pair)) or entry is None:
             self._store.prune(keys.association(pair))
 

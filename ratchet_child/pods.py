@@ -14,7 +14,7 @@ from typing import Any
 from ratchet.attachments import Attachment
 from ratchet_child.keys import PodKey, Published
 from ratchet_child.netns import Monitor, Namespace
-from ratchet_child.pairing import LocalPod, Memory
+from ratchet_child.pairing import Memory
 from ratchet_child.plan import End, Form, Found, Place, Side, Vxlan, Wanted
 
 UP, WAITING, ERROR = "up", "waiting", "error"
@@ -99,11 +99,6 @@ class PodState:
     @property
     def is_idle(self) -> bool:
         return self.attachment is None and not self.gone
-
-    def local(self) -> LocalPod:
-        """The pod as the pairing protocol knows it."""
-        assert self.attachment is not None
-        return LocalPod(self.key, self.attachment.container_id, self.attachment.links)
 
     def forget_kernel(self) -> None:
         """Let go of the namespace and of what was found in it."""
