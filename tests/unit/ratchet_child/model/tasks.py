@@ -1,0 +1,98 @@
+"""Threads of which one moves at a time, from one point of its code to the next.
+
+Whoever decides calls `step`; the code under test calls `point` before everything that others can
+see. So every interleaving can be had, and had again. A task can be killed where it stands, as
+`kill -9` would: nothing of it runs on but the release of locks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+_STUCK_S = 20.0
+
+
+class Killed(BaseException):
+    """Not an Exception: the code under test must not catch it."""
+
+
+class StuckError(AssertionError):
+    """A task waits for something that is no point: a lock that another task holds."""
+
+
+def _always() -> bool:
+    return True
+
+
+class Task:
+    """A thread that waits at a point, or has ended."""
+
+    def __init__(self, name: str, body: Callable[[], None]) -> None:
+        self.name = name
+        self.at = ("begin", "")  # the operation before which it waits, and its key
+        self.ready: Callable[[], bool] = _always
+        self.ended = False
+        self.failure: BaseException | None = None
+        self._body = body
+        self._killed = False
+        self._go = threading.Semaphore(0)
+        self._back = threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def step(self) -> None:
+        """Have it go on to its next point, or to its end."""
+        self._go.release()
+        if not self._back.acquire(timeout=_STUCK_S):
+            raise StuckError(f"{self.name} is stuck after {self.at}")
+        if self.failure is not None:
+            raise self.failure
+
+    def kill(self) -> None:
+        """End it where it waits. *Safe to call twice.*"""
+        if not self.ended:
+            self._killed = True
+            self.step()
+            self._thread.join()
+
+    def point(self, operation: str, key: str, ready: Callable[[], bool] = _always) -> None:
+        """Called by the task itself: wait to be let on."""
+        if self._killed:
+            raise Killed
+        self.at, self.ready = (operation, key), ready
+        self._back.release()
+        self._go.acquire()
+        if self._killed:
+            raise Killed
+
+    def _run(self) -> None:
+        self._go.acquire()
+        try:
+            if not self._killed:
+                self._body()
+        except Killed:
+            pass
+        except BaseException as error:
+            self.failure = error
+        self.ended = True
+        self._back.release()
+
+
+class TaskLock:
+    """A lock whose waiters stand at a point, so that the one who decides knows of it."""
+
+    def __init__(self, running: Callable[[], Task | None], name: str) -> None:
+        self._running = running
+        self._name = name
+        self._held = False
+
+    def __enter__(self) -> None:
+        task = self._running()
+        if self._held and task is not None:
+            task.point("lock", self._name, lambda: not self._held)
+        assert not self._held
+        self._held = True
+
+    def __exit__(self, *_: object) -> None:
+        self._held = False

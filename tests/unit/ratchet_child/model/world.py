@@ -1,0 +1,590 @@
+"""Nodes, their engines and what happens to them; and what must hold when all is quiet.
+
+Each node runs the real `Engine`, `Ends`, `Pairing` and `Bells` over the in-memory etcd. Its worker
+threads and its watch are tasks: `World.choices` lists what could happen next, `World.take` has one
+of it happen. A crash ends a node's process between any two steps; its records, its namespaces and
+its keys stay, as does everything else.
+
+Looking again by itself, the engine's last resort, is switched off: bells must do. Only pods whose
+name another container holds may look unasked, since nobody rings for these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from ratchet.attachments import Attachment
+from ratchet.errors import StoreError
+from ratchet.labels import Link
+from ratchet_child import bells, ends, engine, pairing
+from ratchet_child.engine import Engine
+from ratchet_child.keys import FIRST_VNI, Declaration, PodKey, Published
+from ratchet_child.plan import Declared
+from ratchet_child.store import HistoryLostError
+from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
+from tests.unit.ratchet_child.model.kernel import PORT, Kernel, Monitor, Namespace, Space, Spaces
+from tests.unit.ratchet_child.model.tasks import Task, TaskLock
+
+NEVER_S = 1e9
+_MOST_STEPS = 20_000
+
+Choice = tuple[str, ...]
+Footprint = tuple[str, str, str]  # node, operation, key
+
+
+class Clock:
+    """Stands still until all is quiet."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+class Plan:
+    """In the place of `Schedule`: the model decides who is taken."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.due: dict[PodKey, float] = {}
+        self.busy: set[PodKey] = set()
+
+    def put(self, item: PodKey, delay_s: float = 0.0) -> None:
+        due = self._clock.now + delay_s
+        self.due[item] = min(due, self.due.get(item, due))
+
+    def ready(self) -> list[PodKey]:
+        return sorted(
+            key for key, due in self.due.items() if due <= self._clock.now and key not in self.busy
+        )
+
+    def take(self, item: PodKey) -> None:
+        del self.due[item]
+        self.busy.add(item)
+
+    def done(self, item: PodKey) -> None:
+        self.busy.discard(item)
+
+    def stop(self) -> None:
+        pass
+
+
+class Disk:
+    """A node's records, in the place of `Records`, `Directory` and `Addresses`."""
+
+    def __init__(self, before: Callable[[str, str], None]) -> None:
+        self._before = before
+        self.state_dir = "/nowhere"
+        self.live: dict[str, Attachment] = {}
+        self.deleted: dict[str, Attachment] = {}
+        self.addresses: list[str] = []
+
+    def forget(self, path: str) -> None:
+        self._before("forget record", "")
+        self.deleted.pop(path, None)
+
+
+class Records:
+    """What a process has seen of the disk."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self.live: dict[str, Attachment] = {}
+        self.deleted: dict[str, Attachment] = {}
+
+    def scan(self) -> bool:
+        before = self.live, self.deleted
+        self.live, self.deleted = dict(self._disk.live), dict(self._disk.deleted)
+        return before != (self.live, self.deleted)
+
+    def refresh(self, name: str) -> bool:
+        found = self._disk.live.get(name)
+        changed = found is not None and self.live.get(name) != found
+        if found is not None:
+            self.live[name] = found
+        return changed
+
+    def forget(self, path: str) -> None:
+        self.deleted.pop(path, None)
+
+
+class Addresses:
+    """The addresses on the disk."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    def use(self, address: str) -> list[str]:
+        if address not in self._disk.addresses:
+            self._disk.addresses.append(address)
+        return [one for one in self._disk.addresses if one != address]
+
+    def forget(self, address: str) -> None:
+        self._disk.addresses.remove(address)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod to attach: a name and the links that it declares."""
+
+    name: str
+    links: tuple[Link, ...] = ()
+
+
+def link(ifname: str, pair: str, pair_ifname: str) -> Link:
+    return Link(ifname, None, pair, pair_ifname, ipaddress.ip_interface("10.0.0.2/24"))
+
+
+@dataclass(slots=True)
+class Node:
+    """A machine. `engine` is None while no child runs."""
+
+    name: str
+    address: str
+    kernel: Kernel
+    disk: Disk
+    plan: Plan
+    engine: Engine | None = None
+    tasks: list[Task] = field(default_factory=list)
+    started: dict[str, int] = field(default_factory=dict)
+
+    def number(self, what: str) -> str:
+        """A name that is the same in every run in which the node has come this far."""
+        self.started[what] = self.started.get(what, 0) + 1
+        return f"{self.name} {what} {self.started[what]}"
+
+
+class World:
+    """All there is. To be used as a context: ends every thread."""
+
+    def __init__(self, nodes: int, *, kernel_steps: bool = False) -> None:
+        self.etcd = MemoryEtcd()
+        self.clock = Clock()
+        self.spaces = Spaces()
+        self.nodes: list[Node] = []
+        self.trace: list[Choice] = []
+        self.surprises: list[str] = []
+        self.running: Task | None = None
+        self.watches_end = False  # whether watches end without having heard anything
+        self._kernel_steps = kernel_steps
+        self._containers = 0
+        self._stack = contextlib.ExitStack()
+        for number in range(nodes):
+            name = "ABCDEF"[number]
+            self.nodes.append(
+                Node(
+                    name,
+                    f"10.0.0.{number + 1}",
+                    Kernel(self.spaces, name, self._before_kernel),
+                    Disk(self._before),
+                    Plan(self.clock),
+                )
+            )
+
+    def __enter__(self) -> World:
+        log = SimpleNamespace(
+            info=_ignore, warning=_ignore, error=_ignore, debug=_ignore, crash=self._surprise
+        )
+        for module in (engine, ends, bells, pairing):
+            self._stack.enter_context(mock.patch.object(module, "log", log))
+        for timed in (engine, ends, bells):
+            self._stack.enter_context(mock.patch.object(timed, "time", self.clock))
+        paths = SimpleNamespace(exists=self.spaces.by_path.__contains__)
+        for name, value in (
+            ("Namespace", lambda path: Namespace(self.spaces, path)),
+            ("Monitor", Monitor),
+            ("os", SimpleNamespace(path=paths)),
+            ("_own_namespace", lambda: (0, 0)),
+        ):
+            self._stack.enter_context(mock.patch.object(ends, name, value))
+        for name in ("_WAITING_FIRST_S", "_WAITING_LONGEST_S"):
+            self._stack.enter_context(mock.patch.object(engine, name, NEVER_S))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes:
+            for task in node.tasks:
+                with contextlib.suppress(BaseException):
+                    task.kill()
+        self._stack.close()
+
+    # Happenings -------------------------------------------------------------------------------
+
+    def attach(self, node: Node, pod: Pod, container: str) -> None:
+        """A parent's ADD: a namespace, a record, a word to the child."""
+        path = f"/netns/{container}"
+        self.spaces.add(path, node.name)
+        self._containers += 1
+        attachment = Attachment(
+            container_id=container,
+            ifname="eth0",
+            netns=path,
+            network="net",
+            namespace="default",
+            pod=pod.name,
+            kubernetes_name=None,
+            uid=None,
+            links=pod.links,
+            public_ip=None,
+            target_pod=None,
+            target_container=None,
+            attached_at=float(self._containers),
+            boot=None,
+            result={},
+        )
+        node.disk.live[attachment.name] = attachment
+        self.start(node)
+        assert node.engine is not None
+        node.engine.attached(attachment.name)
+
+    def detach(self, node: Node, container: str, *, keep_namespace: bool = False) -> None:
+        """A parent's DEL, and the runtime's removal of the namespace. *Safe to call twice.*"""
+        attachment = node.disk.live.pop(f"{container}.eth0", None)
+        if attachment is not None:
+            node.disk.deleted[f"{container}.deleted"] = attachment
+            self.start(node)
+            assert node.engine is not None
+            node.engine.scan()
+        if not keep_namespace:
+            self.spaces.remove(f"/netns/{container}")
+        self._tell_lost()
+
+    def start(self, node: Node) -> None:
+        """Have a child run, if none does."""
+        if node.engine is not None:
+            return
+        node.plan = Plan(self.clock)
+        config: Any = SimpleNamespace(
+            vxlan_port=PORT, mtu=None, parent_interface="eth1", parent_address=node.address
+        )
+        with mock.patch.multiple(
+            engine,
+            Kernel=lambda port, mtu: node.kernel,
+            Store=lambda config: MemoryStore(self.etcd, self._before),
+            Records=lambda folder: Records(node.disk),
+            Addresses=lambda folder: Addresses(node.disk),
+            Schedule=lambda: node.plan,
+        ):
+            directory: Any = node.disk
+            node.engine = Engine(config, directory, _ignore)
+        running = node.engine
+        locks: Any = running.pairing
+        locks._node_lock = TaskLock(lambda: self.running, f"{node.name} node")
+        locks._vnis._lock = TaskLock(lambda: self.running, f"{node.name} VNIs")
+        running.scan()
+        listener = bells.Bells(running.store, running)
+        self._begin(node, "bells", lambda: self._listen(running, listener))
+
+    def crash(self, node: Node) -> None:
+        """`kill -9` of the child."""
+        node.engine = None
+        for task in node.tasks:
+            self.running = task
+            task.kill()
+        self.running = None
+        node.tasks.clear()
+        node.plan = Plan(self.clock)
+        self._tell_lost()
+
+    def reboot(self, node: Node) -> None:
+        """Nothing of the node is left but its keys."""
+        self.crash(node)
+        node.disk.live.clear()
+        node.disk.deleted.clear()
+        node.disk.addresses.clear()
+        for path in [path for path, space in self.spaces.by_path.items() if space.node == node.name]:
+            self.spaces.remove(path)
+        self.spaces.lost.clear()
+
+    # Steps ------------------------------------------------------------------------------------
+
+    def choices(self) -> list[Choice]:
+        """What the nodes could do next, always in the same order."""
+        found: list[Choice] = []
+        for node in self.nodes:
+            in_kernel = [task for task in node.tasks if task.at[0] == "kernel"]
+            for task in in_kernel or node.tasks:
+                if task.ready():
+                    found.append(("step", node.name, task.name))
+            if not in_kernel:
+                found += [("work", node.name, str(key)) for key in node.plan.ready()]
+        return found
+
+    def footprint(self, choice: Choice) -> Footprint:
+        """What a choice touches: the node, and the key with what is done to it."""
+        if choice[0] == "step":
+            task = self._task(choice)
+            return choice[1], *task.at
+        return choice[1], "", ""
+
+    def take(self, choice: Choice) -> None:
+        self.trace.append(choice)
+        if len(self.trace) > _MOST_STEPS:
+            raise AssertionError("it never comes to rest")
+        node = self.node(choice[1])
+        if choice[0] == "step":
+            task = self._task(choice)
+        else:
+            key = PodKey.parse(choice[2])
+            node.plan.take(key)
+            task = self._begin(node, f"work on {key}", self._worker(node, key))
+        self._step(node, task)
+
+    def settle(self) -> None:
+        """Let everything happen that still can, in a plain order, the clock too."""
+        for _ in range(400):
+            while choices := self.choices():
+                self.take(choices[0])
+            if not self._wake():
+                return
+        raise AssertionError("it never comes to rest")
+
+    def node(self, name: str) -> Node:
+        return self.nodes["ABCDEF".index(name)]
+
+    def _wake(self) -> bool:
+        """All waits: have happen what time brings. False when it brings nothing."""
+        for node in self.nodes:
+            if node.engine is None and (node.disk.live or node.disk.deleted):
+                self.start(node)
+                return True
+        for node in self.nodes:
+            if node.engine is not None:  # as the child does every other second
+                node.engine.scan()
+                node.engine.check_namespaces()
+        if self.choices():
+            return True
+        soonest = min(
+            (due for node in self.nodes for due in node.plan.due.values()), default=NEVER_S
+        )
+        if soonest < self.clock.now + NEVER_S / 2:
+            self.clock.now = max(self.clock.now, soonest)
+            return True
+        return False
+
+    def look_unasked(self) -> None:
+        """The last resort, for pods whose name another container holds."""
+        for node in self.nodes:
+            for key, state in node.engine._states.items() if node.engine else ():
+                if state.memory.superseded:
+                    state.look.everyone = True
+                    node.plan.put(key)
+
+    def _task(self, choice: Choice) -> Task:
+        return next(task for task in self.node(choice[1]).tasks if task.name == choice[2])
+
+    def _begin(self, node: Node, what: str, body: Callable[[], None]) -> Task:
+        task = Task(node.number(what), body)
+        node.tasks.append(task)
+        return task
+
+    def _step(self, node: Node, task: Task) -> None:
+        self.running = task
+        try:
+            task.step()
+        finally:
+            self.running = None
+        if task.ended:
+            node.tasks.remove(task)
+        self._tell_lost()
+        assert not self.surprises, self.surprises
+
+    def _worker(self, node: Node, key: PodKey) -> Callable[[], None]:
+        running, plan = node.engine, node.plan
+        assert running is not None
+
+        def work() -> None:
+            state = running._states.get(key)
+            if state is not None:
+                running._work_on(state)
+            plan.done(key)
+
+        return work
+
+    def _listen(self, running: Engine, listener: bells.Bells) -> None:
+        while True:
+            try:
+                listener._listen()
+            except HistoryLostError:
+                continue
+            except StoreError as error:
+                running.etcd_is_away(str(error))
+
+    def _before(self, name: str, key: str) -> None:
+        task = self.running
+        assert task is not None, f"{name} {key} outside of a task"
+        for node in self.nodes:
+            if task in node.tasks and node.engine is not None:
+                held: Any = (node.engine._lock, node.engine._ends.lock)
+                assert not any(lock._is_owned() for lock in held), f"a lock is held over {name}"
+        if name.startswith("watch"):
+            index = int(name.rsplit(" ", 1)[1])
+            task.point("watch", key, lambda: self.watches_end or self.etcd.has_news(key, index))
+        else:
+            task.point(name, key)
+
+    def _before_kernel(self) -> None:
+        if self._kernel_steps and self.running is not None:
+            self.running.point("kernel", "")
+
+    def _tell_lost(self) -> None:
+        """Monitors are heard at once, unless somebody is in the middle of a change."""
+        if any(task.at[0] == "kernel" for node in self.nodes for task in node.tasks):
+            return
+        lost, self.spaces.lost = self.spaces.lost, []
+        for space, ifname in lost:
+            running = self.node(space.node).engine
+            for key, state in list(running._states.items()) if running else ():
+                assert running is not None
+                if state.namespace is not None and state.namespace.path == space.path:
+                    running.interfaces_lost(key, {ifname})
+
+    def _surprise(self, message: str, exc: BaseException, **fields: object) -> None:
+        self.surprises.append(f"{message}: {exc!r} {fields}")
+
+    # What must hold ---------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Bring everything to rest and say what is not as it should be. *Raises* AssertionError."""
+        self.settle()
+        for _ in range(3):
+            self.look_unasked()
+            self.settle()
+        problems = [*self._wrong_ends(), *self._wrong_keys()]
+        assert not problems, "\n".join(problems)
+
+    def check_empty(self) -> None:
+        """As `check`, when no pod is attached: only the counter is left."""
+        self.check()
+        self.etcd.expire()
+        self.settle()
+        left = set(self.etcd.keys()) - {"vxlanid"}
+        assert not left, f"keys are left: {sorted(left)}"
+        assert not self.etcd.directories(), f"directories are left: {self.etcd.directories()}"
+
+    def attached(self) -> dict[str, list[tuple[Node, Attachment]]]:
+        """The attached containers by pod."""
+        found: dict[str, list[tuple[Node, Attachment]]] = {}
+        for node in self.nodes:
+            for attachment in node.disk.live.values():
+                found.setdefault(attachment.pod, []).append((node, attachment))
+        return found
+
+    def _holders(self) -> tuple[dict[str, tuple[Node, Attachment]], list[str]]:
+        """The container that holds each pod's name, by etcd."""
+        keys = self.etcd.keys()
+        holders: dict[str, tuple[Node, Attachment]] = {}
+        problems = []
+        for pod, candidates in self.attached().items():
+            base = f"association/{pod}"
+            place = keys.get(f"{base}/id"), keys.get(f"{base}/parentaddr")
+            for node, attachment in candidates:
+                if place == (attachment.container_id, node.address):
+                    holders[pod] = (node, attachment)
+            if pod not in holders:
+                problems.append(f"{pod} is published as {place}")
+            if f"{base}/parentiface" not in keys:
+                problems.append(f"{pod} is published without parentiface")
+        return holders, problems
+
+    def _wrong_ends(self) -> Iterator[str]:
+        holders, problems = self._holders()
+        yield from problems
+        right: set[tuple[str, str]] = set()
+        cables: dict[int, set[frozenset[tuple[PodKey, str]]]] = {}
+        for pod, (node, attachment) in holders.items():
+            for one in attachment.links:
+                other = holders.get(one.pair)
+                if other is None:
+                    continue
+                far_node, far = other
+                what = f"{pod}:{one.ifname} - {one.pair}:{one.pair_ifname}"
+                a = self._space(attachment).devices.get(one.ifname)
+                b = self._space(far).devices.get(one.pair_ifname)
+                right |= {
+                    (attachment.container_id, one.ifname),
+                    (far.container_id, one.pair_ifname),
+                }
+                if a is None or b is None:
+                    yield f"{what}: one end is missing: {a} {b}"
+                elif not (a.up and b.up):
+                    yield f"{what} is down"
+                elif node is far_node:
+                    if a.kind != "veth" or a.far != (self._space(far), one.pair_ifname):
+                        yield f"{what}: not a veth"
+                elif (str(a.remote), str(b.remote)) != (far_node.address, node.address):
+                    yield f"{what}: remotes {a.remote} {b.remote}"
+                elif a.vni is None or a.vni != b.vni or a.vni < FIRST_VNI:
+                    yield f"{what}: VNIs {a.vni} {b.vni}"
+                else:
+                    cable = Declared(PodKey("default", pod), one).cable
+                    cables.setdefault(a.vni, set()).add(cable)
+        for vni, users in cables.items():
+            if len(users) > 1:
+                yield f"VNI {vni} is used by {len(users)} links"
+        for _, candidates in sorted(self.attached().items()):
+            for _, attachment in candidates:
+                for ifname in self._space(attachment).devices:
+                    if (attachment.container_id, ifname) not in right:
+                        yield f"{attachment.container_id} has an end too many: {ifname}"
+
+    def _wrong_keys(self) -> Iterator[str]:
+        live = {one.container_id for all_of in self.attached().values() for _, one in all_of}
+        claims: dict[str, str] = {}
+        declared: dict[str, str] = {}
+        links: dict[str, list[tuple[str, Declaration]]] = {}
+        keys = self.etcd.keys()
+        for key, value in keys.items():
+            parts = key.split("/")
+            if parts[0] == "vni":
+                claims[parts[1]] = value
+            elif parts[-1] == "id" and value not in live:
+                yield f"{key} is of a container that is gone: {value}"
+            elif "pods" in parts and Published.loads(value).container not in live:
+                yield f"{key} is of a container that is gone: {value}"
+            elif "links" in parts:
+                declaration = Declaration.loads(value, parts[1])
+                if declaration.container not in live:
+                    yield f"{key} is of a container that is gone: {value}"
+                if str(declaration.vni) in declared:
+                    yield f"VNI {declaration.vni} is declared twice"
+                declared[str(declaration.vni)] = f"{declaration.container} {key}"
+                links.setdefault(parts[1], []).append((parts[3], declaration))
+            elif parts[-1] in ("parentaddr", "parentiface") and parts[1] not in self.attached():
+                yield f"{key} is of a pod that is gone"
+        if claims != declared:
+            yield f"claims {claims} do not match declarations {declared}"
+        for base in {key.rpartition("/")[0] for key in keys if key.endswith(_LEGACY)} - {""}:
+            pod = base.split("/")[1]
+            written = [keys.get(f"{base}/{name}") for name in _LEGACY]
+            if not any(
+                written
+                == [str(one.vni), "10.0.0.2", one.link.pair_ifname, name.partition(":")[0]]
+                for name, one in links.get(pod, ())
+            ):
+                yield f"the v0.1.0 keys of {pod} say {written}"
+        for pod, found in links.items():
+            if pod in self.attached() and f"association/{pod}/primaryname" not in keys:
+                yield f"{pod} has no v0.1.0 keys but {len(found)} links"
+
+    def _space(self, attachment: Attachment) -> Space:
+        return self.spaces.by_path[attachment.netns]
+
+
+_LEGACY = ("vxlanid", "pairip", "pairifname", "primaryname")
+
+
+def _ignore(*_: object, **__: object) -> None:
+    pass
+
+
