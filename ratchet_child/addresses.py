@@ -15,7 +15,7 @@ _FILE = "addresses.json"
 
 
 class Addresses:
-    """Those of one state directory. A file that cannot be read or written loses nothing but them."""
+    """Those of one state directory. A file that cannot be used loses nothing but them."""
 
     def __init__(self, state_dir: str) -> None:
         self._path = os.path.join(state_dir, _FILE)

@@ -182,8 +182,7 @@ class Ends:
         state.found = None  # whatever it was, look before the next try
 
     def _bring_vxlan(self, state: PodState, end: Vxlan) -> None:
-        namespace, found = state.namespace, self._found(state)
-        assert namespace is not None
+        namespace, found = state.opened_namespace, self._found(state)
         side = end.side
         lower = self._kernel.lower(self._parent_interface)
         there = self._read(state, side.ifname)
@@ -207,8 +206,7 @@ class Ends:
         far_end = None if peer is None else _matching(peer, end)
         if peer is None or peer.namespace is None or far_end is None:
             return  # the other pod's turn: it makes both ends
-        here, there = state.namespace, peer.namespace
-        assert here is not None
+        here, there = state.opened_namespace, peer.namespace
         a, b = self._read(state, side.ifname), self._read(peer, side.peer_ifname)
         paired = (
             a is not None
@@ -262,9 +260,8 @@ class Ends:
             )
 
     def _found(self, state: PodState) -> dict[str, Found]:
-        assert state.namespace is not None
         if state.found is None:
-            state.found = self._kernel.found(state.namespace)
+            state.found = self._kernel.found(state.opened_namespace)
             state.right.clear()
         return state.found
 

@@ -68,7 +68,7 @@ class VniInUseError(Exception):
 
 
 class Kernel:
-    """The node's side of every interface. Blocks for milliseconds; safe to use from many threads."""
+    """The node's side of every interface. Safe to use from many threads."""
 
     def __init__(self, vxlan_port: int, mtu_bytes: int | None) -> None:
         self._node = Netlink()
@@ -373,7 +373,7 @@ class _EthtoolRequest(ctypes.Structure):
 
 
 def _transmit_checksums_off(netlink: Netlink, ifname: str) -> None:
-    """Network systems in VMs drop TCP segments whose checksum was left to a device that never is."""
+    """Systems in VMs drop TCP segments whose checksum was left to a device that never comes."""
     value = _EthtoolValue(_ETHTOOL_STXCSUM, 0)
     request = _EthtoolRequest(ifname.encode(), ctypes.addressof(value))
     with contextlib.suppress(OSError):  # a device without the feature has nothing to turn off

@@ -28,18 +28,14 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.listen_fd is None:
             held = _become_the_child(config.state_dir)
             if held is None:
-                print(
-                    f"ratchet-child: another one serves {config.state_dir} already", file=sys.stderr
-                )
-                return 1
+                return _refuse(f"another one serves {config.state_dir} already")
             listener, _lock = held
         else:
             listener = socket.socket(fileno=arguments.listen_fd)
             # Held by this descriptor for as long as the process lives; nobody inherits it.
             os.set_inheritable(arguments.lock_fd, False)
     except (RatchetError, OSError) as error:
-        print(f"ratchet-child: {error}", file=sys.stderr)
-        return 1
+        return _refuse(str(error))
     _prepare()
     try:
         Child(config, listener, stay=arguments.stay).run()
@@ -47,6 +43,11 @@ def main(argv: list[str] | None = None) -> int:
         log.crash("the child has failed", error)
         raise
     return 0
+
+
+def _refuse(reason: str) -> int:
+    sys.stderr.write(f"ratchet-child: {reason}\n")
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -100,7 +100,7 @@ class Netlink:
                 mine = self._sequence
                 self._socket.send(_message(kind, flags | NLM_F_REQUEST, mine, body))
                 answers: list[bytes] = []
-                for answer_kind, sequence, answer in self._answers(mine):
+                for answer_kind, answer in self._answers(mine):
                     if answer_kind == _NLMSG_ERROR:
                         code = _error(answer)
                         if code == errno.EINTR:  # the dump met a change: once more
@@ -112,11 +112,11 @@ class Netlink:
                         return answers
                     answers.append(answer)
 
-    def _answers(self, mine: int) -> Iterator[tuple[int, int, bytes]]:
+    def _answers(self, mine: int) -> Iterator[tuple[int, bytes]]:
         while True:
             for kind, sequence, body in self._receive():
                 if sequence == mine:
-                    yield kind, sequence, body
+                    yield kind, body
 
     def _receive(self) -> list[tuple[int, int, bytes]]:
         try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ratchet.attachments import Attachment
+from ratchet.errors import KernelError
 from ratchet_child.keys import PodKey, Published
 from ratchet_child.netns import Monitor, Namespace
 from ratchet_child.pairing import Memory
@@ -86,6 +87,13 @@ class PodState:
     @property
     def container(self) -> str | None:
         return None if self.attachment is None else self.attachment.container_id
+
+    @property
+    def opened_namespace(self) -> Namespace:
+        """The namespace, for those who have seen to it that it is open."""
+        if self.namespace is None:
+            raise KernelError(f"use the namespace of {self.key}", "it is not open")
+        return self.namespace
 
     @property
     def is_present(self) -> bool:

@@ -133,7 +133,7 @@ class Service:
             reply({"ok": True, "labels": dict(labels), "annotations": dict(annotations)})
         except CniError as error:
             reply(failure(error))
-        except Exception as error:  # the parent must hear of it rather than wait
+        except Exception as error:  # noqa: BLE001 - the parent must hear of it
             log.crash("reading labels failed", error, pod=request.get("name"))
             reply({"ok": False, "code": 199, "msg": "internal error", "details": str(error)})
 
