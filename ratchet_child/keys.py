@@ -128,7 +128,7 @@ class Published:
         value = _object(text)
         declared = value.get("declared")
         if not isinstance(declared, list):
-            raise ValueError("declared is not a list")  # noqa: TRY004 - as for any bad value
+            raise ValueError("declared is not a list")
         pairs = []
         for one in declared:
             if not (isinstance(one, list) and len(one) == 2 and all(map(_is_text, one))):
@@ -219,14 +219,14 @@ def _address(value: object) -> Address | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not an address")  # noqa: TRY004 - as for any bad value
+        raise ValueError(f"{value!r} is not an address")
     return ipaddress.ip_interface(value)
 
 
 def _object(text: str) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - as for any bad value
+        raise ValueError("not a JSON object")
     return value
 
 

@@ -81,7 +81,7 @@ class Endpoint:
     """An HTTP server for Prometheus. *Raises* OSError when the address cannot be used."""
 
     def __init__(self, address: str, links_by_state: Callable[[], dict[str, int]]) -> None:
-        from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415
+        from prometheus_client import CollectorRegistry, start_http_server
 
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collector(links_by_state))
@@ -89,7 +89,7 @@ class Endpoint:
         self._server, self._thread = start_http_server(
             int(port),
             addr=host.strip("[]") or "0.0.0.0",
-            registry=registry,  # noqa: S104
+            registry=registry,
         )
         log.info("metrics are served", address=address)
 
@@ -106,7 +106,7 @@ class _Collector:
         self._links_by_state = links_by_state
 
     def collect(self) -> Iterable[Any]:
-        from prometheus_client.core import (  # noqa: PLC0415
+        from prometheus_client.core import (
             CounterMetricFamily,
             GaugeMetricFamily,
             HistogramMetricFamily,

@@ -478,7 +478,7 @@ def _text(entries: dict[str, Entry], name: str) -> str | None:
 
 
 def _place(there: dict[str, Entry]) -> Place | None:
-    """Where a pod is; None when it is not there or still publishing (v0.1.0 writes the ID first)."""
+    """Where a pod is; None when it is not there, or half published (v0.1.0 writes the ID first)."""
     container, address = _text(there, "id"), _text(there, "parentaddr")
     if not container or address is None or "parentiface" not in there:
         return None

@@ -54,7 +54,7 @@ class Vnis:
         self._store.remove_value(keys.claim(vni), keys.claim_value(container, declaration_key))
 
     def release_by(self, container: str, declaration_key: str) -> None:
-        """Give back whatever a link has claimed, when its declaration has been removed by others."""
+        """Give back what a link has claimed, when its declaration has been removed by others."""
         value = keys.claim_value(container, declaration_key)
         for name, entry in self._store.tree("vni")[0].items():
             if entry.value == value:
