@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from ratchet import spawn
 from ratchet.attachments import Directory
+from ratchet.cni.errors import CniError
+from ratchet.config import Config
 from ratchetctl.sim import netns, processes
 from ratchetctl.sim.directory import PodState, SimDirectory
 from ratchetctl.sim.runtime import IFNAME
@@ -90,12 +92,11 @@ def addresses(pod: PodState) -> list[str]:
 
 
 def _sentence(link: dict[str, Any]) -> str:
-    vni = f" vni {link['vni']}" if link.get("vni") else ""
+    kind, vni = link.get("kind"), link.get("vni")
+    how = f"{kind} {vni}, " if kind == "vxlan" else f"{kind}, " if kind else ""
     why = f": {link['error']}" if link.get("error") else ""
-    return (
-        f"{link['ifname']} - {link['peer_ifname']} of {link['peer']}"
-        f" ({link.get('kind') or 'no'} link{vni}, {link['state']}{why})"
-    )
+    far = f"{link['peer_ifname']} of {link['peer']}" if link.get("peer_ifname") else link["peer"]
+    return f"{link['ifname']} to {far} ({how}{link['state']}{why})"
 
 
 def _processes(path: str) -> list[int]:
@@ -118,9 +119,8 @@ def _links(state_dir: str) -> dict[str, list[dict[str, Any]]]:
                 for link in record.links
             ]
     for pod in _ask(state_dir):
-        container_id = str(pod.get("attachment", "")).removesuffix(f".{IFNAME}")
-        if container_id in links and isinstance(pod.get("links"), list):
-            links[container_id] = pod["links"]
+        if pod.get("container") in links:
+            links[pod["container"]] = pod["links"]
     return links
 
 
@@ -128,15 +128,8 @@ def _ask(state_dir: str) -> list[dict[str, Any]]:
     """The child's answer to "status"; nothing where none runs, and none is started for it."""
     try:
         with open(os.path.join(state_dir, "settings.json"), encoding="utf-8") as file:
-            settings = json.load(file)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(ANSWER_TIMEOUT_S)
-            connection.connect(os.path.join(state_dir, "child.sock"))
-            request = {"op": "status", "settings": settings}
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            with connection.makefile("rb") as answer:
-                found = json.loads(answer.readline() or b"{}")
-    except (OSError, ValueError):
+            config = Config.from_settings(json.load(file))
+        answer = spawn.ask(config, {"op": "status"}, ANSWER_TIMEOUT_S, spawn=False)
+    except (OSError, ValueError, CniError):
         return []
-    pods = found.get("pods", []) if found.get("ok") else []
-    return [pod for pod in pods if isinstance(pod, dict)]
+    return answer["pods"] if answer and answer.get("ok") else []

@@ -258,7 +258,9 @@ def test_labelled_pods_are_linked(sim: Simulation) -> None:
     wait_for("the link", lambda: sim.pings("a", "192.168.2.101"))
     assert "vxlan id 11 " in sim.exec("a", "ip", "-d", "link", "show", "in1")
     links = {one["name"]: one["links"] for one in sim.status()["pods"]}
-    assert [link["ifname"] for link in links["a"]] == ["in1"]
+    for name, ifname in (("a", "in1"), ("b", "in2")):
+        (link,) = links[name]
+        assert (link["ifname"], link["kind"], link["state"]) == (ifname, "vxlan", "up")
     assert "/ratchet/association/b/links/a:in1" in sim("keys")
     sim("restart", "b", "--node", "node1")
     wait_for("the link on one node", lambda: sim.pings("a", "192.168.2.101"))
