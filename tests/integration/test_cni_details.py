@@ -192,8 +192,6 @@ def test_configuration_that_is_no_object_is_an_error(
         ("log_level", "loud", "log_level"),
         ("parent_address", "10.99.0.300", "parent_address"),
         ("parent_interface", "much-too-long-a-name", "parent_interface"),
-        ("etcd_hots", "10.99.0.1", "etcd_host"),
-        ("boot-network", {"type": "loopback"}, "boot_network"),
     ],
 )
 def test_wrong_configuration_value_is_error_7_and_named(
@@ -204,6 +202,29 @@ def test_wrong_configuration_value_is_error_7_and_named(
     outcome = ask(node, pod, "ADD", request_config(config, in1_in2("b"), None))
     assert outcome.error["code"] == INVALID
     assert named in outcome.error_text
+    assert_untouched(cluster, node, pod)
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "right"),
+    [
+        ("etcd_hots", "etcd_host"),
+        ("boot-network", "boot_network"),
+        ("bootNetwork", "boot_network"),
+        ("parent_adress", "parent_address"),
+        ("Delegate", "delegate"),
+    ],
+)
+def test_misspelt_key_is_error_7_that_names_the_right_one(
+    cluster: Cluster, node: Node, misspelt: str, right: str
+) -> None:
+    pod = cluster.pod("a")
+    config = node.config()
+    config[misspelt] = config.pop(right)
+    outcome = ask(node, pod, "ADD", request_config(config, in1_in2("b"), None))
+    assert outcome.error["code"] == INVALID
+    assert misspelt in outcome.error_text
+    assert right in outcome.error_text
     assert_untouched(cluster, node, pod)
 
 
@@ -242,28 +263,35 @@ def test_version_lists_all_versions(cluster: Cluster, node: Node, asked: str) ->
 # Delegates
 
 
+# What they do at ADD; at DEL they behave, as a runtime's DEL after the failure has to succeed.
 BAD_PLUGINS = {
-    "is killed": "cat >/dev/null; kill -9 $$",
-    "ends without a word": "cat >/dev/null; exit 0",
-    "fails without a word": "cat >/dev/null; exit 3",
-    "prints nonsense": "cat >/dev/null; echo '<html>'; exit 0",
-    "fails with nonsense": "cat >/dev/null; echo 'panic: oh'; exit 2",
-    "prints half a result": 'cat >/dev/null; printf \'{"cniVersion": "1.0.0", "ips": [\'; exit 0',
-    "prints a list": "cat >/dev/null; echo '[]'; exit 0",
-    "hangs up": "exec <&-; exec >&-; exit 1",
+    "is killed": "kill -9 $$",
+    "ends without a word": "exit 0",
+    "fails without a word": "exit 3",
+    "prints nonsense": "echo '<html>'; exit 0",
+    "fails with nonsense": "echo 'panic: oh'; exit 2",
+    "prints half a result": 'printf \'{"cniVersion": "1.0.0", "ips": [\'; exit 0',
+    "prints a list": "echo '[]'; exit 0",
 }
+FAILS_AT_ADD = 'cat >/dev/null; [ "$CNI_COMMAND" = DEL ] && exit 0; '
 
 
-@pytest.mark.parametrize("behaviour", list(BAD_PLUGINS))
+@pytest.mark.parametrize("behaviour", [*BAD_PLUGINS, "hangs up"])
 def test_boot_network_that_misbehaves_is_an_error_that_names_it(
     cluster: Cluster, node: Node, tmp_path: Path, behaviour: str
 ) -> None:
-    environ = script(tmp_path, "misbehaving", BAD_PLUGINS[behaviour])
+    if behaviour == "hangs up":
+        text = '[ "$CNI_COMMAND" = DEL ] && exit 0; exec <&-; exec >&-; exit 1'
+    else:
+        text = FAILS_AT_ADD + BAD_PLUGINS[behaviour]
+    environ = script(tmp_path, "misbehaving", text)
     pod = cluster.pod("a")
     outcome = node.add(pod, in1_in2("b"), environ=environ, boot_network={"type": "misbehaving"})
 
     assert outcome.error["code"] == DELEGATE_ERROR
     assert "misbehaving" in outcome.error_text
+    assert_nothing_stays(cluster, node, pod)
+    node.delete(pod, environ=environ).succeeded()
     assert_nothing_stays(cluster, node, pod)
 
 
@@ -281,12 +309,13 @@ def test_boot_networks_own_error_goes_up_unchanged(
     cluster: Cluster, node: Node, tmp_path: Path
 ) -> None:
     error = {"cniVersion": "1.0.0", "code": 123, "msg": "no vacancy", "details": "all rooms taken"}
-    environ = script(tmp_path, "full", f"cat >/dev/null; echo '{json.dumps(error)}'; exit 1")
+    environ = script(tmp_path, "full", f"{FAILS_AT_ADD} echo '{json.dumps(error)}'; exit 1")
     pod = cluster.pod("a")
     outcome = node.add(pod, in1_in2("b"), environ=environ, boot_network={"type": "full"})
 
     assert {**outcome.error, "cniVersion": "1.0.0"} == error
     assert_nothing_stays(cluster, node, pod)
+    node.delete(pod, environ=environ).succeeded()
 
 
 @pytest.mark.parametrize("labels", [{}, in1_in2("b")], ids=["ineligible", "eligible"])

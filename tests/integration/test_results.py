@@ -25,7 +25,8 @@ def assert_result_shape(result: dict[str, Any], version: str, address: str) -> N
     assert address in [ip["address"] for ip in result["ips"]]
     for ip in result["ips"]:
         # 1.0.0 removed `version`; until then it is required.
-        assert ip.get("version") == (None if version >= "1" else "4")
+        family = "6" if ":" in ip["address"] else "4"
+        assert ip.get("version") == (None if version >= "1" else family)
         if "interface" in ip:
             assert 0 <= ip["interface"] < len(result["interfaces"])
     for interface in result["interfaces"]:
@@ -55,7 +56,9 @@ def test_single_plugin_answers_in_the_configurations_version(
     address = "192.168.2.100/24" if boot == "loopback" else pod.netns.addresses("eth0")[0]
 
     assert_result_shape(result, version, address)
-    node.add(peer, PAIR, **changes).succeeded()
+    # The bridge takes the address of its lowest port: a second one would change it, and CHECK
+    # of today's bridge plugin minds.
+    node.add(peer, PAIR).succeeded()
     pod.netns.wait_ping("192.168.2.101")
     if version >= "0.4":
         assert node.check(pod).succeeded().stdout.strip() == b""
