@@ -14,6 +14,9 @@ import base64
 import binascii
 import json
 import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -116,6 +119,31 @@ def parse(content: bytes, path: str) -> Kubeconfig:
     )
 
 
+def tls(config: Kubeconfig) -> ssl.SSLContext:
+    """Make the TLS settings of a client. Raises `PodSourceError` for certificates that are none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        if not config.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        elif config.ca is not None:
+            with _as_file(config.ca) as path:
+                context.load_verify_locations(path)
+        else:
+            context.load_default_certs()
+        if config.certificate is not None and config.key is not None:
+            with _as_file(config.certificate) as certificate, _as_file(config.key) as key:
+                # Without a password OpenSSL would ask a terminal for that of an encrypted key.
+                context.load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        what = "its certificates or its key cannot be used"
+        raise PodSourceError(
+            f"kubeconfig {config.files[0]}", f"{what}: {error.strerror}"
+        ) from error
+    return context
+
+
 class _Section:
     """One object of a kubeconfig, which knows what it is called for its errors."""
 
@@ -185,6 +213,19 @@ class _Section:
         for key in keys:
             if self._fields.get(key):
                 raise self.error(key, f"is not supported: {_HINT}")
+
+
+@contextmanager
+def _as_file(material: Material) -> Iterator[str]:
+    """Give a path for OpenSSL, which loads from files; content gets one without a name."""
+    if material.data is None:
+        yield material.path or ""
+        return
+    descriptor = os.memfd_create("ratchet")
+    with open(descriptor, "wb") as file:
+        file.write(material.data)
+        file.flush()
+        yield f"/proc/self/fd/{descriptor}"
 
 
 def _server(cluster: _Section) -> str:

@@ -21,7 +21,6 @@ import queue
 import ssl
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NoReturn
@@ -107,17 +106,8 @@ class _Server:
     def __init__(self, config: kubeconfig.Kubeconfig, path: str) -> None:
         self.config = config
         self._path = path
-        self._descriptors: list[int] = []
-        # Not before the last thread has let go: a number that is closed soon means another file.
-        weakref.finalize(self, _close_all, self._descriptors)
         self._session = requests.Session()
-        try:
-            self._prepare(self._session)
-        except OSError as error:
-            self.close()
-            raise PodSourceError(
-                f"kubeconfig {path}", f"its certificates: {error.strerror}"
-            ) from None
+        self._prepare(self._session)
 
     def get(self, namespace: str, name: str, deadline: float) -> dict[str, Any]:
         """Return what the server answers: a pod, or its metadata alone.
@@ -135,6 +125,10 @@ class _Server:
                     if not (attempts_left and wait_s is not None and wait_s < _left(deadline) / 2):
                         return self._object(response, pod, deadline)
                 time.sleep(wait_s)
+            except ValueError as error:  # a host's name that urllib3 does not like, for one
+                raise PodSourceError(
+                    pod, f"{self.config.server} cannot be asked, check server in {self._path}"
+                ) from error
             except requests.exceptions.ConnectionError as error:
                 # A warm connection that the server has just closed looks like this. One more try is
                 # cheap.
@@ -158,30 +152,11 @@ class _Server:
         session.headers["Accept-Encoding"] = "identity"  # nothing small that unpacks to huge
         if config.token is not None:
             session.headers["Authorization"] = f"Bearer {config.token}"
-        if config.certificate is not None and config.key is not None:
-            session.cert = (self._file(config.certificate), self._file(config.key))
+        session.verify = config.verify
         if not config.verify:
-            session.verify = False
             # It was asked for, and standard error is the runtime's.
             requests.packages.urllib3.disable_warnings()  # type: ignore[attr-defined]
-        elif config.ca is not None:
-            session.verify = self._file(config.ca)
-        else:
-            paths = ssl.get_default_verify_paths()
-            session.verify = paths.cafile or paths.capath or True
-        session.mount("https://", _Adapter(config.tls_server_name))
-
-    def _file(self, material: kubeconfig.Material) -> str:
-        """Return a path for OpenSSL; content gets a nameless file in memory."""
-        if material.data is None:
-            path = material.path or ""
-            with open(path, "rb"):  # the error of this file now, not one of OpenSSL later
-                return path
-        descriptor = os.memfd_create("ratchet")  # close-on-exec, and gone with this process
-        self._descriptors.append(descriptor)
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(material.data)
-        return f"/proc/self/fd/{descriptor}"
+        session.mount("https://", _Adapter(kubeconfig.tls(config), config.tls_server_name))
 
     def _object(self, response: requests.Response, pod: str, deadline: float) -> dict[str, Any]:
         status = response.status_code
@@ -254,16 +229,26 @@ class _Server:
 
 
 class _Adapter(HTTPAdapter):
-    """Expects another name in the server's certificate than the one in its URL."""
+    """Uses our TLS settings as they are, and the server name that the kubeconfig may give.
 
-    def __init__(self, server_name: str | None) -> None:
+    Left to themselves, requests and urllib3 add their own authorities, and from Python 3.13 on
+    demand extensions (VERIFY_X509_STRICT) that the certificates of many clusters lack.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, server_name: str | None) -> None:
+        self._tls = tls
         self._server_name = server_name
         super().__init__(pool_maxsize=MAX_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["ssl_context"] = self._tls
+        kwargs["cert_reqs"] = self._tls.verify_mode  # older ones would set it to what they think
         if self._server_name is not None:
             kwargs["server_hostname"] = self._server_name
         super().init_poolmanager(*args, **kwargs)
+
+    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
+        """Change nothing: the context knows already whom to trust."""
 
 
 # The answer -------------------------------------------------------------------------------------
@@ -325,11 +310,6 @@ def _retry_after_s(response: requests.Response) -> float | None:
     if response.status_code != 429 or not (text.isascii() and text.isdigit() and len(text) < 5):
         return None
     return float(text)
-
-
-def _close_all(descriptors: list[int]) -> None:
-    while descriptors:
-        os.close(descriptors.pop())
 
 
 # Time and causes --------------------------------------------------------------------------------

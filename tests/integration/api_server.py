@@ -28,14 +28,17 @@ METADATA_ONLY = "as=PartialObjectMetadata"
 class Authority:
     """A certificate authority in a directory; the openssl program does its work."""
 
-    def __init__(self, directory: str, name: str = "ca") -> None:
+    def __init__(self, directory: str, name: str = "ca", *, key_identifiers: bool = True) -> None:
         os.makedirs(directory, exist_ok=True)
         self._directory = directory
         self._name = name
         self.ca = self._path(f"{name}.crt")
+        # Many a cluster's certificates lack them, RFC 5280 or not.
+        self._none = "" if key_identifiers else _NO_KEY_IDENTIFIERS
         _openssl(
             *("req", "-x509", *_NEW_KEY, "-subj", f"/CN={name}", "-days", "2"),
             *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+            *(argument for line in self._none.split() for argument in ("-addext", line)),
             *("-keyout", self._path(f"{name}.key"), "-out", self.ca),
         )
 
@@ -46,7 +49,7 @@ class Authority:
         key, request, certificate = (self._path(f"{name}.{kind}") for kind in ("key", "csr", "crt"))
         extensions = self._path(f"{name}.ext")
         with open(extensions, "w") as file:
-            file.write(f"subjectAltName={hosts}\nbasicConstraints=CA:FALSE\n")
+            file.write(f"subjectAltName={hosts}\nbasicConstraints=CA:FALSE\n{self._none}")
         _openssl("req", *_NEW_KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
         _openssl(
             *("x509", "-req", "-in", request, "-out", certificate, "-extfile", extensions),
@@ -59,11 +62,17 @@ class Authority:
         return os.path.join(self._directory, name)
 
 
+_NO_KEY_IDENTIFIERS = "subjectKeyIdentifier=none\nauthorityKeyIdentifier=none\n"
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
 def _openssl(*arguments: str) -> None:
     subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
+
+
+def lock_key(path: str, locked: str) -> None:
+    """Write a key again, encrypted."""
+    _openssl("pkcs8", "-topk8", "-in", path, "-out", locked, "-passout", "pass:secret")
 
 
 class ApiServer:

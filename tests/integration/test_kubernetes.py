@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ratchet.errors import CniError, PodSourceError, PodUnknownError
-from ratchet.kubernetes import PodReader
+from ratchet.kubernetes import PodReader, _Adapter
 from tests.integration import api_server
 from tests.integration.api_server import TOKEN, ApiServer, Authority, Handler, at_most, encoded
 
@@ -173,7 +173,6 @@ def test_certificates_may_lie_in_the_kubeconfig_itself(
         server, user, certificate_authority=None, certificate_authority_data=encoded(access.ca)
     )
     assert reader.read("default", "in-1", UID)[0] == LABELS
-    reader.close()
     assert [file.name for file in tmp_path.iterdir()] == ["kubeconfig"]
     assert memory_files() == []
 
@@ -475,6 +474,14 @@ def test_a_server_that_is_away_means_try_again_later(server: ApiServer, access: 
         assert "refused" in refused(reader, PodUnknownError)
 
 
+@pytest.mark.parametrize("host", ["a" * 64 + ".test", "a..test", ".", "*"])
+def test_a_name_that_cannot_be_one_is_an_error_of_ours(
+    server: ApiServer, access: Access, host: str
+) -> None:
+    with pytest.raises((PodSourceError, PodUnknownError)):
+        access.reader(server, server=f"https://{host}").read("default", "in-1", UID)
+
+
 def test_a_name_that_does_not_resolve_means_try_again_later(
     server: ApiServer, access: Access
 ) -> None:
@@ -600,7 +607,6 @@ def test_renewals_leak_no_descriptors(
         access.write(cluster, user)
         reader.read("default", "in-1", UID)
         time.sleep(0.005)  # so that the file's time is another one
-    assert len(memory_files()) == 3
     reader.close()
     reader.close()
     assert memory_files() == []
@@ -611,16 +617,45 @@ def test_certificates_that_cannot_be_read_are_named(server: ApiServer, access: A
     assert "certificates" in refused(reader, PodSourceError)
 
 
-@pytest.mark.parametrize("field", ["certificate-authority-data", "client-certificate-data"])
 def test_certificates_that_are_none_are_told(
-    server: ApiServer, access: Access, certificates: Certificates, field: str
+    server: ApiServer, access: Access, certificates: Certificates
 ) -> None:
     nonsense = "bm8gY2VydGlmaWNhdGU="
-    key = encoded(certificates.client[1])
-    if field == "certificate-authority-data":
-        reader = access.reader(server, certificate_authority_data=nonsense)
-    else:
-        reader = access.reader(
-            server, {"client-certificate-data": nonsense, "client-key-data": key}
-        )
-    refused(reader, PodSourceError)
+    certificate, key = (encoded(path) for path in certificates.client)
+    other = encoded(certificates.other_client[1])
+    for user in (
+        {"client-certificate-data": nonsense, "client-key-data": key},
+        {"client-certificate-data": certificate, "client-key-data": nonsense},
+        {"client-certificate-data": certificate, "client-key-data": other},
+    ):
+        assert "certificates" in refused(access.reader(server, user), PodSourceError)
+    reader = access.reader(server, certificate_authority_data=nonsense)
+    assert "certificates" in refused(reader, PodSourceError)
+
+
+def test_an_encrypted_key_is_an_error_and_nobody_is_asked_for_a_password(
+    server: ApiServer, access: Access, certificates: Certificates, tmp_path: Path
+) -> None:
+    certificate, key = certificates.client
+    locked = str(tmp_path / "locked.key")
+    api_server.lock_key(key, locked)
+    reader = access.reader(server, {"client-certificate": certificate, "client-key": locked})
+    with at_most(5):
+        refused(reader, PodSourceError)
+
+
+def test_only_the_kubeconfigs_authority_is_trusted(server: ApiServer, access: Access) -> None:
+    reader = access.reader(server)
+    reader.read("default", "in-1", UID)
+    assert reader._server is not None
+    adapter = reader._server._session.get_adapter(server.url)
+    assert isinstance(adapter, _Adapter)
+    assert adapter._tls.cert_store_stats()["x509"] == 1
+
+
+def test_certificates_without_key_identifiers_are_good_enough(
+    serve: Callable[..., ApiServer], access: Access, tmp_path: Path
+) -> None:
+    plain = Authority(str(tmp_path / "plain"), key_identifiers=False)
+    reader = access.reader(serve(plain.issue("plain")), certificate_authority=plain.ca)
+    assert reader.read("default", "in-1", UID)[0] == LABELS
