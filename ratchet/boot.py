@@ -46,6 +46,12 @@ def of(config: Config, request: Request) -> Boot | None:
     return Boot(plugins, request.args, request.path)
 
 
+def require(boot: Boot | None, request: Request) -> None:
+    """Check that every plugin is there before anything is changed. Raises DelegateError."""
+    for plugin in boot.plugins if boot is not None else ():
+        invoke.find(plugin["type"], request.path)
+
+
 def add(boot: Boot, request: Request) -> tuple[Boot, dict[str, Any]]:
     """Attach, in order, and return the last plugin's result, with what was run.
 

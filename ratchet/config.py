@@ -197,7 +197,7 @@ def _refuse_misspelt(obj: Mapping[str, Any]) -> None:
         if key in OURS or key in OTHERS or "/" in key or "." in key:
             continue
         meant = _meant(key)
-        if meant is not None and meant not in obj:
+        if meant is not None:
             raise ConfigError(shown(key), "not a key", f"{meant} (which is probably meant)")
 
 

@@ -43,6 +43,7 @@ def attach(config: Config, request: Request, pod: Pod) -> dict[str, Any]:
     _clear_leftover(directory, request, before)
 
     attachment = _attachment(config, request, pod, wiring)
+    boot.require(attachment.boot, request)
     with ExitStack() as undo:
         _record(directory, attachment, undo)
         attachment = _boot(directory, attachment, request, undo)

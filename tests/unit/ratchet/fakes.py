@@ -10,7 +10,7 @@ import pytest
 
 from ratchet import spawn
 from ratchet.cni import invoke
-from ratchet.cni.errors import CniError
+from ratchet.cni.errors import CniError, DelegateError
 from ratchet.cni.skel import Request
 from ratchet.errors import ChildError
 
@@ -39,6 +39,7 @@ class Plugins:
         self.calls: list[Call] = []
         self.answers: dict[tuple[str, str], Any] = {}
         self.newest = "1.1.0"
+        self.missing: set[str] = set()
         self.before: Callable[[Call], None] = lambda call: None
 
     def answer(self, command: str, plugin_type: str, answer: Any) -> None:
@@ -46,6 +47,11 @@ class Plugins:
 
     def ran(self) -> list[tuple[str, str]]:
         return [(call.command, call.type) for call in self.calls]
+
+    def find(self, plugin_type: str, path: str) -> str:
+        if plugin_type in self.missing:
+            raise DelegateError(f"plugin {plugin_type} is in no directory of CNI_PATH")
+        return f"{path}/{plugin_type}"
 
     def run(
         self,
@@ -94,6 +100,7 @@ class Child:
 
 def install(monkeypatch: pytest.MonkeyPatch) -> tuple[Plugins, Child]:
     plugins, child = Plugins(), Child()
+    monkeypatch.setattr(invoke, "find", plugins.find)
     monkeypatch.setattr(invoke, "run", plugins.run)
     monkeypatch.setattr(invoke, "become", plugins.become)
     monkeypatch.setattr(spawn, "ask", child.ask)

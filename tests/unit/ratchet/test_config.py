@@ -69,7 +69,7 @@ def test_etcd_hosts(host: str, endpoints: tuple[tuple[str, int], ...]) -> None:
     assert parse(etcd_host=host, etcd_port=4001).etcd_endpoints == endpoints
 
 
-WRONG: list[tuple[str, Any]] = [
+WRONG: list[Any] = [
     *(("name", value) for value in (None, "", 1, "../x", "-a", "a b", "ä")),
     *(
         ("etcd_host", value)

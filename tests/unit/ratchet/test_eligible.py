@@ -193,6 +193,15 @@ def test_a_bad_label_changes_nothing(world: World) -> None:
     assert not os.path.exists(world.directory.state_dir)
 
 
+def test_a_boot_network_that_is_not_installed_changes_nothing(world: World) -> None:
+    world.config["boot_network"] = {"plugins": [{"type": "loopback"}, {"type": "absent"}]}
+    world.plugins.missing = {"absent"}
+    with pytest.raises(DelegateError, match="absent"):
+        world.add()
+    assert world.plugins.calls == []
+    assert world.files() == []
+
+
 @pytest.mark.parametrize("netns", ["/nowhere", "/proc/self/ns/net"])
 def test_a_namespace_that_is_missing_or_the_nodes_own_changes_nothing(
     world: World, netns: str

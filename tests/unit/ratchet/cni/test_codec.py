@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -43,6 +44,16 @@ def test_what_is_not_json_is_a_value_error_and_nothing_else(data: bytes) -> None
         theirs = ValueError
     if not (isinstance(theirs, float) and not math.isfinite(theirs)):
         assert ours == theirs
+
+
+@pytest.mark.parametrize("text", ['{"a": "b"', "[1", "[1,", "{", '{"a', '{"a":', '"', "", "1 2"])
+def test_what_is_not_json_is_a_value_error_before_json_is_loaded(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "json.decoder", "json.scanner"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(ValueError):
+        codec.decode(text)
 
 
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", "-Infinity", "1e999", '{"a": -1e999}'])

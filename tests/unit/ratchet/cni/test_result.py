@@ -19,7 +19,7 @@ LOOPBACK_TODAY = {
     "dns": {},
 }
 LOOPBACK_020 = {"cniVersion": "0.2.0", "ip4": {"ip": "127.0.0.1/8"}, "ip6": {"ip": "::1/128"}}
-BRIDGE = {
+BRIDGE: dict[str, Any] = {
     "cniVersion": "1.0.0",
     "interfaces": [
         {"name": "cni0", "mac": "0a:00:00:00:00:01"},
@@ -137,7 +137,7 @@ def test_a_bridges_result_in_every_version() -> None:
     assert convert(BRIDGE, "1.0.0", "eth0") is BRIDGE
     assert convert(BRIDGE, "1.1.0", "eth0") == {**BRIDGE, "cniVersion": "1.1.0"}
     for version in ("0.3.0", "0.3.1", "0.4.0"):
-        ips = [{"version": "4", **BRIDGE["ips"][0]}]  # type: ignore[dict-item]
+        ips = [{"version": "4", **BRIDGE["ips"][0]}]
         assert convert(BRIDGE, version) == {**BRIDGE, "cniVersion": version, "ips": ips}
     for version in ("0.1.0", "0.2.0"):
         assert convert(BRIDGE, version, "eth0") == {
