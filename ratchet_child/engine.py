@@ -41,6 +41,7 @@ _RETRY_FIRST_S = 0.1
 _RETRY_LONGEST_S = 2.0
 _WAITING_FIRST_S = 1.0
 _WAITING_LONGEST_S = 15.0
+_SUPERSEDED_S = 2.0  # nobody rings when a name is free again
 _ERROR_LONGEST_S = 5.0
 _VNI_RETRY_S = 0.05
 _GRACE_S = 3.0  # keys that somebody removed come back within that
@@ -206,6 +207,9 @@ class Engine:
             for state in self._states.values():
                 state.look.everyone = True
                 self._schedule.put(state.key)
+            idle = not self._states
+        if idle:
+            self.pairing.leave(self.node.address)
 
     def _leave_earlier_addresses(self) -> None:
         """Have what was published under other addresses of this node withdrawn."""
@@ -383,7 +387,7 @@ class Engine:
             state.error = None
             state.failures = state.failures + 1 if state.errors else 0
             state.served = max(state.served, number)
-            self._plan_next(state)
+            self._plan_next(state, look)
         metrics.reconciled(time.monotonic() - started)
 
     def _failed(self, state: PodState, look: Look, error: Exception) -> None:
@@ -399,8 +403,8 @@ class Engine:
             state.look.peers |= look.peers
         self._schedule.put(state.key, _backoff(_RETRY_FIRST_S, _RETRY_LONGEST_S, state.failures))
 
-    def _plan_next(self, state: PodState) -> None:
-        """Nobody rings for a v0.1.0 node, or when a bell was lost: who waits looks by itself."""
+    def _plan_next(self, state: PodState, look: Look) -> None:
+        """When the pod is worked on next without being asked for."""
         with self._lock:
             if state.is_idle:
                 state.forget_kernel()
@@ -408,19 +412,33 @@ class Engine:
                 return
             if not state.look.is_empty:
                 self._schedule.put(state.key)
-            waits = state.memory.superseded or (state.wanted is not None and state.wanted.waiting)
-            state.waits = min(state.waits + 1, 100) if waits else 0
-            state.look_all_at = None
-            if waits:
-                delay_s = _backoff(_WAITING_FIRST_S, _WAITING_LONGEST_S, state.waits)
-                state.look_all_at = time.monotonic() + delay_s
-                self._schedule.put(state.key, delay_s)
+            self._plan_look(state, look)
         if state.busy_since:
             self._schedule.put(state.key, _VNI_RETRY_S)
         elif state.errors:
             self._schedule.put(
                 state.key, _backoff(_RETRY_FIRST_S, _ERROR_LONGEST_S, state.failures)
             )
+
+    def _plan_look(self, state: PodState, look: Look) -> None:
+        """Nobody rings for a v0.1.0 node, or when a bell was lost: who waits looks by itself.
+
+        A second apart at first, then less often. What happens in between neither counts nor
+        postpones the next look.
+        """
+        now = time.monotonic()
+        waits = state.wanted is not None and bool(state.wanted.waiting)
+        if now < state.keep_until:
+            state.look_all_at = state.keep_until
+        elif state.memory.superseded:
+            state.look_all_at = now + _SUPERSEDED_S
+        elif not waits:
+            state.look_all_at, state.waits = None, 0
+        elif look.everyone or state.look_all_at is None:
+            state.waits = min(state.waits + 1, 100)
+            state.look_all_at = now + _backoff(_WAITING_FIRST_S, _WAITING_LONGEST_S, state.waits)
+        if state.look_all_at is not None:
+            self._schedule.put(state.key, max(state.look_all_at - now, 0))
 
     def _reconcile(self, state: PodState, look: Look) -> None:
         # Records may change meanwhile: what is begun for one is finished for that one, and the
@@ -478,6 +496,16 @@ class Engine:
 
     def _withdraw(self, state: PodState, gone: Gone) -> None:
         self.pairing.withdraw(state.key, gone.published, gone.node_address)
+        with self._lock:
+            last = all(
+                other.attachment is None and other.gone == ([gone] if other is state else [])
+                for other in self._states.values()
+            )
+        if last:
+            self.pairing.leave(self.node.address)
+        if gone.node_address != self.node.address:
+            self._leave_earlier_addresses()
+        # The record goes last: until then a crash has all of this done again.
         if gone.record is not None:
             faults.reach("forget record")
             self._directory.forget(gone.record)
@@ -486,11 +514,6 @@ class Engine:
                 self._records.forget(gone.record)
             state.gone.remove(gone)
             self._rouse(self._local_peers_of(state.key, gone.published), state.key)
-            others = [other for other in self._states.values() if other.attachment or other.gone]
-        if gone.node_address != self.node.address:
-            self._leave_earlier_addresses()
-        if not others:
-            self.pairing.leave(self.node.address)
 
     def _pair(self, state: PodState, pod: LocalPod, memory: Memory, look: Look) -> None:
         """Publish, look, make what should be, ring."""
@@ -512,10 +535,9 @@ class Engine:
         self._tell_local_peers(state)
         for declared in unusable:
             self.pairing.renumber(pod, memory, declared)
-        if unusable or not remove:
+        if unusable:
             with self._lock:
                 state.look.everyone = True
-            self._schedule.put(state.key, 0 if unusable else _GRACE_S)
         self.pairing.ring(pod, memory)
 
     def _wanted(

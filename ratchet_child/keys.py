@@ -187,6 +187,10 @@ def node_pod(address: str, pod: PodKey) -> str:
     return f"nodes/{address}/pods/{pod}"
 
 
+def bells(address: str) -> str:
+    return f"nodes/{address}/bell"
+
+
 def bell(address: str, pod: PodKey) -> str:
     return f"nodes/{address}/bell/{pod}"
 

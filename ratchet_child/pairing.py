@@ -85,6 +85,8 @@ class Pairing:
         self._claimed_earlier = claimed_earlier
         # Held where the node's directory is written or removed: this process alone does either.
         self._node_lock = threading.Lock()
+        # Containers for which no earlier process can have claimed a VNI that it did not come to use.
+        self._fresh: set[str] = set()
         self._hearing: set[str] = set()  # nodes that listen for bells
 
     # Publish ------------------------------------------------------------------------------------
@@ -100,6 +102,9 @@ class Pairing:
                 return
             if not stands:
                 self._write_place(pod)
+            earlier = self._claimed_earlier(pod.key)
+            if earlier is None or earlier[0] != pod.container:
+                self._fresh.add(pod.container)
             memory.published = memory.unheard = True
         named: set[str] = set()
         for link in pod.links:
@@ -124,8 +129,11 @@ class Pairing:
             return False
         if current.value != pod.container:
             return None if current.modified > earlier[1] else False
-        return _place(there) == Place(pod.container, self._node.address) and (
-            _text(there, "parentiface") == self._node.interface
+        return self._is_whole(pod, there)
+
+    def _is_whole(self, pod: LocalPod, own: dict[str, Entry]) -> bool:
+        return _place(own) == Place(pod.container, self._node.address) and (
+            _text(own, "parentiface") == self._node.interface
         )
 
     def _write_place(self, pod: LocalPod) -> None:
@@ -137,16 +145,41 @@ class Pairing:
         elsewhere = self._store.set(keys.parent_address(pod.key), self._node.address)
         before = self._store.set(keys.container(pod.key), pod.container)
         log.info("published", pod=pod.key, container=pod.container, node=self._node.address)
-        if before and before != pod.container and elsewhere and elsewhere != self._node.address:
+        if elsewhere and elsewhere != self._node.address:
             self._ring_node(elsewhere, pod.key, [pod.key])
+        elif before and before != pod.container:
+            self._ring_holders(pod.key)
+
+    def _mend_place(self, pod: LocalPod) -> None:
+        """Write again what another container of that name has written over or removed.
+
+        Its ID is not touched: when yet another container has come meanwhile, that one mends.
+        """
+        self._store.set(keys.parent_interface(pod.key), self._node.interface)
+        elsewhere = self._store.set(keys.parent_address(pod.key), self._node.address)
+        log.info("published again", pod=pod.key, container=pod.container, node=self._node.address)
+        if elsewhere and elsewhere != self._node.address:
+            self._ring_node(elsewhere, pod.key, [pod.key])
+
+    def _ring_holders(self, pod: PodKey) -> None:
+        """Have other nodes that have published a pod look at it: its place was disturbed.
+
+        Rarely needed: whose address has been written over is not known otherwise.
+        """
+        nodes, _ = self._store.tree("nodes", recursive=True)
+        for name in nodes:
+            address, _, key = name.partition("/")
+            if key == f"pods/{pod}" and address != self._node.address:
+                self._ring_node(address, pod, [pod])
 
     def _declare(self, pod: LocalPod, link: Link, *, write_legacy: bool) -> Declared:
         pair = pod.key.sibling(link.pair)
         key = keys.declaration(pair, pod.key.name, link.ifname)
-        found = self._store.get(key) if self._claimed_earlier(pod.key) else None
+        again = self._claimed_earlier(pod.key) is not None
+        found = self._store.get(key) if again else None
         while True:
             if found is None:
-                vni = self._vnis.take(pod.container, key)
+                vni = self._vnis.take(pod.container, key, again=again)
                 entry = self._store.create(key, Declaration(pod.container, vni, link).dumps())
                 if entry is None:
                     self._vnis.release(vni, pod.container, key)
@@ -203,6 +236,9 @@ class Pairing:
             memory.superseded = True
             return True
         memory.superseded = False
+        if not self._is_whole(pod, own):
+            self._mend_place(pod)
+            memory.unheard = True
         memory.offered = self._offers(pod.key, own)
         complete = True
         for peer in self._peers(pod, memory):
@@ -256,10 +292,11 @@ class Pairing:
                 complete = False
                 continue
             memory.declared[link.ifname] = Declared(pod.key, link, written.vni, entry.created)
-            if position == 0 and _legacy_is_mixed(there, pod, peer, link, written.vni):
+            while position == 0 and _legacy_is_mixed(there, pod, peer, link, written.vni):
                 self._write_legacy(
                     peer, pod.key.name, Declaration(pod.container, written.vni, link)
                 )
+                there, _ = self._store.tree(keys.association(peer))
         return complete
 
     # Ring ---------------------------------------------------------------------------------------
@@ -287,6 +324,11 @@ class Pairing:
             self._hearing.add(address)
         names = ",".join(sorted(str(peer) for peer in peers))
         self._store.set(keys.bell(address, pod), names, ttl_s=BELL_TTL_S)
+        published, _ = self._store.tree(keys.node_pods(address))
+        if not published:  # it has left: nobody would remove the bell's directories
+            self._store.remove_value(keys.bell(address, pod), names)
+            for directory in (keys.bells(address), keys.node(address), "nodes"):
+                self._store.prune(directory)
 
     def renumber(self, pod: LocalPod, memory: Memory, declared: Declared) -> None:
         """Give a link the next VNI: this node cannot use the one that it has.
@@ -298,11 +340,19 @@ class Pairing:
         old = _readable(pod.key, key, entry, declared.pair.name) if entry else None
         if entry is None or old is None or old.vni != declared.vni:
             return  # the far node was first
-        vni = self._vnis.take(old.container, key)
+        # Claimed in the name of its own container until it counts: so it is found after a crash.
+        self._fresh.discard(pod.container)
+        vni = self._vnis.take(pod.container, key)
         new = Declaration(old.container, vni, old.link)
         if not self._store.swap(key, new.dumps(), entry.modified):
-            self._vnis.release(vni, old.container, key)
+            self._vnis.release(vni, pod.container, key)
             return
+        if old.container != pod.container:
+            self._vnis.pass_on(vni, pod.container, old.container, key)
+            entry = self._store.get(key)
+            now = _readable(pod.key, key, entry, declared.pair.name) if entry else None
+            if now is None or now.container != old.container:
+                self._vnis.release(vni, old.container, key)
         self._vnis.release(old.vni, old.container, key)
         there, _ = self._store.tree(keys.association(declared.pair))
         if _text(there, "primaryname") == declared.primary.name and _text(there, "vxlanid") == str(
@@ -326,20 +376,18 @@ class Pairing:
         *Safe to call twice*, and after a crash in any place.
         """
         container = published.container
-        own, _ = self._store.tree(keys.association(pod), recursive=True)
         places: dict[PodKey, Place] = {}
-        current = own.get("id")
-        if current is None:
-            if _text(own, "parentaddr") == node_address and not self._is_local(pod):
-                self._remove_places(pod, own)  # a crash came before the ID
-        elif current.value == container and self._store.remove(
-            keys.container(pod), current.modified
-        ):
-            self._remove_places(pod, own)
+        self._remove_place(pod, container, node_address)
+        # Read after that: who had not declared its link by then does not find the pod any more.
+        own, _ = self._store.tree(keys.association(pod), recursive=True)
         for offer in self._offers(pod, own):
             self._note_place(offer.primary, places)
         for pair_name, ifname in published.declared:
             self._undeclare(pod, container, pod.sibling(pair_name), ifname, places)
+        if container in self._fresh:
+            self._fresh.discard(container)
+        else:
+            self._vnis.release_all(container)
         self._store.prune(keys.association(pod))
         self._ring_places(pod, places)
         self._forget(pod, container, node_address)
@@ -349,13 +397,37 @@ class Pairing:
         """Take back declarations that a pod no longer makes: (pair, ifname) of each."""
         places: dict[PodKey, Place] = {}
         for pair_name, ifname in declared:
-            self._undeclare(pod.key, pod.container, pod.key.sibling(pair_name), ifname, places)
+            pair = pod.key.sibling(pair_name)
+            self._undeclare(pod.key, pod.container, pair, ifname, places)
+            self._note_place(pair, places)  # it may have come while the declaration still stood
         self._ring_places(pod.key, places)
 
-    def _remove_places(self, pod: PodKey, own: dict[str, Entry]) -> None:
-        for name in ("parentaddr", "parentiface"):
-            if name in own:
-                self._store.remove(f"{keys.association(pod)}/{name}", own[name].modified)
+    def _remove_place(self, pod: PodKey, container: str, node_address: str) -> None:
+        """Remove where a container is; the ID last, as it tells what is left to be removed.
+
+        Another container of that name may be publishing at the same moment. What is removed from
+        under it before its ID is there it mends when it looks; after that it is rung.
+        """
+        own, _ = self._store.tree(keys.association(pod))
+        current = own.get("id")
+        if _text(own, "parentaddr") == node_address:
+            if current is not None and current.value != container:
+                if not self._is_local(pod):
+                    self._ring_holders(pod)  # it was written over before a crash
+                return
+            if current is None and self._is_local(pod):
+                return
+            for name in ("parentaddr", "parentiface"):
+                if name in own:
+                    self._store.remove(f"{keys.association(pod)}/{name}", own[name].modified)
+        if current is None:
+            own, _ = self._store.tree(keys.association(pod))
+            if "id" in own and _place(own) is None:
+                self._ring_holders(pod)
+        elif current.value == container and not self._store.remove(
+            keys.container(pod), current.modified
+        ):
+            self._ring_holders(pod)
 
     def _undeclare(
         self,
@@ -383,13 +455,42 @@ class Pairing:
     def _remove_legacy(
         self, pod: PodKey, pair: PodKey, declaration: Declaration, there: dict[str, Entry]
     ) -> None:
-        if _text(there, "primaryname") != pod.name:
+        """Remove the v0.1.0 keys of a link that is being taken back.
+
+        `vxlanid` is written first and removed last: it tells whose the others are, also after a
+        crash. With two primaries at the same pair a crash can leave a mixture.
+        """
+        base, name = keys.association(pair), _text(there, "primaryname")
+        is_its_vni = _text(there, "vxlanid") == str(declaration.vni)
+        if is_its_vni and name in (None, pod.name):
+            doomed = ["primaryname", "pairip", "pairifname", "vxlanid"]
+        elif is_its_vni:
+            doomed = ["vxlanid"]
+        elif name == pod.name and not self._has_vni(pod, pair, _text(there, "vxlanid")):
+            doomed = ["primaryname"]
+        else:
             return
-        if _text(there, "vxlanid") != str(declaration.vni):
-            return
-        for name in ("primaryname", "vxlanid", "pairip", "pairifname"):
-            if name in there:
-                self._store.remove(f"{keys.association(pair)}/{name}", there[name].modified)
+        for one in doomed:
+            if one in there:
+                self._store.remove(f"{base}/{one}", there[one].modified)
+        if name not in (None, pod.name):
+            self._ring_for(pod.sibling(str(name)), pair)
+
+    def _has_vni(self, pod: PodKey, pair: PodKey, vni: str | None) -> bool:
+        """Whether a pod has declared a link with that VNI on a pair."""
+        declarations, _ = self._store.tree(keys.declarations(pair))
+        for key, entry in declarations.items():
+            if keys.split_declaration(key)[0] == pod.name:
+                declaration = _readable(pod, key, entry, pair.name)
+                if declaration is not None and str(declaration.vni) == vni:
+                    return True
+        return False
+
+    def _ring_for(self, pod: PodKey, peer: PodKey) -> None:
+        """Have a pod, on whatever node it is, look at its links with `peer`."""
+        place = _place(self._store.tree(keys.association(pod))[0])
+        if place is not None:
+            self._ring_node(place.address, peer, [pod])
 
     def _note_place(self, peer: PodKey, places: dict[PodKey, Place]) -> dict[str, Entry]:
         there, _ = self._store.tree(keys.association(peer))

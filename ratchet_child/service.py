@@ -16,7 +16,7 @@ from typing import Any
 from ratchet import log
 from ratchet.errors import CniError, RatchetError
 from ratchet_child.engine import Engine
-from ratchet_child.keys import PodKey
+from ratchet_child.keys import VXLANID, PodKey
 
 MAX_REQUEST_BYTES = 1 << 20
 _LOOKUP_THREADS = 4
@@ -73,7 +73,7 @@ class Service:
             elif operation == "labels":
                 self._lookups.submit(self._labels, request, reply)
             elif operation == "health":
-                reply({"ok": True, "etcd": self._engine.etcd_error})
+                self._lookups.submit(self._health, reply)
             elif operation == "status":
                 reply(self._status())
             else:
@@ -124,6 +124,14 @@ class Service:
 
     def _links(self, waiter: _Waiter, *, complete: bool) -> Answer:
         return {"ok": True, "complete": complete, "links": self._engine.links(waiter.key)}
+
+    def _health(self, reply: Reply) -> None:
+        try:
+            self._engine.store.get(VXLANID)
+        except RatchetError as error:
+            reply({"ok": True, "etcd": str(error)})
+        else:
+            reply({"ok": True, "etcd": None})
 
     def _labels(self, request: Answer, reply: Reply) -> None:
         try:

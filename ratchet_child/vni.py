@@ -12,7 +12,7 @@ import threading
 
 from ratchet.errors import StoreError
 from ratchet_child import keys
-from ratchet_child.store import Store
+from ratchet_child.store import Entry, Store
 
 
 class Vnis:
@@ -25,9 +25,16 @@ class Vnis:
         self._wanted = 0
         self._taken: list[int] = []
 
-    def take(self, container: str, declaration_key: str) -> int:
-        """A VNI that nobody uses, claimed for a link."""
+    def take(self, container: str, declaration_key: str, *, again: bool = False) -> int:
+        """A VNI that nobody uses, claimed for a link.
+
+        `again`: an earlier process may have claimed one for it and ended before it was declared.
+        """
         value = keys.claim_value(container, declaration_key)
+        if again:
+            for name, entry in self._claims().items():
+                if entry.value == value:
+                    return int(name)
         while True:
             vni = self._next()
             if self._store.create(keys.claim(vni), value):
@@ -60,6 +67,23 @@ class Vnis:
             if entry.value == value:
                 self._store.remove(f"vni/{name}", entry.modified)
 
+    def pass_on(self, vni: int, container: str, other: str, declaration_key: str) -> None:
+        """Have a container's claim stand in the name of another one."""
+        entry = self._store.get(keys.claim(vni))
+        if entry is not None and entry.value == keys.claim_value(container, declaration_key):
+            value = keys.claim_value(other, declaration_key)
+            self._store.swap(keys.claim(vni), value, entry.modified)
+
+    def release_all(self, container: str) -> None:
+        """Give back whatever is claimed in a container's name."""
+        for name, entry in self._claims().items():
+            if entry.value.partition(" ")[0] == container:
+                self._store.remove(keys.claim(int(name)), entry.modified)
+
+    def _claims(self) -> dict[str, Entry]:
+        claims, _ = self._store.tree("vni")
+        return {name: one for name, one in claims.items() if name.isascii() and name.isdigit()}
+
     def _next(self) -> int:
         with self._count_lock:
             self._wanted += 1
@@ -89,8 +113,7 @@ class Vnis:
 
     def _advance_past_claims(self) -> None:
         """Move the counter to the next VNI that nobody has claimed."""
-        claims, _ = self._store.tree("vni")
-        used = {int(name) for name in claims if name.isascii() and name.isdigit()}
+        used = {int(name) for name in self._claims()}
         with self._lock:
             self._taken = [vni for vni in self._taken if vni not in used]
             if self._taken:
