@@ -44,7 +44,7 @@ class Calls(list[tuple[str, dict[str, Any], dict[str, str]]]):
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     found = Calls()
-    monkeypatch.setattr(runtime.subprocess, "run", found)
+    monkeypatch.setattr(subprocess, "run", found)
     return found
 
 
