@@ -57,7 +57,7 @@ class Bells:
                 reached = False
                 self._engine.etcd_is_away(str(error))
                 self._stopped.wait(_RETRY_S)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the node must not grow deaf
                 log.crash("watching failed", error)
                 self._listed_at = None
                 self._stopped.wait(_RETRY_S)

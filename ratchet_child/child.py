@@ -95,7 +95,7 @@ class Child:
             for key, _ in self._selector.select(max(timeout_s, 0)):
                 try:
                     key.data(key.fd)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - a surprise must not end the rest
                     log.crash("an event could not be handled", error)
             self._service.settle()
             now = time.monotonic()

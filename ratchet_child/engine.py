@@ -378,7 +378,7 @@ class Engine:
             self._reconcile(state, look)
         except (RatchetError, OSError) as error:
             self._failed(state, look, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one pod must not end the others'
             log.crash("reconciling failed", error, pod=state.key, container=state.container)
             self._failed(state, look, error)
         else:

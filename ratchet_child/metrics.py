@@ -81,7 +81,7 @@ class Endpoint:
     """An HTTP server for Prometheus. *Raises* OSError when the address cannot be used."""
 
     def __init__(self, address: str, links_by_state: Callable[[], dict[str, int]]) -> None:
-        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415 - only a child that serves pays for it
 
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collector(links_by_state))
@@ -106,7 +106,7 @@ class _Collector:
         self._links_by_state = links_by_state
 
     def collect(self) -> Iterable[Any]:
-        from prometheus_client.core import (
+        from prometheus_client.core import (  # noqa: PLC0415 - only a child that serves pays for it
             CounterMetricFamily,
             GaugeMetricFamily,
             HistogramMetricFamily,

@@ -85,7 +85,7 @@ class Pairing:
         self._claimed_earlier = claimed_earlier
         # Held where the node's directory is written or removed: this process alone does either.
         self._node_lock = threading.Lock()
-        # Containers for which no earlier process can have claimed a VNI that it did not come to use.
+        # Containers all of whose claims have been made by this process: none can be a crash's.
         self._fresh: set[str] = set()
         self._hearing: set[str] = set()  # nodes that listen for bells
 
@@ -447,8 +447,6 @@ class Pairing:
             self._vnis.release(declaration.vni, container, key)
             self._remove_legacy(pod, pair, declaration, there)
             self._store.remove(key, entry.modified)
-        else:
-            self._vnis.release_by(container, key)
         if self._store.prune(keys.declarations(pair)) or entry is None:
             self._store.prune(keys.association(pair))
 

@@ -141,7 +141,7 @@ class Service:
             reply({"ok": True, "labels": dict(labels), "annotations": dict(annotations)})
         except CniError as error:
             reply(failure(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the parent must hear of it
             log.crash("reading labels failed", error, pod=request.get("name"))
             reply({"ok": False, "code": 199, "msg": "internal error", "details": str(error)})
 
@@ -150,7 +150,7 @@ class Service:
             raise BadRequestError("labels without a kubeconfig")
         if self._reader is None:
             # `requests` takes memory that a child without Kubernetes need not pay for.
-            from ratchet.kubernetes import PodReader
+            from ratchet.kubernetes import PodReader  # noqa: PLC0415 - memory that others need not pay for
 
             self._reader = PodReader(self._kubeconfig)
         return self._reader
