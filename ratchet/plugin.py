@@ -76,7 +76,7 @@ def cmd_gc(request: Request) -> Result:
     from ratchet import eligible  # noqa: PLC0415 - only for eligible pods
 
     errors = eligible.collect_garbage(config, request, valid)
-    for plugin in _delegate_plugins(config, request):
+    for plugin in _plugins_that_know(config, request, errors):
         handed = {key: value for key, value in request.config.items() if key in _GC_KEYS}
         try:
             invoke.run({**plugin, **handed}, request.path, request.environ)
@@ -92,8 +92,11 @@ def cmd_gc(request: Request) -> Result:
 def cmd_status(request: Request) -> Result:
     """CNI spec 1.1.0 §2, STATUS: the delegate's, then etcd's."""
     config = _configured(request)
-    for plugin in _delegate_plugins(config, request):
+    errors: list[CniError] = []
+    for plugin in _plugins_that_know(config, request, errors):
         invoke.run(plugin, request.path, request.environ)
+    if errors:
+        raise errors[0]
     if not config.use_labels:
         return None
     answer = spawn.ask(config, {"op": "health"}, HEALTH_TIMEOUT_S, spawn=True)
@@ -188,6 +191,31 @@ def _delegate_plugins(config: Config, request: Request) -> list[dict[str, Any]]:
         for plugin in plugins
         if version.allows(plugin.get("cniVersion", ""), request.command)
     ]
+
+
+def _plugins_that_know(
+    config: Config, request: Request, errors: list[CniError]
+) -> list[dict[str, Any]]:
+    """Return the delegate's plugins that know GC and STATUS; add what kept others from answering.
+
+    A plugin that states no version is given ours, and may be older: it would take an operation that
+    it does not know for a broken request. So these two, which are rare, are preceded by VERSION.
+    """
+    found = []
+    environ = {**request.environ, "CNI_COMMAND": "VERSION"}
+    for plugin in _delegate_plugins(config, request):
+        stated = plugin.get("cniVersion", "")
+        question = {"cniVersion": stated, "type": plugin["type"], "name": config.name}
+        try:
+            answer = invoke.run(question, request.path, environ) or {}
+        except CniError as exc:
+            errors.append(exc)
+            continue
+        if stated in (answer.get("supportedVersions") or ()):
+            found.append(plugin)
+        else:
+            log.debug("not sent to a plugin that does not know it", plugin=plugin["type"])
+    return found
 
 
 def _chained(plugin: dict[str, Any], result: Any) -> dict[str, Any]:

@@ -82,8 +82,8 @@ def _scan(text: str) -> tuple[Any] | None:
     except (StopIteration, ValueError, TypeError, AttributeError):
         return None
     except SystemError:
-        # Up to Python 3.12 the scanner finds its own exception only when json.decoder is loaded, and
-        # fails without one otherwise. Only text that is not JSON comes here.
+        # Before Python 3.12 the scanner only finds its own exception when json.decoder is loaded,
+        # and fails without one otherwise. Only text that is not JSON comes here.
         return None
     return (value,) if end == len(trimmed) else None
 

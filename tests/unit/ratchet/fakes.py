@@ -12,6 +12,7 @@ from ratchet import spawn
 from ratchet.cni import invoke
 from ratchet.cni.errors import CniError, DelegateError
 from ratchet.cni.skel import Request
+from ratchet.cni.version import SUPPORTED
 from ratchet.errors import ChildError
 
 
@@ -61,7 +62,11 @@ class Plugins:
         timeout_s: float | None = None,
     ) -> dict[str, Any] | None:
         call = Call(copy.deepcopy(dict(config)), environ, path)
+        if call.type in self.missing:
+            raise DelegateError(f"plugin {call.type} is in no directory of CNI_PATH")
         self.before(call)
+        if call.command == "VERSION":
+            return {"supportedVersions": [v for v in SUPPORTED if v <= self.newest]}
         self.calls.append(call)
         if config.get("cniVersion", "") > self.newest:
             raise CniError(1, "incompatible CNI versions")

@@ -214,6 +214,27 @@ def test_status_is_the_delegates_then_etcds(
         plugin.cmd_status(request("STATUS", config))
 
 
+def test_status_is_not_sent_to_a_plugin_that_does_not_know_it(
+    plugins: Plugins, child: Child, config: dict[str, Any]
+) -> None:
+    config["cniVersion"] = "1.1.0"
+    plugins.newest = "1.0.0"
+    child.answer = {"ok": True, "etcd": None}
+    assert plugin.cmd_status(request("STATUS", config)) is None
+    assert plugins.ran() == []
+    assert child.asked == [{"op": "health"}]
+
+
+def test_status_fails_when_the_delegate_is_not_installed(
+    plugins: Plugins, config: dict[str, Any]
+) -> None:
+    config["cniVersion"] = "1.1.0"
+    plugins.missing = {"bridge"}
+    with pytest.raises(CniError) as caught:
+        plugin.cmd_status(request("STATUS", config))
+    assert caught.value.code == 101
+
+
 def test_status_without_labels_is_the_delegates_alone(
     plugins: Plugins, child: Child, config: dict[str, Any]
 ) -> None:
