@@ -112,12 +112,17 @@ class Ends:
                 self.forget(state)
                 return 0.0
             wanted = {end.side.ifname for end in (state.wanted.ends if state.wanted else ())}
+            delay_s = None
             for ifname in ifnames & wanted:
-                self._look_again(state, ifname)
-            gone = (ifnames & wanted) - (state.found or {}).keys()
-            if gone:
-                return 0.0
-            return _DOWN_S if ifnames & wanted else None
+                before = state.right.get(ifname)
+                found = self._look_again(state, ifname)
+                if found is None:
+                    delay_s = 0.0
+                elif found.up and before is not None:
+                    state.right[ifname] = before  # it was on its way up when it was heard
+                elif delay_s is None:
+                    delay_s = _DOWN_S
+            return delay_s
 
     def forget(self, state: PodState) -> None:
         """Have everything in the pod's namespace read again."""
@@ -269,19 +274,19 @@ class Ends:
         """An interface as the kernel has it."""
         found = self._found(state).get(ifname)
         if found is not None and found.index == _UNREAD:
-            self._look_again(state, ifname)
-            found = self._found(state).get(ifname)
+            found = self._look_again(state, ifname)
         return found
 
-    def _look_again(self, state: PodState, ifname: str) -> None:
+    def _look_again(self, state: PodState, ifname: str) -> Found | None:
         state.right.pop(ifname, None)
         if state.found is None or state.namespace is None:
-            return
+            return None
         found = self._kernel.find(state.namespace, ifname)
         if found is None:
             state.found.pop(ifname, None)
         else:
             state.found[ifname] = found
+        return found
 
 
 def _matching(peer: PodState, end: Veth) -> Veth | None:

@@ -410,9 +410,9 @@ class Pairing:
         """
         own, _ = self._store.tree(keys.association(pod))
         current = own.get("id")
-        if _text(own, "parentaddr") == node_address:
+        if _text(own, "parentaddr") in (None, node_address):
             if current is not None and current.value != container:
-                if not self._is_local(pod):
+                if "parentaddr" in own and not self._is_local(pod):
                     self._ring_holders(pod)  # it was written over before a crash
                 return
             if current is None and self._is_local(pod):

@@ -60,13 +60,6 @@ class Vnis:
         """Give a VNI back. *Safe to call twice*; never harms another container's claim."""
         self._store.remove_value(keys.claim(vni), keys.claim_value(container, declaration_key))
 
-    def release_by(self, container: str, declaration_key: str) -> None:
-        """Give back what a link has claimed, when its declaration has been removed by others."""
-        value = keys.claim_value(container, declaration_key)
-        for name, entry in self._store.tree("vni")[0].items():
-            if entry.value == value:
-                self._store.remove(f"vni/{name}", entry.modified)
-
     def pass_on(self, vni: int, container: str, other: str, declaration_key: str) -> None:
         """Have a container's claim stand in the name of another one."""
         entry = self._store.get(keys.claim(vni))
