@@ -17,7 +17,7 @@ import socket
 import time
 from functools import partial
 
-from ratchet import log, statedir
+from ratchet import log, spawn, statedir
 from ratchet.attachments import Directory
 from ratchet.config import Config
 from ratchet.errors import CniError, RatchetError
@@ -37,7 +37,6 @@ class Child:
     """Serves one network on one node until it is told to stop or has nothing left to do."""
 
     def __init__(self, config: Config, listener: socket.socket, *, stay: bool) -> None:
-        self._listener = listener
         self._stay = stay
         self._directory = Directory(config.state_dir)
         self._selector = selectors.DefaultSelector()
@@ -45,7 +44,7 @@ class Child:
         self._monitored: dict[Monitor, PodKey] = {}
         self._clients: dict[int, _Client] = {}
         self._running = True
-        self._socket_identity = _identity(os.path.join(config.state_dir, statedir.SOCKET))
+        self._open_door(listener)
         self._start(config)
 
     def _start(self, config: Config) -> None:
@@ -84,8 +83,6 @@ class Child:
         """Serve. Returns when the child is to end."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._end())
-        self._listener.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
         next_sweep = time.monotonic() + _SWEEP_S
         idle_since = time.monotonic()
@@ -105,10 +102,35 @@ class Child:
             if not self._engine.is_idle or self._clients:
                 idle_since = now
             elif now - idle_since > _IDLE_S and not self._stay:
-                log.info("nothing left to do")
-                break
-        self._listener.close()
+                idle_since = now
+                self._running = not self._is_over()
+        self._close_door()
         self._stop()
+
+    def _open_door(self, listener: socket.socket) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        path = os.path.join(self._directory.state_dir, statedir.SOCKET)
+        self._socket_identity = _identity(path)
+
+    def _close_door(self) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(self._listener)
+        self._listener.close()
+
+    def _is_over(self) -> bool:
+        """Whether nothing is left to do, also when nobody can ask any more.
+
+        A parent that only leaves a record and a word does not notice that the word was not heard.
+        """
+        self._close_door()
+        self._engine.scan()
+        if self._engine.is_idle:
+            log.info("nothing left to do")
+            return True
+        self._open_door(listen(self._directory.state_dir))
+        return False
 
     def _end(self) -> None:
         self._running = False
@@ -260,6 +282,19 @@ class _Client:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self.connection.close()
+
+
+def listen(state_dir: str) -> socket.socket:
+    """The listening socket, in the place of an earlier one. *Needs* the lock. *Raises* OSError."""
+    statedir.remove(os.path.join(state_dir, statedir.SOCKET))
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        spawn.with_address(state_dir, listener.bind)
+    finally:
+        os.umask(before)
+    listener.listen(spawn.BACKLOG)
+    return listener
 
 
 def _identity(path: str) -> tuple[int, int] | None:

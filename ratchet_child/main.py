@@ -12,10 +12,10 @@ import socket
 import sys
 import threading
 
-from ratchet import log, spawn, statedir
+from ratchet import log, statedir
 from ratchet.config import Config
 from ratchet.errors import ConfigError, RatchetError
-from ratchet_child.child import Child
+from ratchet_child.child import Child, listen
 
 _STACK_BYTES = 512 * 1024
 
@@ -108,16 +108,7 @@ def _become_the_child(state_dir: str) -> tuple[socket.socket, int] | None:
     except BlockingIOError:
         os.close(lock)
         return None
-    path = os.path.join(state_dir, statedir.SOCKET)
-    statedir.remove(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        spawn.with_address(state_dir, listener.bind)
-    finally:
-        os.umask(before)
-    listener.listen(spawn.BACKLOG)
-    return listener, lock
+    return listen(state_dir), lock
 
 
 def _prepare() -> None:

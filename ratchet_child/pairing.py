@@ -109,9 +109,11 @@ class Pairing:
         named: set[str] = set()
         for link in pod.links:
             if link.ifname not in memory.declared:
-                memory.declared[link.ifname] = self._declare(
-                    pod, link, write_legacy=link.pair not in named
-                )
+                declared = self._declare(pod, link, write_legacy=link.pair not in named)
+                if declared is None:
+                    memory.superseded = True
+                    return
+                memory.declared[link.ifname] = declared
                 memory.unheard = True
             named.add(link.pair)
 
@@ -172,7 +174,8 @@ class Pairing:
             if key == f"pods/{pod}" and address != self._node.address:
                 self._ring_node(address, pod, [pod])
 
-    def _declare(self, pod: LocalPod, link: Link, *, write_legacy: bool) -> Declared:
+    def _declare(self, pod: LocalPod, link: Link, *, write_legacy: bool) -> Declared | None:
+        """Write a declaration, or take over one; None when the pod is superseded."""
         pair = pod.key.sibling(link.pair)
         key = keys.declaration(pair, pod.key.name, link.ifname)
         again = self._claimed_earlier(pod.key) is not None
@@ -183,8 +186,10 @@ class Pairing:
                 entry = self._store.create(key, Declaration(pod.container, vni, link).dumps())
                 if entry is None:
                     self._vnis.release(vni, pod.container, key)
-            else:
+            elif self._is_heir(pod, key, found):
                 vni, entry = self._adopt(pod, link, key, found)
+            else:
+                return None
             if entry is not None:
                 break
             found = self._store.get(key)
@@ -193,10 +198,22 @@ class Pairing:
         log.info("declared", pod=pod.key, container=pod.container, link=link.ifname, vni=vni)
         return Declared(pod.key, link, vni, entry.created)
 
+    def _is_heir(self, pod: LocalPod, key: str, found: Entry) -> bool:
+        """Whether a declaration is an earlier container's and not the one's that came after.
+
+        Each container writes its ID before it declares, so the ID, read after the declaration, is
+        that of the later one.
+        """
+        old = _readable(pod.key, key, found, "")
+        if old is None or old.container == pod.container:
+            return True
+        current = self._store.get(keys.container(pod.key))
+        return current is None or current.value == pod.container
+
     def _adopt(self, pod: LocalPod, link: Link, key: str, found: Entry) -> tuple[int, Entry | None]:
         """Take over a declaration of the same link, with its VNI: no entry when it has changed."""
         old = _readable(pod.key, key, found, link.pair)
-        if old is not None and self._vnis.claim_again(old.vni, pod.container, key):
+        if old is not None and self._vnis.claim_again(old.vni, pod.container, old.container, key):
             vni = old.vni
         else:
             vni = self._vnis.take(pod.container, key)
@@ -287,7 +304,12 @@ class Pairing:
             key = keys.declaration(peer, pod.key.name, link.ifname)
             entry = self._store.get(key)
             written = _readable(pod.key, key, entry, peer.name) if entry else None
-            if entry is None or written is None or link.ifname not in memory.declared:
+            if (
+                entry is None
+                or written is None
+                or written.container != pod.container
+                or link.ifname not in memory.declared
+            ):
                 memory.declared.pop(link.ifname, None)
                 complete = False
                 continue

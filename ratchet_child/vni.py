@@ -41,8 +41,11 @@ class Vnis:
                 return vni
             self._advance_past_claims()
 
-    def claim_again(self, vni: int, container: str, declaration_key: str) -> bool:
-        """Claim a VNI that a link has already; False when another link has claimed it meanwhile."""
+    def claim_again(self, vni: int, container: str, predecessor: str, declaration_key: str) -> bool:
+        """Claim the VNI that a link has from an earlier container, or from an earlier process.
+
+        False when another link has claimed it meanwhile, or another container of the same name.
+        """
         value = keys.claim_value(container, declaration_key)
         if self._store.create(keys.claim(vni), value):
             return True
@@ -51,8 +54,7 @@ class Vnis:
             return self._store.create(keys.claim(vni), value) is not None
         if entry.value == value:
             return True
-        # The claim of an earlier container for the same link passes to its successor.
-        if entry.value.partition(" ")[2] != declaration_key:
+        if entry.value != keys.claim_value(predecessor, declaration_key):
             return False
         return self._store.swap(keys.claim(vni), value, entry.modified) is not None
 
