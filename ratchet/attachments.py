@@ -67,6 +67,9 @@ class Attachment:
     """None when the pod was chained after another plugin, which is not ours to detach."""
     result: dict[str, Any] | None
     """The boot network's own result; None while its ADD has not finished."""
+    boottime_s: float = 0.0
+    """CLOCK_BOOTTIME at the ADD: which of two containers of one name is newer. Clocks on the wall
+    jump; this one starts anew with the machine, and so does the state directory."""
 
     @property
     def name(self) -> str:
@@ -96,6 +99,7 @@ class Attachment:
             "target_pod": self.target_pod,
             "target_container": self.target_container,
             "attached_at": self.attached_at,
+            "boottime_s": self.boottime_s,
             "boot": boot and {"plugins": list(boot.plugins), "args": boot.args, "path": boot.path},
             "result": self.result,
         }
@@ -128,6 +132,7 @@ class Attachment:
                 _string(boot["path"]),
             ),
             result=None if obj["result"] is None else _object(obj["result"]),
+            boottime_s=float(obj["boottime_s"]),
         )
 
 

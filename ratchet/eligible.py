@@ -148,6 +148,7 @@ def _attachment(config: Config, request: Request, pod: Pod, wiring: labels.Wirin
         target_pod=wiring.target_pod,
         target_container=wiring.target_container,
         attached_at=time.time(),
+        boottime_s=time.clock_gettime(time.CLOCK_BOOTTIME),
         boot=boot.of(config, request),
         result=None,
     )

@@ -613,7 +613,7 @@ def _key(attachment: Attachment) -> PodKey:
 
 
 def _age(attachment: Attachment) -> float:
-    return attachment.attached_at
+    return attachment.boottime_s
 
 
 def _declared(attachment: Attachment) -> set[tuple[str, str]]:

@@ -40,6 +40,7 @@ def attachment(container_id: str = "c1", ifname: str = "eth0", **changes: Any) -
         "target_pod": None,
         "target_container": None,
         "attached_at": 1.5,
+        "boottime_s": 0.5,
         "boot": Boot(({"type": "loopback", "name": "net"},), "A=B", "/opt/cni/bin"),
         "result": {"cniVersion": "1.0.0"},
     }
