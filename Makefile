@@ -35,6 +35,10 @@ help:  ## what can be made
 system:
 	@packaging/bootstrap.sh system
 
+.PHONY: system-for-tests
+system-for-tests:
+	@packaging/bootstrap.sh tests
+
 .PHONY: venv
 venv:  ## .venv with Ratchet and what its tests and its build need
 	@packaging/bootstrap.sh venv
@@ -44,7 +48,7 @@ demo: system venv  ## as root: the examples on a simulated cluster, from an empt
 	@$(BIN)/python -m ratchetctl demo
 
 .PHONY: test
-test: system venv check build  ## all tests; installs what is missing; without root, those that can run
+test: system-for-tests venv check build  ## all tests; installs what is missing; without root, those that can run
 ifeq ($(CAN),root)
 	RATCHET_REQUIRE_ROOT=1 RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/pytest $(PYTEST) $(SUITES)
 else

@@ -4,8 +4,9 @@
 # missing, so that it is fast the second time, and starts no service.
 #
 #   packaging/bootstrap.sh system   the distribution's packages (needs root; else says what is missing)
+#   packaging/bootstrap.sh tests    the same, and the container runtime that only the tests want
 #   packaging/bootstrap.sh venv     the virtual environment (needs no root)
-#   packaging/bootstrap.sh          both
+#   packaging/bootstrap.sh          system and venv
 #
 # PYTHON names the interpreter for .venv. CI=true or RATCHET_REQUIRE_ROOT=1: whatever is missing is an
 # error; otherwise it is said and the rest goes on, as for a developer without root.
@@ -13,6 +14,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${VENV:-$here/.venv}
+for_tests=
 strict=
 if [ "${CI:-}" = true ] || [ "${RATCHET_REQUIRE_ROOT:-}" = 1 ]; then
     strict=1
@@ -95,6 +97,10 @@ missing_packages() {
     if ! has_file /usr/lib/frr/ospfd; then
         echo frr
     fi
+    if [ -n "$for_tests" ]; then
+        command -v containerd >/dev/null || echo containerd
+        command -v runc >/dev/null || echo runc
+    fi
 }
 
 # Packages of servers start them when they are installed, on their usual ports and on the machine's own
@@ -143,7 +149,7 @@ install_packages() {
         for package in "${packages[@]}"; do
             case $package in
                 etcd | etcd-server) systemctl disable --quiet etcd.service 2>/dev/null || true ;;
-                frr) systemctl disable --quiet frr.service 2>/dev/null || true ;;
+                frr | containerd) systemctl disable --quiet "$package.service" 2>/dev/null || true ;;
             esac
         done
     fi
@@ -209,6 +215,10 @@ flock 9
 
 case ${1:-both} in
     system) system ;;
+    tests)
+        for_tests=1
+        system
+        ;;
     venv) venv ;;
     both)
         system
