@@ -31,6 +31,8 @@ from ratchet_child.vni import Vnis
 
 BELL_TTL_S = 30
 
+_LEGACY = ("primaryname", "pairip", "pairifname", "vxlanid")  # in the order of their removal
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -213,7 +215,12 @@ class Pairing:
     def _adopt(self, pod: LocalPod, link: Link, key: str, found: Entry) -> tuple[int, Entry | None]:
         """Take over a declaration of the same link, with its VNI: no entry when it has changed."""
         old = _readable(pod.key, key, found, link.pair)
-        if old is not None and self._vnis.claim_again(old.vni, pod.container, old.container, key):
+        if old is not None and self._vnis.claim_again(
+            old.vni,
+            pod.container,
+            key,
+            predecessor=None if old.container == pod.container else old.container,
+        ):
             vni = old.vni
         else:
             vni = self._vnis.take(pod.container, key)
@@ -313,6 +320,8 @@ class Pairing:
                 memory.declared.pop(link.ifname, None)
                 complete = False
                 continue
+            if memory.declared[link.ifname].vni != written.vni:
+                self._vnis.claim_again(written.vni, pod.container, key)
             memory.declared[link.ifname] = Declared(pod.key, link, written.vni, entry.created)
             while position == 0 and _legacy_is_mixed(there, pod, peer, link, written.vni):
                 self._write_legacy(
@@ -369,18 +378,20 @@ class Pairing:
         if not self._store.swap(key, new.dumps(), entry.modified):
             self._vnis.release(vni, pod.container, key)
             return
+        self._vnis.release(old.vni, old.container, key)
         if old.container != pod.container:
             self._vnis.pass_on(vni, pod.container, old.container, key)
-            entry = self._store.get(key)
-            now = _readable(pod.key, key, entry, declared.pair.name) if entry else None
-            if now is None or now.container != old.container:
-                self._vnis.release(vni, old.container, key)
-        self._vnis.release(old.vni, old.container, key)
         there, _ = self._store.tree(keys.association(declared.pair))
         if _text(there, "primaryname") == declared.primary.name and _text(there, "vxlanid") == str(
             old.vni
         ):
             self._write_legacy(declared.pair, declared.primary.name, new)
+        entry = self._store.get(key)
+        now = _readable(pod.key, key, entry, declared.pair.name) if entry else None
+        if now is None or now.container != old.container:  # the primary has gone meanwhile
+            self._vnis.release(vni, old.container, key)
+            there, _ = self._store.tree(keys.association(declared.pair))
+            self._remove_legacy(declared.primary, declared.pair, new, there)
         log.warning(
             "the VNI is in use on this node by somebody else, took another",
             pod=pod.key,
@@ -461,21 +472,26 @@ class Pairing:
     ) -> None:
         there = self._note_place(pair, places)
         key = keys.declaration(pair, pod.name, ifname)
-        entry = self._store.get(key)
-        if entry is not None:
+        while (entry := self._store.get(key)) is not None:
             declaration = _readable(pod, key, entry, pair.name)
             if declaration is None or declaration.container != container:
                 return
             self._vnis.release(declaration.vni, container, key)
-            self._remove_legacy(pod, pair, declaration, there)
-            self._store.remove(key, entry.modified)
+            whole = self._remove_legacy(pod, pair, declaration, there)
+            removed = self._store.remove(key, entry.modified)
+            if not (removed and whole):  # somebody else was writing, or had written
+                there, _ = self._store.tree(keys.association(pair))
+            if removed:
+                if not whole:
+                    self._remove_legacy(pod, pair, declaration, there)
+                break
         if self._store.prune(keys.declarations(pair)) or entry is None:
             self._store.prune(keys.association(pair))
 
     def _remove_legacy(
         self, pod: PodKey, pair: PodKey, declaration: Declaration, there: dict[str, Entry]
-    ) -> None:
-        """Remove the v0.1.0 keys of a link that is being taken back.
+    ) -> bool:
+        """Remove the v0.1.0 keys of a link that is being taken back; whether it had them all.
 
         `vxlanid` is written first and removed last: it tells whose the others are, also after a
         crash. With two primaries at the same pair a crash can leave a mixture.
@@ -483,18 +499,20 @@ class Pairing:
         base, name = keys.association(pair), _text(there, "primaryname")
         is_its_vni = _text(there, "vxlanid") == str(declaration.vni)
         if is_its_vni and name in (None, pod.name):
-            doomed = ["primaryname", "pairip", "pairifname", "vxlanid"]
+            doomed = list(_LEGACY)
         elif is_its_vni:
             doomed = ["vxlanid"]
         elif name == pod.name and not self._has_vni(pod, pair, _text(there, "vxlanid")):
             doomed = ["primaryname"]
         else:
-            return
-        for one in doomed:
-            if one in there:
-                self._store.remove(f"{base}/{one}", there[one].modified)
+            return False
+        removed = [
+            one in there and self._store.remove(f"{base}/{one}", there[one].modified)
+            for one in doomed
+        ]
         if name not in (None, pod.name):
             self._ring_for(pod.sibling(str(name)), pair)
+        return len(removed) == len(_LEGACY) and all(removed)
 
     def _has_vni(self, pod: PodKey, pair: PodKey, vni: str | None) -> bool:
         """Whether a pod has declared a link with that VNI on a pair."""

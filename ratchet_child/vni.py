@@ -41,10 +41,13 @@ class Vnis:
                 return vni
             self._advance_past_claims()
 
-    def claim_again(self, vni: int, container: str, predecessor: str, declaration_key: str) -> bool:
-        """Claim the VNI that a link has from an earlier container, or from an earlier process.
+    def claim_again(
+        self, vni: int, container: str, declaration_key: str, *, predecessor: str | None = None
+    ) -> bool:
+        """Claim a VNI that a link has already.
 
-        False when another link has claimed it meanwhile, or another container of the same name.
+        `predecessor`: the container that has declared the link, None when that is this one. False
+        when another link has claimed it meanwhile, or another heir.
         """
         value = keys.claim_value(container, declaration_key)
         if self._store.create(keys.claim(vni), value):
@@ -54,7 +57,8 @@ class Vnis:
             return self._store.create(keys.claim(vni), value) is not None
         if entry.value == value:
             return True
-        if entry.value != keys.claim_value(predecessor, declaration_key):
+        claimer, _, claimed_for = entry.value.partition(" ")
+        if claimed_for != declaration_key or predecessor not in (None, claimer):
             return False
         return self._store.swap(keys.claim(vni), value, entry.modified) is not None
 

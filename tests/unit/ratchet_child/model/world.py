@@ -209,7 +209,7 @@ class World:
             ("_own_namespace", lambda: (0, 0)),
         ):
             self._stack.enter_context(mock.patch.object(ends, name, value))
-        for name in ("_WAITING_FIRST_S", "_WAITING_LONGEST_S"):
+        for name in ("_WAITING_FIRST_S", "_WAITING_LONGEST_S", "_SUPERSEDED_S"):
             self._stack.enter_context(mock.patch.object(engine, name, NEVER_S))
         return self
 
@@ -575,8 +575,11 @@ class World:
                 links.setdefault(parts[1], []).append((parts[3], declaration))
             elif parts[-1] in ("parentaddr", "parentiface") and parts[1] not in self.attached():
                 yield f"{key} is of a pod that is gone"
-        if claims != declared:
-            yield f"claims {claims} do not match declarations {declared}"
+        for vni, claim in (claims | declared).items():
+            if claims.get(vni) != declared.get(vni, claim):
+                yield f"VNI {vni} is declared as {declared.get(vni)}, claimed as {claims.get(vni)}"
+            if claim.partition(" ")[0] not in live:  # one too many of a crash goes with its pod
+                yield f"VNI {vni} is claimed by a container that is gone: {claim}"
         for base in {key.rpartition("/")[0] for key in keys if key.endswith(_LEGACY)} - {""}:
             pod = base.split("/")[1]
             written = [keys.get(f"{base}/{name}") for name in _LEGACY]
