@@ -320,7 +320,8 @@ class Pairing:
                 memory.declared.pop(link.ifname, None)
                 complete = False
                 continue
-            if memory.declared[link.ifname].vni != written.vni:
+            if memory.declared[link.ifname].vni != written.vni:  # the far node has renumbered it
+                self._fresh.discard(pod.container)
                 self._vnis.claim_again(written.vni, pod.container, key)
             memory.declared[link.ifname] = Declared(pod.key, link, written.vni, entry.created)
             while position == 0 and _legacy_is_mixed(there, pod, peer, link, written.vni):
@@ -497,7 +498,7 @@ class Pairing:
         crash. With two primaries at the same pair a crash can leave a mixture.
         """
         base, name = keys.association(pair), _text(there, "primaryname")
-        is_its_vni = _text(there, "vxlanid") == str(declaration.vni)
+        is_its_vni = _text(there, "vxlanid") in (None, str(declaration.vni))
         if is_its_vni and name in (None, pod.name):
             doomed = list(_LEGACY)
         elif is_its_vni:

@@ -310,6 +310,11 @@ class World:
             self.spaces.remove(path)
         self.spaces.lost.clear()
 
+    def pass_time(self, seconds: float) -> None:
+        """Long enough for bells to fade."""
+        self.clock.now += seconds
+        self.etcd.expire()
+
     # Steps ------------------------------------------------------------------------------------
 
     def choices(self) -> list[Choice]:
