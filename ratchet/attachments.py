@@ -18,15 +18,18 @@ the record itself is the child's, who forgets it as soon as the links are gone.
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import time
-from dataclasses import dataclass, replace
-from typing import Any, cast
 
 from ratchet import log, statedir
+from ratchet.cni import codec
+from ratchet.cni.frozen import dataclass, replace
 from ratchet.errors import StateError
 from ratchet.labels import Link
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 VERSION = 1
 RECORD_SUFFIX = statedir.RECORD_SUFFIX
@@ -148,7 +151,7 @@ class Directory:
         """Write or replace a record. Raises StateError."""
         path = self._record(attachment.container_id, attachment.ifname)
         try:
-            statedir.write_private(path, json.dumps(attachment.to_json()).encode())
+            statedir.write_private(path, codec.encode(attachment.to_json()))
         except OSError as exc:
             raise StateError(f"cannot write {path}", _reason(exc)) from exc
 
@@ -253,7 +256,7 @@ def load(path: str) -> Attachment | None:
     """Return the record in a file. One that is damaged is logged and left where it is."""
     try:
         with open(path, encoding="utf-8") as file:
-            return Attachment.from_json(json.load(file))
+            return Attachment.from_json(codec.decode(file.read()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
@@ -302,7 +305,8 @@ def _optional(value: Any) -> str | None:
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{value!r} is not an object")
-    return cast("dict[str, Any]", value)
+    found: dict[str, Any] = value
+    return found
 
 
 def _reason(exc: OSError) -> str:

@@ -7,8 +7,6 @@ the configuration, CNI_ARGS and CNI_PATH of the ADD, whatever the administrator 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ratchet import log
 from ratchet.attachments import Attachment, Boot
 from ratchet.cni import config as cni_config
@@ -16,7 +14,10 @@ from ratchet.cni import invoke, version
 from ratchet.cni import result as cni_result
 from ratchet.cni.errors import INCOMPATIBLE_VERSION, CniError, DelegateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ratchet.cni.skel import Request
     from ratchet.config import Config
 

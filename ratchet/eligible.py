@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from ratchet import boot, labels, log, spawn
 from ratchet.attachments import Attachment, Directory
 from ratchet.cni import result as cni_result
 from ratchet.cni.errors import INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
+from ratchet.cni.frozen import replace
 from ratchet.errors import CheckError, ConfigError, LinkWaitError, StateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from ratchet.cni.skel import Request
     from ratchet.config import Config
     from ratchet.pods import Pod
@@ -44,14 +45,14 @@ def attach(config: Config, request: Request, pod: Pod) -> dict[str, Any]:
 
     attachment = _attachment(config, request, pod, wiring)
     boot.require(attachment.boot, request)
-    with ExitStack() as undo:
+    with _Undo() as undo:
         _record(directory, attachment, undo)
         attachment = _boot(directory, attachment, request, undo)
         undo.callback(_quietly, _hand_over, config, directory, attachment)
         directory.write(attachment)
         answer = _answer(config, attachment)
         _await_links(config, attachment)
-        undo.pop_all()
+        undo.drop()
     log.info("attached", **_fields(attachment))
     return answer
 
@@ -111,6 +112,31 @@ def collect_garbage(
         except CniError as exc:
             errors.append(exc)
     return errors
+
+
+class _Undo:
+    """Steps to be undone, last first, if the block fails: contextlib.ExitStack costs 5 ms."""
+
+    __slots__ = ("_steps",)
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+
+    def callback(self, step: Callable[..., object], *args: object) -> None:
+        """Have a step called if the block fails. The step must not raise."""
+        self._steps.append((step, args))
+
+    def drop(self) -> None:
+        """Nothing is to be undone any more."""
+        self._steps.clear()
+
+    def __enter__(self) -> _Undo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._steps:
+            step, args = self._steps.pop()
+            step(*args)
 
 
 # The steps of ADD --------------------------------------------------------------------------------
@@ -189,7 +215,7 @@ def _clear_leftover(directory: Directory, request: Request, before: Attachment |
     _quietly(directory.forget_boot, request.container_id, request.ifname)
 
 
-def _record(directory: Directory, attachment: Attachment, undo: ExitStack) -> None:
+def _record(directory: Directory, attachment: Attachment, undo: _Undo) -> None:
     if attachment.boot is None:
         return  # nothing will be changed before the record is written as a whole
     undo.callback(_quietly, directory.remove, attachment.container_id, attachment.ifname)
@@ -197,7 +223,7 @@ def _record(directory: Directory, attachment: Attachment, undo: ExitStack) -> No
 
 
 def _boot(
-    directory: Directory, attachment: Attachment, request: Request, undo: ExitStack
+    directory: Directory, attachment: Attachment, request: Request, undo: _Undo
 ) -> Attachment:
     """Run the boot network's ADD and return the attachment with its result."""
     if attachment.boot is None:

@@ -9,18 +9,21 @@ which wins. Whatever is wrong is told as `LabelError`, which names the label as 
 its value and what is allowed: the user reads it in ``kubectl describe pod``. What passes is safe in
 an etcd key, a netlink message and a terminal; nobody checks it again.
 
-It is not on the path of an unlabelled pod, and may therefore import dataclasses and ipaddress.
+It is not on the path of an unlabelled pod, and may therefore import ipaddress.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NoReturn
 
 from ratchet import pods
+from ratchet.cni.frozen import dataclass
 from ratchet.errors import LabelError, shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
 
 Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 

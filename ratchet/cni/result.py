@@ -1,7 +1,7 @@
 """Results of every version: read from any of them, written in any of them.
 
 Apart from the rest of ``ratchet.cni`` because a pass-through never looks into a result: it may
-import ``dataclasses`` and ``ipaddress``.
+import ``ipaddress``.
 
 What is read is taken by its shape and not by its ``cniVersion``. Plugins err there: the reference
 loopback plugin of 2022 answers a 0.1.0 configuration with ``interfaces`` and ``ips``, and a 0.3.1
@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import binascii
 import ipaddress
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ratchet.cni import version
+from ratchet.cni.frozen import dataclass, field, replace
 from ratchet.cni.version import at_least
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
 
 Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Host = ipaddress.IPv4Address | ipaddress.IPv6Address

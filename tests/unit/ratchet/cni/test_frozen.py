@@ -1,0 +1,87 @@
+"""The stand-in for dataclasses does what the standard library's would."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.cni import frozen
+
+
+@frozen.dataclass(frozen=True, slots=True)
+class Ours:
+    a: int
+    b: str = "b"
+    c: list[int] = frozen.field(default_factory=list)
+
+    @property
+    def both(self) -> str:
+        return f"{self.a}{self.b}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Theirs:
+    a: int
+    b: str = "b"
+    c: list[int] = dataclasses.field(default_factory=list)
+
+
+Values = tuple[int, str, list[int]]
+values = st.tuples(st.integers(), st.text(), st.lists(st.integers()))
+
+
+@given(one=values, other=values)
+def test_equality_and_text_are_those_of_dataclasses(one: Values, other: Values) -> None:
+    assert (Ours(*one) == Ours(*other)) == (Theirs(*one) == Theirs(*other))
+    assert repr(Ours(*one)).partition("(")[2] == repr(Theirs(*one)).partition("(")[2]
+    theirs: object = Theirs(*one)
+    assert Ours(*one) != theirs
+
+
+def test_instances_of_equal_values_are_one_key() -> None:
+    nothing: Any = ()
+    assert hash(Ours(1, c=nothing)) == hash(Ours(a=1, b="b", c=nothing))
+    assert len({Ours(1, c=nothing), Ours(1, c=nothing)}) == 1
+
+
+def test_a_default_is_made_anew_for_each_instance() -> None:
+    Ours(1).c.append(2)
+    assert Ours(1).c == []
+
+
+def test_a_copy_has_the_other_values() -> None:
+    assert frozen.replace(Ours(1, "x"), a=2) == Ours(2, "x")
+    assert copy.deepcopy(Ours(1)) == pickle.loads(pickle.dumps(Ours(1))) == Ours(1)
+    assert Ours(1, "x").both == "1x"
+
+
+@pytest.mark.parametrize(
+    ("args", "keywords"),
+    [((), {}), ((1, "b", [], 4), {}), ((1,), {"a": 1}), ((1,), {"d": 1})],
+    ids=["missing", "too many", "twice", "unknown"],
+)
+def test_wrong_values_are_refused(args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        Ours(*args, **keywords)
+    with pytest.raises(TypeError):
+        Theirs(*args, **keywords)
+
+
+@pytest.mark.parametrize("change", ["a", "both", "new"])
+def test_instances_cannot_be_changed(change: str) -> None:
+    one = Ours(1)
+    with pytest.raises(AttributeError):
+        setattr(one, change, 2)
+    with pytest.raises(AttributeError):
+        delattr(one, change)
+
+
+def test_only_frozen_classes_with_slots_are_made() -> None:
+    with pytest.raises(TypeError):
+        frozen.dataclass(frozen=False, slots=True)
