@@ -88,6 +88,7 @@ class ApiServer:
         client_ca: str | None = None,
         *,
         demand_client_certificate: bool = False,
+        address: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         self.pods: dict[tuple[str, str], dict[str, Any]] = {}
@@ -97,7 +98,7 @@ class ApiServer:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.connections = 0
         self.stopping = threading.Event()
-        self._server = _Server(("127.0.0.1", port), Handler)
+        self._server = _Server((address, port), Handler)
         self._server.api = self
         self._server.open = weakref.WeakSet()
         self._server.tls = None
@@ -113,7 +114,7 @@ class ApiServer:
             self._server.tls = tls
         self.port = self._server.server_address[1]
         scheme = "http" if certificate is None else "https"
-        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self.url = f"{scheme}://{address}:{self.port}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
