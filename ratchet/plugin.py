@@ -8,7 +8,7 @@ than a whole pass-through.
 
 from __future__ import annotations
 
-from ratchet import log, pods, spawn, statedir
+from ratchet import log, pods, statedir
 from ratchet.cni import config as cni_config
 from ratchet.cni import invoke, version
 from ratchet.cni.errors import CniError
@@ -99,6 +99,8 @@ def cmd_status(request: Request) -> Result:
         raise errors[0]
     if not config.use_labels:
         return None
+    from ratchet import spawn  # noqa: PLC0415 - a pass-through need not ask the child
+
     answer = spawn.ask(config, {"op": "health"}, HEALTH_TIMEOUT_S, spawn=True)
     if answer is None or not answer.get("ok"):
         raise _failure(answer or {})
@@ -142,6 +144,8 @@ def _labels_from_child(
     config: Config, namespace: str, name: str, uid: str | None
 ) -> tuple[dict[str, str], dict[str, str]] | None:
     """Return what the child reads of the API server; None when no child runs."""
+    from ratchet import spawn  # noqa: PLC0415 - only where the runtime does not tell the labels
+
     request = {"op": "labels", "namespace": namespace, "name": name, "uid": uid}
     answer = spawn.ask(config, request, LABELS_TIMEOUT_S, spawn=False)
     if answer is None:
