@@ -372,27 +372,26 @@ class Pairing:
         old = _readable(pod.key, key, entry, declared.pair.name) if entry else None
         if entry is None or old is None or old.vni != declared.vni:
             return  # the far node was first
-        # Claimed in the name of its own container until it counts: so it is found after a crash.
+        # Claimed in this container's name, so that it is found after a crash; the primary takes the
+        # claim over when it looks.
         self._fresh.discard(pod.container)
         vni = self._vnis.take(pod.container, key)
         new = Declaration(old.container, vni, old.link)
         if not self._store.swap(key, new.dumps(), entry.modified):
             self._vnis.release(vni, pod.container, key)
             return
-        self._vnis.release(old.vni, old.container, key)
-        if old.container != pod.container:
-            self._vnis.pass_on(vni, pod.container, old.container, key)
+        for container in {old.container, pod.container}:
+            self._vnis.release(old.vni, container, key)
         there, _ = self._store.tree(keys.association(declared.pair))
         if _text(there, "primaryname") == declared.primary.name and _text(there, "vxlanid") == str(
             old.vni
         ):
             self._write_legacy(declared.pair, declared.primary.name, new)
-        entry = self._store.get(key)
-        now = _readable(pod.key, key, entry, declared.pair.name) if entry else None
-        if now is None or now.container != old.container:  # the primary has gone meanwhile
-            self._vnis.release(vni, old.container, key)
-            there, _ = self._store.tree(keys.association(declared.pair))
-            self._remove_legacy(declared.primary, declared.pair, new, there)
+        if self._store.get(key) is None:  # the primary has gone meanwhile
+            self._vnis.release(vni, pod.container, key)
+            for declaration in (old, new):
+                there, _ = self._store.tree(keys.association(declared.pair))
+                self._remove_legacy(declared.primary, declared.pair, declaration, there)
         log.warning(
             "the VNI is in use on this node by somebody else, took another",
             pod=pod.key,
@@ -444,11 +443,13 @@ class Pairing:
         """
         own, _ = self._store.tree(keys.association(pod))
         current = own.get("id")
-        if _text(own, "parentaddr") in (None, node_address):
-            if current is not None and current.value != container:
-                if "parentaddr" in own and not self._is_local(pod):
-                    self._ring_holders(pod)  # it was written over before a crash
-                return
+        address = _text(own, "parentaddr")
+        if current is not None and current.value != container:
+            is_overwritten = address == node_address and not self._is_local(pod)
+            if is_overwritten or _place(own) is None:
+                self._ring_holders(pod)  # that was done to it before a crash
+            return
+        if address in (None, node_address):
             if current is None and self._is_local(pod):
                 return
             for name in ("parentaddr", "parentiface"):
@@ -458,9 +459,7 @@ class Pairing:
             own, _ = self._store.tree(keys.association(pod))
             if "id" in own and _place(own) is None:
                 self._ring_holders(pod)
-        elif current.value == container and not self._store.remove(
-            keys.container(pod), current.modified
-        ):
+        elif not self._store.remove(keys.container(pod), current.modified):
             self._ring_holders(pod)
 
     def _undeclare(

@@ -66,13 +66,6 @@ class Vnis:
         """Give a VNI back. *Safe to call twice*; never harms another container's claim."""
         self._store.remove_value(keys.claim(vni), keys.claim_value(container, declaration_key))
 
-    def pass_on(self, vni: int, container: str, other: str, declaration_key: str) -> None:
-        """Have a container's claim stand in the name of another one."""
-        entry = self._store.get(keys.claim(vni))
-        if entry is not None and entry.value == keys.claim_value(container, declaration_key):
-            value = keys.claim_value(other, declaration_key)
-            self._store.swap(keys.claim(vni), value, entry.modified)
-
     def release_all(self, container: str) -> None:
         """Give back whatever is claimed in a container's name."""
         for name, entry in self._claims().items():
