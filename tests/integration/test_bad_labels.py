@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import pytest
 
@@ -92,7 +92,7 @@ def assert_nothing_changed(cluster: Cluster, node: Node, pod_links: dict[str, ob
     assert node.records() == []
     assert node.children() == []
     assert cluster.etcd.tree() == {}
-    assert not os.path.exists(os.path.join(os.path.dirname(node.state_dir), "host-local"))
+    assert list(Path(node.bridge_config()["ipam"]["dataDir"]).glob("*/10.*")) == []
     # lo is still down: not even the boot network has run.
     assert set(pod_links) == {"lo"}
     lo = pod_links["lo"]
