@@ -29,6 +29,7 @@ from ratchet_child.plan import (
     Vxlan,
     Wanted,
     compare,
+    hardware_address,
     superfluous,
 )
 from ratchet_child.pods import Gone, PodState
@@ -200,7 +201,13 @@ class Ends:
             found.pop(side.ifname, None)
         if step in (Step.REPLACE, Step.MAKE):
             self._kernel.make_vxlan(
-                namespace, side.ifname, side.address, end.vni, end.remote, lower
+                namespace,
+                side.ifname,
+                side.address,
+                hardware_address(state.key, side.ifname),
+                end.vni,
+                end.remote,
+                lower,
             )
             state.busy_since.pop(end.vni, None)
         self._is_right(state, end, step)
@@ -234,7 +241,14 @@ class Ends:
             if b is not None:
                 self._kernel.remove(there, side.peer_ifname)
             self._kernel.make_veth(
-                here, side.ifname, side.address, there, side.peer_ifname, side.peer_address
+                here,
+                side.ifname,
+                side.address,
+                hardware_address(state.key, side.ifname),
+                there,
+                side.peer_ifname,
+                side.peer_address,
+                hardware_address(side.peer, side.peer_ifname),
             )
         self._is_right(state, end, step)
         self._is_right(peer, far_end, far_step)

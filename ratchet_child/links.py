@@ -193,13 +193,15 @@ class Kernel:
         a: Namespace,
         ifname_a: str,
         address_a: Address | None,
+        mac_a: str,
         b: Namespace,
         ifname_b: str,
         address_b: Address | None,
+        mac_b: str,
     ) -> None:
         """Join two namespaces. *Raises* KernelError, having left nothing."""
-        message = self._new(ifname_a, a)
-        peer = self._new(ifname_b, b)
+        message = self._new(ifname_a, mac_a, a)
+        peer = self._new(ifname_b, mac_b, b)
         message["attrs"].append(
             (
                 "IFLA_LINKINFO",
@@ -230,13 +232,14 @@ class Kernel:
         namespace: Namespace,
         ifname: str,
         address: Address | None,
+        mac: str,
         vni: int,
         remote: IPAddress,
         lower_index: int,
     ) -> None:
         """Make a tunnel's end. *Raises* KernelError or VniInUseError, having left nothing."""
         group = "IFLA_VXLAN_GROUP" if remote.version == 4 else "IFLA_VXLAN_GROUP6"
-        message = self._new(ifname, namespace)
+        message = self._new(ifname, mac, namespace)
         message["attrs"].append(
             (
                 "IFLA_LINKINFO",
@@ -301,10 +304,11 @@ class Kernel:
         if code != errno.ENODEV:
             _must(f"remove {ifname} in {namespace.path}", code)
 
-    def _new(self, ifname: str, namespace: Namespace) -> ifinfmsg:
+    def _new(self, ifname: str, mac: str, namespace: Namespace) -> ifinfmsg:
         message = ifinfmsg()
         message["attrs"] = [
             ("IFLA_IFNAME", ifname),
+            ("IFLA_ADDRESS", mac),
             ("IFLA_NET_NS_FD", namespace.fd),
             ("IFLA_GROUP", MARK),
         ]

@@ -13,6 +13,7 @@ pods are primary") are one link.
 from __future__ import annotations
 
 import enum
+import hashlib
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -266,6 +267,16 @@ def compare(
     if not right:
         return Step.REPLACE
     return Step.NOTHING if is_mended(end.side.address, found) else Step.MEND
+
+
+def hardware_address(pod: PodKey, ifname: str) -> str:
+    """The MAC address of an end, which stays when the end is made again.
+
+    The far pod goes on using the one that it has learnt, for half a minute and more (arp(7)): with
+    another one a pod that comes back could not be reached for so long. Locally administered.
+    """
+    digest = hashlib.sha256(f"{pod.namespace}:{pod.name}/{ifname}".encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in b"\x02" + digest[:5])
 
 
 def is_mended(address: Address | None, found: Found) -> bool:

@@ -138,9 +138,11 @@ class Kernel:
         a: Namespace,
         ifname_a: str,
         address_a: Address | None,
+        _mac_a: str,
         b: Namespace,
         ifname_b: str,
         address_b: Address | None,
+        _mac_b: str,
     ) -> None:
         self._before()
         assert ifname_a not in a.space.devices and ifname_b not in b.space.devices
@@ -159,6 +161,7 @@ class Kernel:
         namespace: Namespace,
         ifname: str,
         address: Address | None,
+        _mac: str,
         vni: int,
         remote: IPAddress,
         lower_index: int,
