@@ -75,6 +75,7 @@ class Engine:
         )
         self._states: dict[PodKey, PodState] = {}
         self._retired: deque[Monitor] = deque()
+        self._replaced: set[str] = set()  # attachments that are not their pod's newest
         self._primaries: dict[PodKey, set[PodKey]] = {}  # pods of this node that declare on a pod
         self._earlier: dict[PodKey, tuple[str, int]] | None = None
         self._schedule: Schedule[PodKey] = Schedule()
@@ -131,6 +132,22 @@ class Engine:
             self._note_gone(_key(attachment), _gone(attachment, self.node.address, path))
         for key in self._states.keys() | newest.keys():
             self._change(key, newest.get(key))
+        self._retire(newest)
+
+    def _retire(self, newest: dict[PodKey, Attachment]) -> None:
+        """Clean up after containers that have been replaced on this node, and wait for their DEL.
+
+        An earlier process may have died before it could.
+        """
+        older = {
+            attachment.name: attachment
+            for attachment in self._records.live.values()
+            if attachment.container_id != newest[_key(attachment)].container_id
+        }
+        for name in older.keys() - self._replaced:
+            gone = _gone(older[name], self.node.address, None)
+            self._note_gone(_key(older[name]), gone)
+        self._replaced = set(older)
 
     def _note_gone(self, key: PodKey, gone: Gone) -> None:
         state = self._state(key)
