@@ -263,11 +263,8 @@ class Engine:
     def monitors(self) -> dict[Monitor, PodKey]:
         """The monitors to wait for."""
         with self._lock:
-            return {
-                state.monitor: key
-                for key, state in self._states.items()
-                if state.monitor is not None
-            }
+            found = {state.monitor: key for key, state in self._states.items()}
+        return {monitor: key for monitor, key in found.items() if monitor is not None}
 
     def retired_monitors(self) -> list[Monitor]:
         """Monitors that are no longer needed, each given once: the caller closes them."""

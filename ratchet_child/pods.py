@@ -110,11 +110,12 @@ class PodState:
 
     def forget_kernel(self) -> None:
         """Let go of the namespace and of what was found in it."""
-        if self.monitor is not None:
-            self._retired.append(self.monitor)
+        monitor, self.monitor = self.monitor, None
+        if monitor is not None:
+            self._retired.append(monitor)  # now it may be closed at any moment
         if self.namespace is not None:
             self.namespace.close()
-        self.monitor = self.namespace = self.opened = None
+        self.namespace = self.opened = None
         self.found = None
         self.wanted = None
         self.right.clear()
