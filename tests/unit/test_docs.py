@@ -1,0 +1,221 @@
+"""What README.md, CHANGELOG.md and docs/ say is there, and what is there is said.
+
+Keys, labels, error classes, commands and `make` targets are compared with the code in both
+directions where that is possible; links and JSON are tried. Whether a sentence is true only its
+reader can tell.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from ratchet import errors, labels
+from ratchet.cni import errors as cni_errors
+from ratchet.config import OURS, Config
+from ratchet_child.service import BadRequestError
+from ratchetctl.main import cli
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TABLE_ROW = re.compile(r"^\| *(.*?) *(?<!\\)\|", re.MULTILINE)
+CODE = re.compile(r"`([^`]+)`")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+# Pages that are linked before they are written. Take one out when it is there.
+TO_COME = {"docs/faults.md", "docs/performance.md", "docs/runtimes.md"}
+JSON_BLOCK = re.compile(r"^( *)```json\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+
+
+def read(path: str) -> str:
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        return file.read()
+
+
+def pages() -> list[str]:
+    found = ["README.md", "CHANGELOG.md"]
+    for folder, _, names in os.walk(os.path.join(ROOT, "docs")):
+        found += [
+            os.path.relpath(os.path.join(folder, name), ROOT)
+            for name in names
+            if name.endswith(".md")
+        ]
+    return sorted(found)
+
+
+def first_cells(text: str) -> Iterator[str]:
+    """What stands as code in the first column of the page's tables."""
+    for cell in TABLE_ROW.findall(text):
+        yield from CODE.findall(cell)
+
+
+# Configuration
+
+
+def test_configuration_reference_has_every_key_and_no_other() -> None:
+    text = read("docs/configuration.md")
+    keys = text[text.index("\n## Keys\n") : text.index("\n## In a list\n")]
+    assert set(first_cells(keys)) == set(OURS)
+
+
+def test_readme_has_every_key() -> None:
+    text = read("README.md")
+    table = text[text.index("\n## Configuration\n") : text.index("\n## Labels\n")]
+    assert set(first_cells(table)) == {*OURS, "type", "cniVersion"}
+
+
+def json_blocks() -> list[tuple[str, str]]:
+    return [
+        (page, block)
+        for page in pages()
+        for _, block in JSON_BLOCK.findall(read(page))
+        if not page.startswith("docs/decisions")
+    ]
+
+
+@pytest.mark.parametrize(("page", "block"), json_blocks())
+def test_json_can_be_read_and_network_configurations_are_right(page: str, block: str) -> None:
+    found = json.loads(block)
+    for plugin in found.get("plugins", [found]):
+        if plugin.get("type") == "ratchet":
+            Config.parse({"name": found["name"], **plugin})
+
+
+# Labels
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/labels.md"])
+def test_every_label_is_described(page: str) -> None:
+    fields = {*labels.POD_FIELDS, *labels.LINK_FIELDS}
+    described = set(first_cells(read(page)))
+    assert {"ratchet", *(f"{labels.PREFIX}{field}" for field in fields)} <= described
+
+
+def test_every_label_that_is_described_exists() -> None:
+    text = read("docs/labels.md")
+    fields = text[text.index("\n## Fields\n") : text.index("\n## Rules\n")]
+    known = {"ratchet", *(labels.PREFIX + field for field in labels.POD_FIELDS)}
+    known |= {labels.PREFIX + field for field in labels.LINK_FIELDS}
+    assert set(first_cells(fields)) == known
+
+
+# Errors
+
+
+def error_classes() -> dict[str, int]:
+    found = {
+        name: cls.code for name, cls in vars(errors).items() if _is_error(cls, errors.RatchetError)
+    }
+    return {
+        **found,
+        errors.DelegateError.__name__: cni_errors.DELEGATE_FAILED,
+        BadRequestError.__name__: BadRequestError.code,
+    }
+
+
+def _is_error(cls: object, parent: type[BaseException]) -> bool:
+    return isinstance(cls, type) and issubclass(cls, parent)
+
+
+def error_rows() -> list[list[str]]:
+    text = read("docs/operations.md")
+    table = text[text.index("\n## Error codes\n") :]
+    rows = (line.strip("|").split("|") for line in table.splitlines() if re.match(r"\| \d", line))
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def test_every_error_class_is_in_the_table_with_its_code() -> None:
+    table = {row[1].strip("`"): int(row[0]) for row in error_rows() if row[1]}
+    del table[cni_errors.CniError.__name__]  # has many codes, see the next test
+    assert table == error_classes()
+
+
+def test_every_code_of_the_specification_is_in_the_table() -> None:
+    codes = {value for name, value in vars(cni_errors).items() if name.isupper()}
+    assert codes <= {int(row[0]) for row in error_rows()}
+
+
+def test_readme_has_every_code() -> None:
+    text = read("README.md")
+    table = text[text.index("| code | meaning |") :]
+    table = table[: table.index("\n\n")]
+    said = {int(code) for cell in TABLE_ROW.findall(table) for code in re.findall(r"\d+", cell)}
+    # What only delegates answer is in docs/operations.md.
+    assert said == {int(row[0]) for row in error_rows()} - {2, 51}
+
+
+# Commands
+
+
+def commands(group: click.Group, prefix: str) -> Iterator[str]:
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}"
+
+
+def test_every_command_is_described_and_no_other() -> None:
+    text = read("docs/simulator.md")
+    table = text[text.index("| command |") :]
+    described = set(first_cells(table[: table.index("\n\n")]))
+    assert described == set(commands(cli, "ratchetctl"))
+
+
+def test_every_option_that_is_mentioned_exists() -> None:
+    known = {"--help", "--stay", "--config"}
+    pending: list[click.Command] = [cli]
+    while pending:
+        command = pending.pop()
+        known |= {one for option in command.params for one in option.opts if one.startswith("--")}
+        if isinstance(command, click.Group):
+            pending += command.commands.values()
+    mentioned = set(re.findall(r"(?<![-\w])--[a-z][-a-z]+", read("docs/simulator.md")))
+    assert mentioned <= known
+
+
+def test_every_make_target_that_is_mentioned_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
+    for page in pages():
+        mentioned = set(re.findall(r"(?:`|^ +(?:sudo )?)make ([a-z]+)", read(page), re.MULTILINE))
+        assert mentioned <= targets, page
+
+
+# Links
+
+
+def anchors(text: str) -> set[str]:
+    """The names that the headings of a page have, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("page", pages())
+def test_every_relative_link_resolves(page: str) -> None:
+    for target in LINK.findall(read(page)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        where = os.path.normpath(os.path.join(os.path.dirname(page), path)) if path else page
+        there = os.path.exists(os.path.join(ROOT, where))
+        assert there or where in TO_COME, f"{page}: {target}"
+        if anchor:
+            assert anchor in anchors(read(where)), f"{page}: {target}"
+
+
+def test_readme_names_every_page() -> None:
+    text = read("README.md")
+    for page in pages():
+        if page.startswith("docs/") and not page.startswith("docs/decisions/0"):
+            assert page.removesuffix("/README.md") in text, page
+
+
+@pytest.mark.parametrize("page", pages())
+def test_pages_speak_of_nothing_outside_the_repository(page: str) -> None:
+    for word in ("/work/", "pypi.org", "files.pythonhosted"):
+        assert word not in read(page), page
