@@ -1,0 +1,64 @@
+"""`python -m tests.faults`: a long run. See `make faults`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import signal
+import sys
+from types import FrameType
+
+from tests.faults.runner import BrokenError, run, to_stderr
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seed", type=int, help="default: a new one, which is printed")
+    parser.add_argument("--nodes", type=int, default=4)
+    parser.add_argument("--pods", type=int, default=20)
+    parser.add_argument("--members", type=int, default=1, help="of the etcd cluster")
+    parser.add_argument("--start", type=int, default=1, help="leave out the steps before this one")
+    parser.add_argument("--scale", type=float, default=1.0, help="of deadlines, on slow machines")
+    parser.add_argument("--json", metavar="FILE", help="where the times to heal are written")
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        parser.error("needs root and network namespaces")
+    seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
+    to_stderr(f"seed {seed}, members {arguments.members}")
+    # So that what was made is removed.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        report = run(
+            seed=seed,
+            steps=arguments.steps,
+            nodes=arguments.nodes,
+            pods=arguments.pods,
+            members=arguments.members,
+            start=arguments.start,
+            scale=arguments.scale,
+            say=to_stderr,
+        )
+    except BrokenError as error:
+        print(error)
+        report = error.report
+        status = 1
+    else:
+        status = 0
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            file.write(report.to_json())
+    print(
+        f"seed {seed}, members {arguments.members}: {report.steps} steps in {report.seconds:.0f} s"
+    )
+    print(report.table())
+    return status
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""The faults: each a context manager that breaks something and, at its end, stops breaking it.
+
+None of them repairs what it broke: that is what Ratchet is there for. What an administrator or the
+machine does (starting etcd again, plugging a cable back in, emptying a disk) they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+from tests.faults.kernel import MARK, interfaces
+from tests.faults.plan import Fault
+from tests.faults.world import FaultNode, World
+from tests.integration.namespaces import run
+
+HISTORY_EVENTS = 1100  # etcd remembers 1,000
+DAY_S = 24 * 60 * 60
+CLOCK_JUMPS_S = (-30 * DAY_S, -5400, -5, 5, 5400, 400 * DAY_S, 0)
+
+Injector = Callable[[World, Fault], contextlib.AbstractContextManager[None]]
+
+
+@contextlib.contextmanager
+def nothing(_world: World, _fault: Fault) -> Iterator[None]:
+    """A day on which nothing breaks; also for parents, which are killed by the operations."""
+    yield
+
+
+@contextlib.contextmanager
+def child_killed(world: World, fault: Fault) -> Iterator[None]:
+    world.kill_child(world.nodes[fault.node])
+    yield
+
+
+@contextlib.contextmanager
+def child_killed_at_a_step(world: World, fault: Fault) -> Iterator[None]:
+    """The next child of the node dies between two requests to etcd or the kernel."""
+    node = world.nodes[fault.node]
+    world.kill_at_step(node, fault.number)
+    world.kill_child(node)
+    world.call(node)
+    yield
+    # It goes on by itself until it comes to the step; a child that never does is spared.
+    end = time.monotonic() + 0.5
+    while world.child(node) is not None and time.monotonic() < end:
+        time.sleep(0.05)
+    world.spare(node)
+
+
+@contextlib.contextmanager
+def child_paused(world: World, fault: Fault) -> Iterator[None]:
+    with _stopped(world, fault):
+        yield
+
+
+@contextlib.contextmanager
+def etcd_stopped(world: World, _fault: Fault) -> Iterator[None]:
+    world.etcd.stop()
+    yield
+    world.etcd.start()
+
+
+@contextlib.contextmanager
+def etcd_paused(world: World, _fault: Fault) -> Iterator[None]:
+    world.etcd.pause()
+    yield
+    world.etcd.resume()
+
+
+@contextlib.contextmanager
+def leader_killed(world: World, fault: Fault) -> Iterator[None]:
+    """A majority stays and elects another leader; later the old one comes back."""
+    world.etcd.kill(world.etcd.leader() or world.etcd.addresses[0])
+    time.sleep(fault.choice * 2)
+    yield
+    world.etcd.start()
+
+
+@contextlib.contextmanager
+def member_paused(world: World, fault: Fault) -> Iterator[None]:
+    addresses = world.etcd.addresses
+    world.etcd.pause_one(addresses[int(fault.choice * len(addresses))])
+    yield
+    world.etcd.resume()
+
+
+@contextlib.contextmanager
+def history_lost(world: World, fault: Fault) -> Iterator[None]:
+    """More happens in etcd than it remembers while a child does not listen."""
+    with _stopped(world, fault):
+        world.etcd.make_noise(HISTORY_EVENTS)
+        yield
+
+
+@contextlib.contextmanager
+def keys_wiped(world: World, _fault: Fault) -> Iterator[None]:
+    """Somebody's clean-up removes everything."""
+    world.etcd.delete("/ratchet")
+    yield
+
+
+@contextlib.contextmanager
+def node_cut_off(world: World, fault: Fault) -> Iterator[None]:
+    """The node reaches neither etcd nor other nodes."""
+    port = world.port(world.nodes[fault.node])
+    world.underlay.ip("link", "set", port, "down")
+    yield
+    world.underlay.ip("link", "set", port, "up")
+
+
+@contextlib.contextmanager
+def node_rebooted(world: World, fault: Fault) -> Iterator[None]:
+    world.reboot(world.nodes[fault.node], fault.lasts_s)
+    yield
+
+
+@contextlib.contextmanager
+def interface_deleted(world: World, fault: Fault) -> Iterator[None]:
+    _by_hand(world, fault, lambda namespace, ifname: f"-n {namespace} link delete {ifname}")
+    yield
+
+
+@contextlib.contextmanager
+def interface_down(world: World, fault: Fault) -> Iterator[None]:
+    _by_hand(world, fault, lambda namespace, ifname: f"-n {namespace} link set {ifname} down")
+    yield
+
+
+@contextlib.contextmanager
+def parent_address_changed(world: World, fault: Fault) -> Iterator[None]:
+    node = world.nodes[fault.node]
+    first = node.address == node.first_address
+    world.use_address(node, node.second_address if first else node.first_address)
+    world.call(node)
+    yield
+
+
+@contextlib.contextmanager
+def state_directory_full(world: World, fault: Fault) -> Iterator[None]:
+    filler = os.path.join(world.nodes[fault.node].state_dir, "filler")
+    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    yield
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(filler)
+
+
+@contextlib.contextmanager
+def state_directory_read_only(world: World, fault: Fault) -> Iterator[None]:
+    state_dir = world.nodes[fault.node].state_dir
+    run("mount", "-o", "remount,ro", state_dir)
+    yield
+    run("mount", "-o", "remount,rw", state_dir)
+
+
+@contextlib.contextmanager
+def clock_jumped(world: World, fault: Fault) -> Iterator[None]:
+    """The wall clock of a node's programs jumps; the machine's own is never touched."""
+    node = world.nodes[fault.node]
+    with open(node.clock_file, "w", encoding="utf-8") as file:
+        file.write(f"{CLOCK_JUMPS_S[int(fault.choice * len(CLOCK_JUMPS_S))]}")
+    yield
+
+
+INJECTORS: dict[str, Injector] = {
+    "nothing": nothing,
+    "child killed": child_killed,
+    "child killed at a step": child_killed_at_a_step,
+    "parent killed": nothing,
+    "child paused": child_paused,
+    "etcd stopped": etcd_stopped,
+    "etcd restarted": etcd_stopped,
+    "etcd paused": etcd_paused,
+    "history lost": history_lost,
+    "node cut off": node_cut_off,
+    "node rebooted": node_rebooted,
+    "interface deleted": interface_deleted,
+    "interface down": interface_down,
+    "parent_address changed": parent_address_changed,
+    "state directory full": state_directory_full,
+    "state directory read-only": state_directory_read_only,
+    "clock jumped": clock_jumped,
+    "keys wiped": keys_wiped,
+    "leader killed": leader_killed,
+    "member paused": member_paused,
+}
+
+
+@contextlib.contextmanager
+def _stopped(world: World, fault: Fault) -> Iterator[None]:
+    pid = world.child(world.nodes[fault.node])
+    _signal(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        _signal(pid, signal.SIGCONT)
+
+
+def _signal(pid: int | None, number: signal.Signals) -> None:
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _by_hand(world: World, fault: Fault, command: Callable[[str, str], str]) -> None:
+    """Do something to one of Ratchet's interfaces, which one being the fault's choice."""
+    pods = sorted(world.attached.items())
+    names = []
+    found = interfaces(sandbox.pod.netns.path for _, sandbox in pods)
+    for pod, sandbox in pods:
+        for ifname, one in sorted((found.get(sandbox.pod.netns.path) or {}).items()):
+            if one.group == MARK:
+                names.append((pod, sandbox.pod.netns.name, ifname))
+    if names:
+        _, namespace, ifname = names[int(fault.choice * len(names))]
+        run("ip", *command(namespace, ifname).split(), check=False)
+
+
+def node_of(world: World, fault: Fault) -> FaultNode | None:
+    """The node that a fault is about, None for one that is about no node."""
+    return world.nodes.get(fault.node)

@@ -1,0 +1,307 @@
+"""What happens in a run: the pods, their links, and one step after the other. Pure.
+
+Everything here is a function of the seed alone. Nothing that a run measures may flow back into it,
+or a failure could not be reproduced; so an operation says where a pod is to be in the end, and the
+world repeats what a runtime repeats until that is so.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+NAMESPACES = ("default", "lab")
+LINKS_PER_POD = 1.6
+BUSIEST_POD = 6  # links, declared and received
+
+# What may happen in a step, with how often it does in relation to the others.
+FAULTS = {
+    "nothing": 12,
+    "child killed": 8,
+    "child killed at a step": 16,
+    "parent killed": 10,
+    "child paused": 3,
+    "etcd stopped": 3,
+    "etcd restarted": 4,
+    "etcd paused": 4,
+    "history lost": 3,
+    "node cut off": 3,
+    "node rebooted": 5,
+    "interface deleted": 8,
+    "interface down": 4,
+    "parent_address changed": 4,
+    "state directory full": 3,
+    "state directory read-only": 3,
+    "clock jumped": 4,
+    "keys wiped": 2,
+}
+FAULTS_OF_THREE_MEMBERS = {**FAULTS, "leader killed": 8, "member paused": 4}
+
+
+@dataclass(frozen=True, order=True)
+class PodId:
+    """A pod as Kubernetes names it."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """The pod as it stands in keys."""
+        return self.name if self.namespace == "default" else f"{self.namespace}:{self.name}"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link that a pod declares."""
+
+    primary: PodId
+    ifname: str
+    address: str | None
+    pair: PodId
+    pair_ifname: str
+    pair_address: str | None
+
+
+@dataclass(frozen=True)
+class Topology:
+    pods: tuple[PodId, ...]
+    links: tuple[Link, ...]
+
+    def declared_by(self, pod: PodId) -> list[Link]:
+        return [link for link in self.links if link.primary == pod]
+
+    def labels(self, pod: PodId) -> dict[str, str]:
+        """The labels of a pod, with what labels cannot hold left to `annotations`."""
+        return {key: value for key, value in self._fields(pod).items() if _is_label(value)}
+
+    def annotations(self, pod: PodId) -> dict[str, str]:
+        return {key: value for key, value in self._fields(pod).items() if not _is_label(value)}
+
+    def _fields(self, pod: PodId) -> dict[str, str]:
+        fields = {"ratchet": "true", "ratchet.primary": "false"}
+        for number, link in enumerate(self.declared_by(pod), 1):
+            prefix = "ratchet." if number == 1 else f"ratchet.{number}."
+            fields[f"{prefix}primary"] = "true"
+            fields[f"{prefix}local_ifname"] = link.ifname
+            fields[f"{prefix}pair_name"] = link.pair.name
+            fields[f"{prefix}pair_ifname"] = link.pair_ifname
+            if link.address is not None and link.pair_address is not None:
+                fields[f"{prefix}local_ip"] = link.address
+                fields[f"{prefix}pair_ip"] = link.pair_address
+        return fields
+
+
+def _is_label(value: str) -> bool:
+    return not set(value) & set("/:")
+
+
+def topology(seed: int, pods: int) -> Topology:
+    """Some pods of one name in two namespaces; links at random, often several between two pods."""
+    rng = random.Random(f"{seed}/topology")
+    second = pods // 4
+    names = tuple(
+        [PodId("default", f"p{n}") for n in range(pods - second)]
+        + [PodId("lab", f"p{n}") for n in range(second)]
+    )
+    used = dict.fromkeys(names, 0)
+    links: list[Link] = []
+
+    def ifname(pod: PodId) -> str:
+        used[pod] += 1
+        return f"to{used[pod]}"
+
+    for number in range(1, round(pods * LINKS_PER_POD) + 1):
+        free = [pod for pod in names if used[pod] < BUSIEST_POD]
+        again = [link for link in links if {link.primary, link.pair} <= set(free)]
+        if again and rng.random() < 0.3:
+            two = rng.choice(again)
+            primary, pair = rng.sample([two.primary, two.pair], 2)
+        else:
+            primary = rng.choice(free)
+            others = [pod for pod in free if pod.namespace == primary.namespace and pod != primary]
+            if not others:
+                continue
+            pair = rng.choice(others)
+        form = rng.random()
+        if form < 0.6:
+            address, pair_address = f"10.20.{number}.1", f"10.20.{number}.2"
+        elif form < 0.8:
+            address, pair_address = f"fd20:{number:x}::1/64", f"fd20:{number:x}::2/64"
+        else:
+            address = pair_address = ""
+        link = Link(
+            primary, ifname(primary), address or None, pair, ifname(pair), pair_address or None
+        )
+        links.append(link)
+        if rng.random() < 0.08:  # the other pod declares the same cable
+            links.append(
+                Link(
+                    *(link.pair, link.pair_ifname, link.pair_address),
+                    *(link.primary, link.ifname, link.address),
+                )
+            )
+    return Topology(names, tuple(links))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What the runtimes do with one pod.
+
+    `attach` and `detach` say it; `restart` makes a new container on `node`, with the old one's DEL
+    before, after, or only in the next step; `overlap` runs two ADDs at once, on `node` and
+    `other`, and then detaches what came second and what was there before.
+    """
+
+    kind: str
+    pod: PodId
+    node: int | None = None
+    other: int | None = None
+    start_s: float = 0.0
+    kill_add_s: float | None = None  # kill -9 the first ADD after that
+    kill_del_s: float | None = None
+    del_when: str = "before"  # the old container's: before, after, late
+    netns_gone: bool = False  # before the DEL
+    netns_empty: bool = False  # CNI_NETNS is "" in the DEL
+    del_again: bool = False
+
+
+@dataclass(frozen=True)
+class Fault:
+    kind: str
+    node: int = 0  # where; 0 for none
+    start_s: float = 0.0  # after the operations were started
+    lasts_s: float = 0.0
+    number: int = 0  # of the step at which the child is to die, and the like
+    choice: float = 0.0  # picks an interface and the like
+
+
+@dataclass(frozen=True)
+class Step:
+    number: int
+    fault: Fault
+    operations: tuple[Operation, ...] = ()
+    hold_s: float = 0.0  # afterwards the invariants are watched for so long
+
+
+@dataclass
+class _Model:
+    """Where pods are, in so far as a plan must know it."""
+
+    where: dict[PodId, int] = field(default_factory=dict)
+    lingering: set[PodId] = field(default_factory=set)  # with an old container not yet detached
+
+
+class Plan:
+    """The steps of one seed."""
+
+    def __init__(self, seed: int, *, nodes: int, pods: int, members: int) -> None:
+        self.topology = topology(seed, pods)
+        self._rng = random.Random(f"{seed}/steps/{members}")
+        self._nodes = range(1, nodes + 1)
+        faults = FAULTS if members == 1 else FAULTS_OF_THREE_MEMBERS
+        self._kinds, self._weights = list(faults), list(faults.values())
+        self._model = _Model()
+
+    @property
+    def where(self) -> dict[PodId, int]:
+        """Where every attached pod is after the steps so far."""
+        return dict(self._model.where)
+
+    def steps(self) -> Iterator[Step]:
+        yield Step(
+            1,
+            Fault("nothing"),
+            tuple(self._attach(pod) for pod in self.topology.pods if self._rng.random() < 0.8),
+        )
+        number = 1
+        while True:
+            number += 1
+            yield self._step(number)
+
+    def _step(self, number: int) -> Step:
+        rng = self._rng
+        fault = self._fault()
+        lingering, self._model.lingering = self._model.lingering, set()
+        if fault.kind == "keys wiped" and lingering:
+            # Nobody could say any more which of two containers came last.
+            fault = Fault("nothing")
+        lost = []
+        if fault.kind == "node rebooted":
+            lost = [pod for pod, node in self._model.where.items() if node == fault.node]
+            for pod in lost:
+                del self._model.where[pod]
+        least = 1 if fault.kind in ("parent killed", "nothing") else 0
+        count = rng.choice((0, 1, 1, 2, 2, 3, 5)) or least
+        operations = []
+        for pod in rng.sample(self.topology.pods, count):
+            if pod not in lost:
+                operations.append(self._operation(pod, fault))
+        # What a reboot has taken comes back when the node is there again, or elsewhere, or never.
+        for pod in lost:
+            if rng.random() < 0.8:
+                after = fault.start_s + fault.lasts_s + rng.random()
+                operations.append(self._attach(pod, start_s=after))
+        hold_s = rng.choice((1.0, 3.5)) if rng.random() < 0.05 else 0.0
+        return Step(number, fault, tuple(operations), hold_s)
+
+    def _fault(self) -> Fault:
+        rng = self._rng
+        kind = rng.choices(self._kinds, self._weights)[0]
+        lasts_s = 0.0
+        if kind in ("etcd stopped", "etcd paused", "child paused", "node cut off", "member paused"):
+            lasts_s = rng.choice((0.5, 1.0, 2.0, 4.0))
+        elif kind in ("state directory full", "state directory read-only"):
+            lasts_s = rng.choice((0.5, 1.0, 1.5))
+        elif kind == "node rebooted":
+            lasts_s = rng.choice((0.0, 0.5, 1.0))
+        return Fault(
+            kind,
+            node=rng.choice(self._nodes),
+            start_s=rng.choice((0.0, 0.0, 0.1, 0.3, 0.6)),
+            lasts_s=lasts_s,
+            number=round(10 ** rng.uniform(0, 2.5)),
+            choice=rng.random(),
+        )
+
+    def _attach(self, pod: PodId, start_s: float | None = None) -> Operation:
+        rng = self._rng
+        node = rng.choice(self._nodes)
+        self._model.where[pod] = node
+        start_s = rng.random() * 0.3 if start_s is None else start_s
+        return Operation("attach", pod, node, start_s=start_s, kill_add_s=self._kill(0.03))
+
+    def _operation(self, pod: PodId, fault: Fault) -> Operation:
+        rng = self._rng
+        # A node that is being rebooted has no runtime.
+        nodes = [n for n in self._nodes if fault.kind != "node rebooted" or n != fault.node]
+        often = 0.9 if fault.kind == "parent killed" else 0.03
+        here = self._model.where.get(pod)
+        common = {
+            "pod": pod,
+            "start_s": rng.choice((0.0, 0.1, 0.4)),
+            "kill_add_s": self._kill(often),
+            "kill_del_s": self._kill(often / 3),
+            "netns_gone": rng.random() < 0.3,
+            "netns_empty": rng.random() < 0.3,
+            "del_again": rng.random() < 0.3,
+        }
+        if here is None:
+            kind = rng.choices(("attach", "overlap"), (8, 2))[0]
+        else:
+            kind = rng.choices(("detach", "restart", "overlap"), (3, 6, 2))[0]
+        if kind == "detach":
+            del self._model.where[pod]
+            return Operation(kind, node=here, **common)  # type: ignore[arg-type]
+        node = here if here in nodes and rng.random() < 0.4 else rng.choice(nodes)
+        self._model.where[pod] = node
+        when = rng.choice(("before", "after", "late"))
+        if kind == "attach" or here not in nodes:
+            when = "before"
+        if when == "late" and kind == "restart":
+            self._model.lingering.add(pod)
+        return Operation(kind, node=node, other=rng.choice(nodes), del_when=when, **common)  # type: ignore[arg-type]
+
+    def _kill(self, probability: float) -> float | None:
+        """The moment of a kill; a parent lives for 0.1 to 0.6 s."""
+        return self._rng.uniform(0.02, 0.5) if self._rng.random() < probability else None

@@ -1,0 +1,277 @@
+"""A run: step after step, with the invariants between, the times to heal, and what was seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+
+from tests.faults.injectors import INJECTORS
+from tests.faults.invariants import PREFIX, look, violations
+from tests.faults.plan import Operation, Plan, Step
+from tests.faults.world import LOG_BYTES, World
+
+DEADLINE_S = 25.0
+POLL_S = 0.05
+LOG_LINES = 120
+# What no log may hold: programs that meet something nobody expected.
+CRASHES = ("traceback=", "the child has failed")
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Healing:
+    """One fault and the seconds after its end until everything was right."""
+
+    step: int
+    fault: str
+    heal_s: float
+
+
+@dataclass
+class Report:
+    seed: int
+    members: int
+    steps: int = 0
+    seconds: float = 0.0
+    healings: list[Healing] = field(default_factory=list)
+
+    def table(self) -> str:
+        """Time to heal by kind of fault, in seconds."""
+        by_kind: dict[str, list[float]] = {}
+        for one in self.healings:
+            by_kind.setdefault(one.fault, []).append(one.heal_s)
+        lines = [f"{'fault':28}{'n':>6}{'median':>9}{'worst':>9}"]
+        for kind in sorted(by_kind):
+            times = by_kind[kind]
+            lines.append(f"{kind:28}{len(times):6}{statistics.median(times):9.2f}{max(times):9.2f}")
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+
+class BrokenError(AssertionError):
+    """An invariant does not hold; the text says all that is known."""
+
+    def __init__(self, words: str, report: Report) -> None:
+        super().__init__(words)
+        self.report = report
+
+
+class Runner:
+    def __init__(self, world: World, plan: Plan, report: Report, *, scale: float = 1.0) -> None:
+        self.world = world
+        self._plan = plan
+        self._report = report
+        self._deadline_s = DEADLINE_S * scale
+        self._logs = dict.fromkeys(world.nodes, 0)
+
+    def run(self, steps: int, *, start: int = 1, say: Say) -> None:
+        """Raises BrokenError at the first step after which an invariant does not hold.
+
+        `start` leaves out the steps before it: the pods are attached where these left them.
+        """
+        began = time.monotonic()
+        planned = self._plan.steps()
+        if start > 1:
+            list(islice(planned, start - 1))
+            attach = tuple(Operation("attach", pod, node) for pod, node in self._plan.where.items())
+            self.step(Step(start - 1, INITIAL, attach), say)
+        for step in islice(planned, steps):
+            self.step(step, say)
+            self._report.steps += 1
+            self._report.seconds = time.monotonic() - began
+
+    def step(self, step: Step, say: Say) -> None:
+        began = time.monotonic()
+        try:
+            quiet_at = self._play(step)
+            heal_s = self._settle(step, quiet_at)
+        except AssertionError as error:
+            raise BrokenError(self._last_words(step, error), self._report) from error
+        self._report.healings.append(Healing(step.number, step.fault.kind, heal_s))
+        say(
+            f"{step.number:5} {step.fault.kind:26} node {step.fault.node}"
+            f" {len(step.operations)} operations {len(self.world.attached):3} pods"
+            f"  healed after {heal_s:5.2f} s, {time.monotonic() - began:5.2f} s in all"
+        )
+
+    def _play(self, step: Step) -> float:
+        """Let the step happen; the moment at which nothing was broken or busy any more."""
+        fault = step.fault
+        late, self.world.late = self.world.late, []
+        errors: list[BaseException] = []
+
+        def do(action: Callable[[], None], start_s: float) -> threading.Thread:
+            def work() -> None:
+                try:
+                    time.sleep(start_s)
+                    action()
+                except BaseException as error:  # noqa: BLE001 - told by the main thread
+                    errors.append(error)
+
+            thread = threading.Thread(target=work, name="runtime")
+            thread.start()
+            return thread
+
+        threads = [
+            do(lambda one=one: self.world.run_operation(one), one.start_s)  # type: ignore[misc]
+            for one in step.operations
+        ]
+        after: list[Callable[[], None]] = []
+        for sandbox, operation in late:
+            detach = lambda s=sandbox, o=operation: self.world.detach(s, o)  # noqa: E731
+            if fault.kind == "node rebooted" and sandbox.node == fault.node:
+                after.append(detach)
+            else:
+                threads.append(do(detach, operation.start_s))
+        try:
+            time.sleep(fault.start_s)
+            with INJECTORS[fault.kind](self.world, fault):
+                time.sleep(fault.lasts_s)
+            lifted = time.monotonic()
+        finally:
+            for thread in threads:
+                thread.join()
+        for action in after:
+            action()
+        if errors:
+            raise AssertionError(f"an operation failed: {errors!r}") from errors[0]
+        return lifted if not threads and not after else time.monotonic()
+
+    def _settle(self, step: Step, quiet_at: float) -> float:
+        """Wait until every invariant holds; the seconds that this took. Then watch for a while."""
+        end = quiet_at + self._deadline_s
+        while True:
+            self._supervise()
+            asked = time.monotonic()
+            wrong = violations(self.world)
+            wrong += self._crashes()
+            if not wrong:
+                break
+            if asked > end:
+                raise AssertionError(
+                    f"after {asked - quiet_at:.1f} s of quiet:\n  " + "\n  ".join(wrong)
+                )
+            time.sleep(POLL_S)
+        heal_s = max(0.0, asked - quiet_at)
+        end = time.monotonic() + step.hold_s
+        while time.monotonic() < end:
+            time.sleep(0.2)
+            if violations(self.world) and (wrong := violations(self.world)):
+                raise AssertionError("was right and is wrong again:\n  " + "\n  ".join(wrong))
+        return heal_s
+
+    def _supervise(self) -> None:
+        """Call the plugin on nodes whose child is gone although there is something to do."""
+        for node in self.world.nodes.values():
+            if self.world.child(node) is None and self._has_work(node.number):
+                self.world.call(node)
+
+    def _has_work(self, number: int) -> bool:
+        node = self.world.nodes[number]
+        if os.path.isdir(os.path.join(node.state_dir, "attachments")) and node.records():
+            return True
+        try:
+            keys = self.world.etcd.keys(f"{PREFIX}/nodes")
+        except (OSError, AssertionError):
+            return False
+        ours = (node.first_address, node.second_address)
+        return any(f"/nodes/{address}/" in key for key in keys for address in ours)
+
+    def _crashes(self) -> list[str]:
+        """Lines of the logs, new since the last look, that tell of something nobody expected."""
+        found = []
+        for number, node in self.world.nodes.items():
+            try:
+                with open(node.log_file, "rb") as log:
+                    log.seek(self._logs[number])
+                    new = log.read()
+            except FileNotFoundError:
+                continue
+            self._logs[number] += len(new)
+            if self._logs[number] > LOG_BYTES:
+                os.truncate(node.log_file, 0)
+                self._logs[number] = 0
+            found += [
+                f"node {number} logged: {line}"
+                for line in new.decode(errors="replace").splitlines()
+                if any(crash in line for crash in CRASHES)
+            ]
+        if found:
+            raise AssertionError("\n  ".join(found))
+        return found
+
+    # When something is wrong
+
+    def _last_words(self, step: Step, error: AssertionError) -> str:
+        report = self._report
+        lines = [
+            f"seed {report.seed}, members {report.members}, step {step.number}",
+            str(error),
+            f"\nthe step:\n  {step.fault}",
+            *(f"  {operation}" for operation in step.operations),
+            "\nattached:",
+            *(f"  {one!r}" for one in self.world.attached.values()),
+            *(f"  late: {one!r}" for one, _ in self.world.late),
+        ]
+        try:
+            seen = look(self.world)
+        except (OSError, AssertionError) as trouble:
+            lines.append(f"the cluster cannot be looked at: {trouble!r}")
+        else:
+            lines.append("\nkeys:")
+            lines += [f"  {key} = {entry.value}" for key, entry in sorted(seen.keys.items())]
+            lines.append("\nlinks:")
+            names = {one.pod.netns.path: repr(one) for one in self.world.sandboxes()}
+            for path, links in seen.links.items():
+                lines.append(f"  {names.get(path, path)}")
+                lines += [f"    {one}" for one in (links or {}).values() if one.ifname != "lo"]
+            lines.append("\nstate directories:")
+            lines += [f"  {number}: {sorted(names)}" for number, names in seen.records.items()]
+        for number, node in self.world.nodes.items():
+            lines.append(f"\nlog of node {number}, child {self.world.child(node)}:")
+            lines += node.log().splitlines()[-LOG_LINES:]
+        return "\n".join(lines)
+
+
+INITIAL = Step(0, next(Plan(0, nodes=1, pods=1, members=1).steps()).fault).fault
+
+
+def run(
+    *,
+    seed: int,
+    steps: int,
+    nodes: int = 4,
+    pods: int = 20,
+    members: int = 1,
+    start: int = 1,
+    scale: float = 1.0,
+    say: Say,
+) -> Report:
+    """Play `steps` steps of a seed. Raises BrokenError; leaves nothing behind in any case."""
+    plan = Plan(seed, nodes=nodes, pods=pods, members=members)
+    report = Report(seed, members)
+    world = World(plan.topology, nodes=nodes, members=members)
+    try:
+        Runner(world, plan, report, scale=scale).run(steps, start=start, say=say)
+    finally:
+        world.close()
+    return report
+
+
+def to_stderr(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def silent(_line: str) -> None:
+    pass

@@ -1,0 +1,497 @@
+"""The cluster of the fault suite, and the runtimes on its nodes.
+
+The runtimes do what containerd and the kubelet do: an ADD that fails is followed by a DEL and tried
+again in a new container, a DEL is repeated until it succeeds and may come late, without a namespace
+or with an empty CNI_NETNS. The world also remembers which containers there are by now: that, and
+nothing that Ratchet says, is what the invariants are computed from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tests.faults.kernel import Process, processes
+from tests.faults.members import Members
+from tests.faults.plan import Operation, PodId, Topology
+from tests.integration.cluster import UNDERLAY_PORTS, scratch_dir
+from tests.integration.namespaces import Namespace, random_name, run
+from tests.integration.polling import wait_for
+from tests.integration.runtime import (
+    Config,
+    Node,
+    Outcome,
+    Pod,
+    has_open,
+    plugin_dir,
+    request_config,
+)
+
+RETRY_S = 0.3
+GIVE_UP_S = 90.0  # a runtime whose calls fail for so long after the fault: something is wrong
+CALL_TIMEOUT_S = 60.0
+WAIT_SECONDS = 0.5
+STATE_DIR_BYTES = 512 * 1024
+LOG_BYTES = 32 * 1024 * 1024
+
+
+class StuckError(AssertionError):
+    """An operation that a runtime repeats does not succeed."""
+
+
+@dataclass(eq=False)
+class Sandbox:
+    """One container of a pod, on one node."""
+
+    id: PodId
+    node: int
+    pod: Pod
+    changed: bool = False
+
+    def __repr__(self) -> str:
+        return f"{self.id}@{self.node}:{self.pod.container_id[:8]}"
+
+
+class FaultNode(Node):
+    """A node whose address, clock and configuration an administrator may change."""
+
+    def config(self, **changes: Any) -> Config:
+        config = super().config(
+            etcd_host=self.etcd.hosts if isinstance(self.etcd, Members) else self.etcd.address,
+            delegate={"type": "loopback", "cniVersion": "1.0.0"},
+            boot_network={"type": "loopback", "cniVersion": "1.0.0"},
+            child_path=self.child_program,
+            wait_seconds=WAIT_SECONDS,
+            log_level="info",
+        )
+        config.update(changes)
+        return config
+
+    @property
+    def first_address(self) -> str:
+        return f"10.99.0.{10 + self.number}"
+
+    @property
+    def second_address(self) -> str:
+        return f"10.99.0.{100 + self.number}"
+
+    @property
+    def child_program(self) -> str:
+        """The wrapper through which the child is started; see `World.kill_at_step`."""
+        return os.path.join(self.directory, "child")
+
+    @property
+    def kill_file(self) -> str:
+        return os.path.join(self.directory, "kill-at-step")
+
+    @property
+    def clock_file(self) -> str:
+        """By how many seconds the wall clock of this node's programs is wrong.
+
+        Only programs that an interpreter runs know of it; built ones keep the machine's clock.
+        """
+        return os.path.join(self.directory, "clock", "seconds")
+
+    def environ(self, *args: Any, **kwargs: Any) -> dict[str, str]:
+        environ = super().environ(*args, **kwargs)
+        environ["PYTHONPATH"] = os.path.join(self.directory, "clock")
+        return environ
+
+
+class World:
+    """Four nodes (or as many as wanted), an etcd, and the pods of a topology on them."""
+
+    def __init__(self, topology: Topology, *, nodes: int, members: int) -> None:
+        self.topology = topology
+        self._undo = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self.attached: dict[PodId, Sandbox] = {}
+        # Containers whose DEL is still to come although a newer one has taken their place.
+        self.late: list[tuple[Sandbox, Operation]] = []
+        self._sandboxes: set[Sandbox] = set()
+        try:
+            self._build(nodes, members)
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, nodes: int, members: int) -> None:
+        self.directory = tempfile.mkdtemp(prefix="rt-faults-", dir=scratch_dir())
+        self._undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self.underlay = Namespace(random_name("underlay"))
+        self._undo.callback(self.underlay.remove)
+        self.underlay.create()
+        addresses = [f"10.99.0.{n}" for n in range(1, members + 1)]
+        for command in (
+            ("link", "set", "lo", "up"),
+            ("link", "add", UNDERLAY_PORTS, "type", "bridge"),
+            *(("addr", "add", f"{one}/24", "dev", UNDERLAY_PORTS) for one in addresses),
+            ("link", "set", UNDERLAY_PORTS, "up"),
+        ):
+            self.underlay.ip(*command)
+        self.etcd = Members(
+            self.underlay, addresses, 20000 + secrets.randbelow(10000), self.directory
+        )
+        self._undo.callback(self.etcd.stop)
+        self.etcd.start()
+        self.nodes: dict[int, FaultNode] = {}
+        for number in range(1, nodes + 1):
+            self._make_node(number)
+        self._undo.callback(self._end_all)
+
+    def close(self) -> None:
+        """Remove everything that was made, whatever has become of it. Safe to call twice."""
+        self._undo.close()
+
+    def _end_all(self) -> None:
+        self.etcd.resume()
+        for node in self.nodes.values():
+            for call in node.calls:
+                call.kill()
+        self.end_processes(self.own_processes())
+        for sandbox in list(self._sandboxes):
+            self.remove_sandbox(sandbox)
+
+    # Nodes
+
+    def _make_node(self, number: int) -> None:
+        namespace = Namespace(random_name(f"node{number}"))
+        directory = os.path.join(self.directory, f"node{number}")
+        node = FaultNode(number, namespace, f"10.99.0.{10 + number}", "", self.etcd, directory)
+        self.nodes[number] = node
+        os.makedirs(os.path.dirname(node.state_dir))
+        with open(node.child_program, "w", encoding="utf-8") as file:
+            file.write(
+                _CHILD_PROGRAM.format(
+                    file=shlex.quote(node.kill_file),
+                    child=shlex.quote(os.path.join(plugin_dir(), "ratchet-child")),
+                )
+            )
+        os.chmod(node.child_program, 0o755)
+        os.mkdir(os.path.dirname(node.clock_file))
+        module = os.path.join(os.path.dirname(node.clock_file), "sitecustomize.py")
+        with open(module, "w", encoding="utf-8") as file:
+            file.write(_CLOCK_MODULE.format(file=node.clock_file))
+        self._undo.callback(namespace.remove)
+        self._undo.callback(unmount, node.state_dir)
+        self._plug_in(node)
+
+    def _plug_in(self, node: FaultNode) -> None:
+        """Make a node's namespace and its empty /run, as after a boot."""
+        node.namespace.create()
+        port = self.port(node)
+        self.underlay.ip("link", "delete", port, check=False)
+        run(
+            *("ip", "link", "add", "eth0", "netns", node.namespace.name, "type", "veth"),
+            *("peer", "name", port, "netns", self.underlay.name),
+        )
+        self.underlay.ip("link", "set", port, "master", UNDERLAY_PORTS, "up")
+        for address in {node.first_address, node.address}:
+            node.namespace.ip("addr", "add", f"{address}/24", "dev", "eth0")
+        for ifname in ("lo", "eth0"):
+            node.namespace.ip("link", "set", ifname, "up")
+        os.makedirs(node.state_dir, exist_ok=True)
+        options = f"size={STATE_DIR_BYTES},mode=0700"
+        run("mount", "-t", "tmpfs", "-o", options, "ratchet-faults", node.state_dir)
+
+    def port(self, node: FaultNode) -> str:
+        """The node's port on the underlay's bridge."""
+        return f"eth0.{node.number}"
+
+    def reboot(self, node: FaultNode, down_s: float) -> None:
+        """Lose everything that a node has in memory: processes, namespaces, /run."""
+        for sandbox in [one for one in self.sandboxes() if one.node == node.number]:
+            with self._lock:
+                if self.attached.get(sandbox.id) is sandbox:
+                    del self.attached[sandbox.id]
+                self.late = [one for one in self.late if one[0] is not sandbox]
+        self.end_processes(self.processes_of(node))
+        for sandbox in [one for one in self.sandboxes() if one.node == node.number]:
+            self.remove_sandbox(sandbox)
+        node.namespace.remove()
+        unmount(node.state_dir)
+        time.sleep(down_s)
+        self._plug_in(node)
+
+    def use_address(self, node: FaultNode, address: str) -> None:
+        """What an administrator does: another address on the node and in its configuration."""
+        node.namespace.ip("addr", "add", f"{address}/24", "dev", "eth0", check=False)
+        node.address = address
+
+    # Processes
+
+    def processes_of(self, node: FaultNode) -> list[Process]:
+        if not node.namespace.exists:
+            return []
+        inode = node.namespace.inode
+        return [one for one in processes() if one.netns == inode]
+
+    def own_processes(self) -> list[Process]:
+        """Every process that this world has started or had started, but for its etcd."""
+        inodes = {
+            namespace.inode
+            for namespace in (
+                *(node.namespace for node in self.nodes.values()),
+                *(sandbox.pod.netns for sandbox in self.sandboxes()),
+            )
+            if namespace.exists
+        }
+        return [
+            one
+            for one in processes()
+            if (one.netns in inodes or self.directory in one.command)
+            and one.pid not in self.etcd.pids
+            and one.pid != os.getpid()
+        ]
+
+    def child(self, node: FaultNode, among: list[Process] | None = None) -> int | None:
+        """The process that holds the node's lock, None when none does."""
+        lock = os.path.join(node.state_dir, "child.lock")
+        for one in self.processes_of(node) if among is None else among:
+            if has_open(one.pid, lock):
+                return one.pid
+        return None
+
+    def kill_child(self, node: FaultNode) -> None:
+        """kill -9 of the child, if there is one."""
+        pid = self.child(node)
+        if pid is not None:
+            self.end_processes([Process(pid, 0, "")])
+
+    def kill_at_step(self, node: FaultNode, step: int) -> None:
+        """Have the next child of a node die at its step of that number."""
+        with open(node.kill_file, "w", encoding="utf-8") as file:
+            file.write(f"{step}\n")
+
+    def spare(self, node: FaultNode) -> None:
+        """End the child that was to die at a step and has not: it would do so some other day."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(node.kill_file)
+        pid = self.child(node)
+        if pid is not None and b"RATCHET_KILL_AT_STEP=" in _environ(pid):
+            self.kill_child(node)
+
+    def end_processes(self, doomed: list[Process]) -> None:
+        """kill -9, and wait until they are gone."""
+        for one in doomed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one.pid, signal.SIGKILL)
+        for one in doomed:
+            wait_for(f"process {one.pid} to end", lambda one=one: not _runs(one.pid))  # type: ignore[misc]
+
+    def call(self, node: FaultNode) -> Outcome:
+        """Call the plugin without a pod: what starts a child, as a supervisor would."""
+        call = node.execute(node.config(cniVersion="1.1.0"), node.environ("STATUS"))
+        try:
+            return call.finish(CALL_TIMEOUT_S)
+        finally:
+            node.calls.remove(call)
+
+    # Pods
+
+    def sandboxes(self) -> list[Sandbox]:
+        with self._lock:
+            return list(self._sandboxes)
+
+    def new_sandbox(self, pod: PodId, node: int) -> Sandbox:
+        sandbox = Sandbox(pod, node, Pod(pod.name, pod.namespace))
+        with self._lock:
+            self._sandboxes.add(sandbox)
+        sandbox.pod.netns.create()
+        return sandbox
+
+    def remove_sandbox(self, sandbox: Sandbox) -> None:
+        sandbox.pod.netns.remove()
+        with self._lock:
+            self._sandboxes.discard(sandbox)
+
+    def run_operation(self, operation: Operation) -> None:
+        """Carry an operation through, whatever happens meanwhile. Raises StuckError."""
+        before = self.attached.get(operation.pod)
+        if operation.kind == "attach":
+            self._attach(operation, operation.node)
+        elif operation.kind == "detach":
+            self._drop(operation, before)
+        elif operation.kind == "restart":
+            self._restart(operation, before)
+        else:
+            self._overlap(operation, before)
+
+    def _restart(self, operation: Operation, before: Sandbox | None) -> None:
+        if operation.del_when == "before":
+            self._drop(operation, before)
+            before = None
+        self._attach(operation, operation.node)
+        if before is not None and operation.del_when == "late":
+            with self._lock:
+                self.late.append((before, operation))
+        elif before is not None:
+            self.detach(before, operation)
+
+    def _overlap(self, operation: Operation, before: Sandbox | None) -> None:
+        """Two ADDs at once; the first stays, the other and what was there before are detached."""
+        assert operation.other is not None
+        second: list[Sandbox] = []
+
+        def other() -> None:
+            sandbox = self.new_sandbox(operation.pod, int(operation.other or 0))
+            second.append(sandbox)
+            self._add(sandbox, None)
+
+        thread = threading.Thread(target=other, name=f"overlap {operation.pod}")
+        thread.start()
+        try:
+            self._attach(operation, operation.node)
+        finally:
+            thread.join()
+        for sandbox in (*second, *([before] if before is not None else [])):
+            self.detach(sandbox, operation)
+
+    def _attach(self, operation: Operation, node: int | None) -> None:
+        """ADD until it succeeds, each time in a new container."""
+        assert node is not None
+        kill_s = operation.kill_add_s
+        end = time.monotonic() + GIVE_UP_S
+        while True:
+            sandbox = self.new_sandbox(operation.pod, node)
+            outcome = self._add(sandbox, kill_s)
+            if outcome is not None and outcome.exit == 0:
+                with self._lock:
+                    self.attached[operation.pod] = sandbox
+                return
+            kill_s = None
+            self.detach(sandbox, operation)
+            if time.monotonic() > end:
+                raise StuckError(f"ADD of {sandbox} fails: {outcome!r}")
+            time.sleep(RETRY_S)
+
+    def _add(self, sandbox: Sandbox, kill_s: float | None) -> Outcome | None:
+        """One ADD; None when its parent was killed."""
+        node = self.nodes[sandbox.node]
+        labels = self.topology.labels(sandbox.id)
+        call = node.start_add(sandbox.pod, labels, self.topology.annotations(sandbox.id))
+        try:
+            if kill_s is not None:
+                time.sleep(kill_s)
+                if call.process.poll() is None:
+                    call.kill()
+                    return None
+            return call.finish(CALL_TIMEOUT_S)
+        finally:
+            node.calls.remove(call)
+
+    def _drop(self, operation: Operation, sandbox: Sandbox | None) -> None:
+        if sandbox is None:
+            return
+        with self._lock:
+            if self.attached.get(sandbox.id) is sandbox:
+                del self.attached[sandbox.id]
+        self.detach(sandbox, operation)
+
+    def detach(self, sandbox: Sandbox, operation: Operation) -> None:
+        """DEL until it succeeds, then remove the namespace, if that has not been done before."""
+        node = self.nodes[sandbox.node]
+        if operation.netns_gone:
+            sandbox.pod.netns.remove()
+        kill_s = operation.kill_del_s
+        changes: dict[str, str | None] | None = {"CNI_NETNS": ""} if operation.netns_empty else None
+        again = operation.del_again
+        end = time.monotonic() + GIVE_UP_S
+        while True:
+            outcome = self._del(node, sandbox, kill_s, changes)
+            kill_s = None
+            if outcome is not None and outcome.exit == 0:
+                if not again:
+                    break
+                again, changes = False, {"CNI_NETNS": ""}
+                self.remove_sandbox(sandbox)
+                continue
+            if time.monotonic() > end:
+                raise StuckError(f"DEL of {sandbox} fails: {outcome!r}")
+            time.sleep(RETRY_S)
+        self.remove_sandbox(sandbox)
+
+    def _del(
+        self,
+        node: FaultNode,
+        sandbox: Sandbox,
+        kill_s: float | None,
+        changes: dict[str, str | None] | None,
+    ) -> Outcome | None:
+        config = request_config(
+            node.config(),
+            self.topology.labels(sandbox.id),
+            self.topology.annotations(sandbox.id),
+        )
+        call = node.start_delete(
+            sandbox.pod, config=config, environ=changes, prev_result=changes is None
+        )
+        try:
+            if kill_s is not None:
+                time.sleep(kill_s)
+                if call.process.poll() is None:
+                    call.kill()
+                    return None
+            outcome = call.finish(CALL_TIMEOUT_S)
+        finally:
+            node.calls.remove(call)
+        if outcome.exit == 0:
+            node.attachments.pop((sandbox.pod.container_id, "eth0"), None)
+        return outcome
+
+
+_CHILD_PROGRAM = """#!/bin/sh
+# The next child, and no other, dies at the step whose number somebody has left here.
+if read -r step <{file}; then
+    rm -f {file}
+    export RATCHET_KILL_AT_STEP="$step"
+fi 2>/dev/null
+exec {child} "$@"
+"""
+
+
+# Python imports this module at its start. Only the wall clock: nothing may be decided by it.
+_CLOCK_MODULE = """
+import time
+
+def _jumped(clock, unit):
+    def read():
+        try:
+            with open({file!r}) as file:
+                return clock() + int(file.read()) * unit
+        except (OSError, ValueError):
+            return clock()
+    return read
+
+time.time = _jumped(time.time, 1.0)
+time.time_ns = _jumped(time.time_ns, 10**9)
+"""
+
+
+def unmount(path: str) -> None:
+    """Unmount what is mounted there, if anything is. Safe to call twice."""
+    run("umount", "--lazy", "--quiet", path, check=False)
+
+
+def _environ(pid: int) -> bytes:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+        return file.read()
+    return b""
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and no zombie: those of other parents are not ours to reap."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

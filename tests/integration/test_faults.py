@@ -1,0 +1,205 @@
+"""A short run of the fault suite, and the proof that its checks can fail.
+
+`make faults` is the long run.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.invariants import PREFIX, cables, violations
+from tests.faults.kernel import MARK, descriptors
+from tests.faults.plan import Operation, Plan
+from tests.faults.runner import run
+from tests.faults.world import World
+from tests.integration.polling import wait_for
+
+Undo = Callable[[], object]
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+SEED = 20
+STEPS = 14
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("seed", "members"),
+    [(SEED, 1), (secrets.randbelow(10**6), 1), (SEED, 3)],
+    ids=["fixed seed", "random seed", "three members"],
+)
+def test_cluster_heals_and_leaks_nothing(seed: int, members: int) -> None:
+    steps = STEPS if members == 1 else STEPS // 2
+    print(f"python -m tests.faults --seed {seed} --members {members} --steps {steps}")
+    report = run(seed=seed, steps=steps, members=members, say=print)
+    assert report.steps == steps
+    print(report.table())
+
+
+def test_plan_is_a_function_of_its_seed() -> None:
+    def steps(seed: int) -> list[object]:
+        planned = Plan(seed, nodes=4, pods=20, members=1).steps()
+        return [next(planned) for _ in range(200)]
+
+    assert steps(1) == steps(1)
+    assert steps(1) != steps(2)
+
+
+# The checks must be able to fail
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[World]:
+    """Give a small cluster in which all is well and nothing heals, as its children are stopped."""
+    plan = Plan(3, nodes=2, pods=4, members=1)
+    world = World(plan.topology, nodes=2, members=1)
+    try:
+        for number, pod in enumerate(plan.topology.pods):
+            world.run_operation(Operation("attach", pod, 1 + number % 2))
+        wait_for("the cluster to be well", lambda: not violations(world), timeout_s=25)
+        time.sleep(1)
+        children = [world.child(node) for node in world.nodes.values()]
+        for pid in children:
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+        yield world
+    finally:
+        world.close()
+
+
+def delete_a_key(world: World) -> Undo:
+    key = f"{PREFIX}/association/{next(iter(world.attached))}/parentaddr"
+    value = world.etcd.get(key)
+    world.etcd.delete(key)
+    return lambda: world.etcd.put(key, value or "")
+
+
+def add_a_key(world: World) -> Undo:
+    key = f"{PREFIX}/association/ghost/id"
+    world.etcd.put(key, "x")
+    return lambda: world.etcd.delete(f"{PREFIX}/association/ghost")
+
+
+def claim_a_vni(world: World) -> Undo:
+    world.etcd.put(f"{PREFIX}/vni/999", "x y")
+    return lambda: world.etcd.delete(f"{PREFIX}/vni/999")
+
+
+def change_an_id(world: World) -> Undo:
+    key = f"{PREFIX}/association/{next(iter(world.attached))}/id"
+    value = world.etcd.get(key)
+    world.etcd.put(key, "somebody else")
+    return lambda: world.etcd.put(key, value or "")
+
+
+def leave_an_empty_directory(world: World) -> Undo:
+    world.etcd.put(f"{PREFIX}/nodes/10.99.0.99/pods/x", "x")
+    world.etcd.delete(f"{PREFIX}/nodes/10.99.0.99/pods/x")
+    return lambda: world.etcd.delete(f"{PREFIX}/nodes/10.99.0.99")
+
+
+def add_a_marked_interface(world: World) -> Undo:
+    netns = next(iter(world.attached.values())).pod.netns
+    netns.ip("link", "add", "ghost", "type", "bridge")
+    netns.ip("link", "set", "ghost", "group", str(MARK))
+    return lambda: netns.ip("link", "delete", "ghost")
+
+
+def set_an_interface_down(world: World) -> Undo:
+    cable = cables(world)[0]
+    netns, ifname = cable.near.pod.netns, cable.link.ifname
+    netns.ip("link", "set", ifname, "down")
+    return lambda: netns.ip("link", "set", ifname, "up")
+
+
+def deafen_a_link(world: World) -> Undo:
+    """Everything looks right, and nothing comes over it."""
+    cable = next(one for one in cables(world) if one.link.pair_address)
+    assert cable.link.pair_address is not None
+    far, ifname = cable.link.pair_address.split("/")[0], cable.link.ifname
+    netns = cable.near.pod.netns
+    entry = ("neigh", "replace", far, "lladdr", "02:00:00:00:00:99", "dev", ifname)
+    netns.ip(*entry, "nud", "permanent")
+    return lambda: netns.ip("neigh", "delete", far, "dev", ifname)
+
+
+def leave_a_file(world: World) -> Undo:
+    path = Path(world.nodes[1].state_dir, "attachments", ".x.json.1")
+    path.write_text("{}")
+    return path.unlink
+
+
+def lose_a_record(world: World) -> Undo:
+    path = next(Path(world.nodes[1].state_dir, "attachments").iterdir())
+    away = path.rename(path.with_name("away"))
+    return lambda: away.rename(path)
+
+
+def start_a_process(world: World) -> Undo:
+    stray = subprocess.Popen(world.nodes[1].namespace.command("sleep", "100"))
+    wait_for(
+        "the process to be in the node",
+        lambda: stray.pid in world.nodes[1].namespace.processes(),
+    )
+
+    def end() -> None:
+        stray.kill()
+        stray.wait()
+
+    return end
+
+
+def forget_a_container(world: World) -> Undo:
+    """All that there is of a pod is then somebody's who is gone."""
+    pod, sandbox = next(iter(world.attached.items()))
+    del world.attached[pod]
+
+    def remember() -> None:
+        world.attached[pod] = sandbox
+
+    return remember
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (delete_a_key, "is missing"),
+        (add_a_key, "a key of nobody"),
+        (claim_a_vni, "a key of nobody"),
+        (change_an_id, "is somebody else, not"),
+        (leave_an_empty_directory, "an empty directory"),
+        (add_a_marked_interface, "an interface of nobody"),
+        (set_an_interface_down, "is down"),
+        (deafen_a_link, "nothing comes over it"),
+        (leave_a_file, "a file of nobody"),
+        (lose_a_record, "is missing on node"),
+        (start_a_process, "a stray process"),
+        (forget_a_container, "namespace of"),
+    ],
+)
+def test_invariant_sees_harm(quiet: World, harm: Callable[[World], Undo], words: str) -> None:
+    assert violations(quiet) == []
+    undo = harm(quiet)
+    try:
+        found = violations(quiet)
+    finally:
+        undo()
+    assert any(words in one for one in found), found
+    wait_for("the cluster to be well again", lambda: not violations(quiet))
+
+
+def test_descriptors_that_are_counted_are_there(quiet: World) -> None:
+    child = quiet.child(quiet.nodes[1])
+    assert child is not None
+    here = [one for one in quiet.attached.values() if one.node == 1]
+    opened = descriptors(child)
+    assert len(opened.namespaces) == len(here)
+    assert opened.count > len(opened.namespaces)
