@@ -155,7 +155,8 @@ def _index(interfaces: list[Interface], name: str, netns: str) -> int:
     for number, interface in enumerate(interfaces):
         if interface.name == name and interface.sandbox:
             return number
-    interfaces.append(Interface(name, sandbox=netns))
+    # The loopback plugin's address for "none": podman refuses an interface with IPs and without one.
+    interfaces.append(Interface(name, mac="00:00:00:00:00:00", sandbox=netns))
     return len(interfaces) - 1
 
 

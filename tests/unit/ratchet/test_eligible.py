@@ -101,7 +101,7 @@ def test_add_records_attaches_and_wakes_the_child(world: World) -> None:
         "cniVersion": "1.0.0",
         "interfaces": [
             {"name": "lo", "sandbox": "/x"},
-            {"name": "eth0", "sandbox": "/proc/self/ns/uts"},
+            {"name": "eth0", "mac": "00:00:00:00:00:00", "sandbox": "/proc/self/ns/uts"},
         ],
         "ips": [
             {"interface": 0, "address": "127.0.0.1/8"},

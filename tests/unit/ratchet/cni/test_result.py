@@ -31,6 +31,7 @@ BRIDGE: dict[str, Any] = {
     "dns": {"nameservers": ["10.1.0.1"]},
 }
 ADDRESS = ipaddress.ip_interface("192.168.2.100/24")
+NO_MAC = "00:00:00:00:00:00"
 
 hosts = st.ip_addresses()
 addresses = st.builds(
@@ -122,8 +123,8 @@ def test_loopbacks_address_stays_on_lo_in_new_versions() -> None:
     assert serialise(completed, "0.3.1", "eth0") == {
         "cniVersion": "0.3.1",
         "interfaces": [
-            {"name": "lo", "sandbox": "/run/netns/x"},
-            {"name": "eth0", "sandbox": "/run/netns/x"},
+            {"name": "lo", "mac": NO_MAC, "sandbox": "/run/netns/x"},
+            {"name": "eth0", "mac": NO_MAC, "sandbox": "/run/netns/x"},
         ],
         "ips": [
             {"version": "4", "interface": 0, "address": "127.0.0.1/8"},
