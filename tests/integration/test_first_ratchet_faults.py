@@ -11,6 +11,7 @@ from tests.integration.cluster import Cluster
 from tests.integration.namespaces import kind_of, vxlan_of
 from tests.integration.polling import hold_for, wait_for
 from tests.integration.runtime import PAIR, Node, Pod, in1_in2, primary
+from tests.integration.two_minutes import TwoMinutes
 
 pytestmark = pytest.mark.root
 
@@ -186,26 +187,20 @@ def test_20_pairs_at_once_across_two_nodes_are_20_links_with_20_vnis(
 
 
 @pytest.mark.slow
-def test_pod_that_is_away_for_two_minutes_and_then_comes(
-    cluster: Cluster, node: Node, far: Node
-) -> None:
-    near, across, pair = cluster.pod("near"), cluster.pod("across"), cluster.pod("waiting-pair")
-    node.add(near, primary("x1", "10.1.1.1", "late-near", "y1", "10.1.1.2")).succeeded()
-    node.add(across, primary("x1", "10.1.2.1", "late-far", "y1", "10.1.2.2")).succeeded()
-    node.add(pair, PAIR).succeeded()
-    time.sleep(120)
-    late_near, late_far, late = (
-        cluster.pod("late-near"),
-        cluster.pod("late-far"),
-        cluster.pod("late-primary"),
-    )
-    node.add(late_near, PAIR).succeeded()
-    far.add(late_far, PAIR).succeeded()
-    far.add(late, primary("y1", "10.1.3.2", "waiting-pair", "x1", "10.1.3.1")).succeeded()
+def test_pod_that_is_away_for_two_minutes_and_then_comes(two_minutes: TwoMinutes) -> None:
+    waiting, cluster = two_minutes, two_minutes.cluster
+    time.sleep(waiting.remaining_s())
+    near, across, late = cluster.pod("late-near"), cluster.pod("late-far"), cluster.pod("late")
+    waiting.node.add(near, PAIR).succeeded()
+    waiting.far.add(across, PAIR).succeeded()
+    labels = primary("y1", "10.1.3.2", "waiting-pair", "x1", "10.1.3.1")
+    waiting.far.add(late, labels).succeeded()
 
-    near.netns.wait_ping("10.1.1.2")
-    across.netns.wait_ping("10.1.2.2")
-    pair.netns.wait_ping("10.1.3.2")
+    waiting.near.netns.wait_ping("10.1.1.2")
+    waiting.across.netns.wait_ping("10.1.2.2")
+    waiting.pair.netns.wait_ping("10.1.3.2")
+    assert cluster.problems_after_test() == []
+    assert cluster.end_test() == []
 
 
 def test_first_pod_does_not_wait_for_a_far_pod_that_is_not_there(

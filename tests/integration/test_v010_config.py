@@ -39,7 +39,11 @@ def old_config(cluster: Cluster, node: Node) -> Iterator[Config]:
     try:
         for attachment in list(node.attachments.values()):
             node.delete(attachment.pod).succeeded()
-        wait_for("the keys to go", cluster.etcd.keys, until=lambda keys: len(keys) <= 1)
+        wait_for(
+            "the keys to go",
+            cluster.etcd.tree,
+            until=lambda tree: set(tree) <= {"/ratchet/", "/ratchet/vxlanid"},
+        )
     finally:
         end_child(node.namespace, state_dir)
         shutil.rmtree(state_dir, ignore_errors=True)
