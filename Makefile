@@ -5,6 +5,7 @@
 # BINDIR    where the runtime looks for plugins
 # PREFIX    `ratchetctl` goes to $(PREFIX)/bin
 # PYTEST    further arguments for pytest, as in: make test PYTEST='-k vxlan -x'
+# STEPS     how long `make faults` goes on; SEED repeats a run
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -15,6 +16,8 @@ MAKEFLAGS += --no-builtin-rules
 BINDIR ?= /opt/cni/bin
 PREFIX ?= /usr/local
 PYTEST ?=
+STEPS ?= 2000
+SEED ?=
 export PYTHON
 
 BIN := .venv/bin
@@ -62,6 +65,13 @@ else
 	@$(BIN)/pytest --collect-only -q -m root $(SUITES) 2>/dev/null | grep '::' | cut -d: -f1 | sort | uniq -c || true
 	@echo 'Run them with: sudo make test'
 endif
+
+.PHONY: faults
+faults: system venv build  ## as root: a cluster that is broken at random for an hour or two; see docs/faults.md
+	RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/python -m tests.faults \
+		--steps $(STEPS) $(if $(SEED),--seed $(SEED)) --json build/faults.json
+	RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/python -m tests.faults \
+		--steps $$(($(STEPS) / 4)) $(if $(SEED),--seed $(SEED)) --members 3 --json build/faults-3.json
 
 .PHONY: check
 check: venv  ## formatting, lint, types, who may import whom

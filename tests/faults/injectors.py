@@ -152,10 +152,12 @@ def state_directory_full(world: World, fault: Fault) -> Iterator[None]:
 
 @contextlib.contextmanager
 def state_directory_read_only(world: World, fault: Fault) -> Iterator[None]:
+    """A second, read-only mount over the first: the child's lock keeps that one writable."""
     state_dir = world.nodes[fault.node].state_dir
-    run("mount", "-o", "remount,ro", state_dir)
+    run("mount", "--bind", state_dir, state_dir)
+    run("mount", "-o", "remount,bind,ro", state_dir)
     yield
-    run("mount", "-o", "remount,rw", state_dir)
+    run("umount", "--lazy", state_dir)
 
 
 @contextlib.contextmanager

@@ -478,8 +478,9 @@ time.time_ns = _jumped(time.time_ns, 10**9)
 
 
 def unmount(path: str) -> None:
-    """Unmount what is mounted there, if anything is. Safe to call twice."""
-    run("umount", "--lazy", "--quiet", path, check=False)
+    """Unmount all that is mounted there, one over the other or nothing. Safe to call twice."""
+    while os.path.ismount(path):
+        run("umount", "--lazy", path)
 
 
 def _environ(pid: int) -> bytes:
