@@ -121,8 +121,9 @@ class Ends:
                     delay_s = 0.0
                 elif found.up and before is not None:
                     state.right[ifname] = before  # it was on its way up when it was heard
-                elif delay_s is None:
-                    delay_s = _DOWN_S
+                else:
+                    state.lowered.setdefault(ifname, time.monotonic() + _DOWN_S)
+                    delay_s = _DOWN_S if delay_s is None else delay_s
             return delay_s
 
     def forget(self, state: PodState) -> None:
@@ -142,6 +143,8 @@ class Ends:
                 return unusable
             state.wanted = wanted
             state.errors.clear()
+            state.refused.clear()
+            self._tell_refusals(state, wanted)
             found = self._found(state)
             if remove:
                 for one in superfluous(wanted, found.values()):
@@ -157,7 +160,7 @@ class Ends:
                     )
             for end in wanted.ends:
                 ifname = end.side.ifname
-                if state.right.get(ifname) == end.form:
+                if state.right.get(ifname) == end.form or self._rests(state, ifname):
                     continue
                 try:
                     if isinstance(end, Veth):
@@ -173,6 +176,29 @@ class Ends:
                 except (KernelError, OSError) as error:
                     self._failed(state, end, error)
         return unusable
+
+    def _rests(self, state: PodState, ifname: str) -> bool:
+        """Whether an end was set down by hand a moment ago, and is still there."""
+        due = state.lowered.get(ifname)
+        if due is None:
+            return False
+        if time.monotonic() < due and ifname in self._found(state):
+            return True
+        del state.lowered[ifname]
+        return False
+
+    def _tell_refusals(self, state: PodState, wanted: Wanted) -> None:
+        errors = {one.side.ifname: one.error for one in wanted.waiting if one.error is not None}
+        for ifname, error in errors.items():
+            if state.told_errors.get(ifname) != error:
+                log.warning(
+                    "link refused",
+                    pod=state.key,
+                    container=state.container,
+                    ifname=ifname,
+                    error=error,
+                )
+        state.told_errors = errors
 
     def _failed(self, state: PodState, end: End, error: Exception) -> None:
         ifname = end.side.ifname
@@ -217,7 +243,11 @@ class Ends:
         peer = self._find(side.peer)
         far_end = None if peer is None else _matching(peer, end)
         if peer is None or peer.namespace is None or far_end is None:
-            return  # the other pod's turn: it makes both ends
+            refusal = None if peer is None else _refusal(peer, end)
+            if refusal is not None:
+                state.errors[side.ifname] = refusal
+                state.refused.add(side.ifname)
+            return  # otherwise the other pod's turn: it makes both ends
         here, there = state.opened_namespace, peer.namespace
         a, b = self._read(state, side.ifname), self._read(peer, side.peer_ifname)
         paired = (
@@ -308,6 +338,14 @@ def _matching(peer: PodState, end: Veth) -> Veth | None:
     for other in peer.wanted.ends if peer.wanted is not None else ():
         if isinstance(other, Veth) and other.side.declared.cable == end.side.declared.cable:
             return other
+    return None
+
+
+def _refusal(peer: PodState, end: Veth) -> str | None:
+    """Why the peer does not want its end of the same cable."""
+    for waiting in peer.wanted.waiting if peer.wanted is not None else ():
+        if waiting.side.declared.cable == end.side.declared.cable:
+            return waiting.error
     return None
 
 

@@ -84,6 +84,7 @@ class Engine:
             for number in range(_WORKERS)
         ]
         self.etcd_error: str | None = "not asked yet"
+        self.is_etcd_away = False
 
     def start(self) -> None:
         self.scan()
@@ -145,6 +146,11 @@ class Engine:
             if attachment.container_id != newest[_key(attachment)].container_id
         }
         for name in older.keys() - self._replaced:
+            log.info(
+                "superseded on this node",
+                pod=_key(older[name]),
+                container=older[name].container_id,
+            )
             gone = _gone(older[name], self.node.address, None)
             self._note_gone(_key(older[name]), gone)
         self._replaced = set(older)
@@ -209,6 +215,7 @@ class Engine:
         if self._earlier is None:
             self._leave_earlier_addresses()
         self.etcd_error = None
+        self.is_etcd_away = False
         if published is None:
             return
         with self._lock:
@@ -241,6 +248,7 @@ class Engine:
 
     def etcd_is_away(self, error: str) -> None:
         self.etcd_error = error
+        self.is_etcd_away = True
 
     def rung(self, by: PodKey, targets: Iterable[PodKey]) -> None:
         """A bell: the pods that have links with `by` look at these again."""
@@ -396,7 +404,7 @@ class Engine:
             log.crash("reconciling failed", error, pod=state.key, container=state.container)
             self._failed(state, look, error)
         else:
-            if state.error is not None and self._earlier is not None and not state.errors:
+            if state.error is not None and not state.errors:
                 log.info("works again", pod=state.key, container=state.container)
             state.error = None
             state.failures = state.failures + 1 if state.errors else 0
@@ -406,10 +414,14 @@ class Engine:
 
     def _failed(self, state: PodState, look: Look, error: Exception) -> None:
         text = str(error)
-        if state.error != text and self._earlier is not None:
+        if self._earlier is None:
+            pass  # it has only just begun
+        elif state.error != text:
             log.warning("will try again", pod=state.key, container=state.container, error=text)
-        metrics.figures.retries += 1
-        state.error = text
+            metrics.figures.retries += 1
+            state.error = text
+        else:
+            metrics.figures.retries += 1
         state.failures += 1
         with self._lock:  # what was to be looked at still is
             state.look.everyone |= look.everyone
@@ -573,7 +585,7 @@ class Engine:
                         for link in other.attachment.links
                         if link.pair == state.key.name
                     ]
-        result = wanted(state.key, self.node.address, declared, self.places(state))
+        result = wanted(state.key, self.node.address, declared, self.places(state), memory.rivals)
         if local_only and any(one.error for one in result.waiting):
             # Two links want one interface: etcd's order decides, and is not known yet.
             return Wanted((), result.waiting)

@@ -25,7 +25,7 @@ from ratchet import log
 from ratchet.labels import Link
 from ratchet_child import keys
 from ratchet_child.keys import Declaration, PodKey, Published
-from ratchet_child.plan import Declared, Place
+from ratchet_child.plan import Declared, Place, first_at
 from ratchet_child.store import Entry, Store
 from ratchet_child.vni import Vnis
 
@@ -60,6 +60,7 @@ class Memory:
     declared: dict[str, Declared] = field(default_factory=dict)  # own links by ifname
     offered: list[Declared] = field(default_factory=list)  # links declared on the pod
     places: dict[PodKey, Place] = field(default_factory=dict)  # pods on other nodes
+    rivals: dict[str, Declared] = field(default_factory=dict)  # who has the far end, by own ifname
     known: set[PodKey] = field(default_factory=set)  # peers that have been looked up
     unheard: bool = False  # something was written that peers have not been told
 
@@ -302,14 +303,15 @@ class Pairing:
         memory.places.pop(peer, None)
         if self._is_local(peer):
             return True
-        there, _ = self._store.tree(keys.association(peer))
+        there, _ = self._store.tree(keys.association(peer), recursive=True)
         place = _place(there)
         if place is not None:
             memory.places[peer] = place
         complete = True
+        offers = self._offers(peer, there)
         for position, link in enumerate(_links_with(pod, peer)):
             key = keys.declaration(peer, pod.key.name, link.ifname)
-            entry = self._store.get(key)
+            entry = there.get(key.removeprefix(f"{keys.association(peer)}/"))
             written = _readable(pod.key, key, entry, peer.name) if entry else None
             if (
                 entry is None
@@ -324,11 +326,15 @@ class Pairing:
                 self._fresh.discard(pod.container)
                 self._vnis.claim_again(written.vni, pod.container, key)
             memory.declared[link.ifname] = Declared(pod.key, link, written.vni, entry.created)
+            memory.rivals.pop(link.ifname, None)
+            holder = first_at(link.pair_ifname, offers)
+            if holder is not None and holder.primary != pod.key:
+                memory.rivals[link.ifname] = holder
             while position == 0 and _legacy_is_mixed(there, pod, peer, link, written.vni):
                 self._write_legacy(
                     peer, pod.key.name, Declaration(pod.container, written.vni, link)
                 )
-                there, _ = self._store.tree(keys.association(peer))
+                there, _ = self._store.tree(keys.association(peer), recursive=True)
         return complete
 
     # Ring ---------------------------------------------------------------------------------------

@@ -146,11 +146,12 @@ def wanted(
     node_address: str,
     declared: Iterable[Declared],
     places: Mapping[PodKey, Place],
+    rivals: Mapping[str, Declared],
 ) -> Wanted:
     """The ends that `pod`, which is on this node, should have.
 
     `declared` are the links that it declares or that are declared on it; `places` the pods that
-    are there.
+    are there; `rivals` the links that have the far end of the pod's own ones, by own ifname.
     """
     ends: list[End] = []
     waiting: list[Waiting] = []
@@ -158,15 +159,17 @@ def wanted(
     for side in _in_order(pod, declared):
         holder = taken.get(side.ifname)
         if holder is not None:
-            waiting.append(
-                Waiting(
-                    side,
-                    f"interface {side.ifname} of {pod} is the end of the link"
-                    f" {holder.declared} already",
-                )
-            )
+            waiting.append(Waiting(side, _taken(side.ifname, pod, holder.declared)))
             continue
         taken[side.ifname] = side
+        rival = rivals.get(side.ifname)
+        if (
+            rival is not None
+            and side.declared.primary == pod
+            and rival.cable != side.declared.cable
+        ):
+            waiting.append(Waiting(side, _taken(side.peer_ifname, side.peer, rival)))
+            continue
         place = places.get(side.peer)
         if place is None:
             waiting.append(Waiting(side))
@@ -187,6 +190,19 @@ def wanted(
             else:
                 ends.append(Vxlan(side, side.declared.vni, remote))
     return Wanted(tuple(ends), tuple(waiting))
+
+
+def first_at(ifname: str, offers: Iterable[Declared]) -> Declared | None:
+    """Which of the links that others declare on a pod has its interface `ifname`."""
+    return min(
+        (one for one in offers if one.link.pair_ifname == ifname),
+        key=lambda one: (one.created, _seniority(one)),
+        default=None,
+    )
+
+
+def _taken(ifname: str, pod: PodKey, holder: Declared) -> str:
+    return f"interface {ifname} of {pod} is the end of the link {holder} already"
 
 
 def _in_order(pod: PodKey, declared: Iterable[Declared]) -> list[Side]:

@@ -73,6 +73,9 @@ class PodState:
         self.found: dict[str, Found] | None = None
         self.right: dict[str, Form] = {}  # ends that are as they should be
         self.errors: dict[str, str] = {}  # why an end could not be made, by ifname
+        self.refused: set[str] = set()  # ends that the far pod has no interface for
+        self.lowered: dict[str, float] = {}  # when ends set down by hand are due, monotonic seconds
+        self.told_errors: dict[str, str] = {}
         self.busy_since: dict[int, float] = {}  # VNIs that were in use here, monotonic seconds
         self.keep_until = 0.0  # remove nothing before this moment, monotonic seconds
 
@@ -120,6 +123,8 @@ class PodState:
         self.wanted = None
         self.right.clear()
         self.errors.clear()
+        self.refused.clear()
+        self.lowered.clear()
         self.busy_since.clear()
 
     def renew(self) -> None:
@@ -154,8 +159,12 @@ class PodState:
         """Whether a parent that waits for `mode` ("present" or "all") can go on."""
         if not self.looked or self.wanted is None:
             return False
-        if any(self.right.get(end.side.ifname) != end.form for end in self.wanted.ends):
-            return False
+        for end in self.wanted.ends:
+            ifname = end.side.ifname
+            if self.right.get(ifname) != end.form and not (
+                mode == "present" and ifname in self.refused
+            ):
+                return False
         if mode == "all":
             return not self.wanted.waiting
         # A link whose far pod is there but which waits is not complete, and neither is a wrong one.

@@ -21,6 +21,7 @@ from ratchet_child.keys import VXLANID, PodKey
 MAX_REQUEST_BYTES = 1 << 20
 _LOOKUP_THREADS = 4
 _LONGEST_WAIT_S = 120.0
+_AWAY_S = 1.0
 
 Answer = dict[str, Any]
 Reply = Callable[[Answer], None]
@@ -38,7 +39,8 @@ class _Waiter:
     key: PodKey
     number: int
     mode: str
-    deadline: float  # monotonic seconds
+    since: float  # monotonic seconds
+    deadline: float
     reply: Reply
 
 
@@ -87,7 +89,13 @@ class Service:
         left = []
         for waiter in self._waiters:
             complete = self._engine.is_served(waiter.key, waiter.number, waiter.mode)
-            if complete or now >= waiter.deadline:
+            # Without etcd nobody can say which far pods are there: the pod need not wait for that.
+            helpless = (
+                waiter.mode == "present"
+                and self._engine.is_etcd_away
+                and now >= waiter.since + _AWAY_S
+            )
+            if complete or helpless or now >= waiter.deadline:
                 waiter.reply(self._links(waiter, complete=complete))
             else:
                 left.append(waiter)
@@ -95,7 +103,10 @@ class Service:
 
     def next_deadline(self) -> float | None:
         """The moment (monotonic) at which `settle` must be called at the latest."""
-        return min((waiter.deadline for waiter in self._waiters), default=None)
+        deadline = min((waiter.deadline for waiter in self._waiters), default=None)
+        if deadline is None or not self._engine.is_etcd_away:
+            return deadline
+        return min(deadline, time.monotonic() + _AWAY_S / 4)
 
     def _attached(self, request: Answer, reply: Reply) -> None:
         name = _text(request, "attachment")
@@ -118,8 +129,9 @@ class Service:
             raise BadRequestError(f"timeout_s {timeout_s!r}")
         if mode == "none":
             timeout_s = 0
-        deadline = time.monotonic() + min(max(timeout_s, 0), _LONGEST_WAIT_S)
-        self._waiters.append(_Waiter(key, number, mode, deadline, reply))
+        now = time.monotonic()
+        deadline = now + min(max(timeout_s, 0), _LONGEST_WAIT_S)
+        self._waiters.append(_Waiter(key, number, mode, now, deadline, reply))
         self.settle()
 
     def _links(self, waiter: _Waiter, *, complete: bool) -> Answer:
