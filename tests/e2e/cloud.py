@@ -44,7 +44,7 @@ class Cloud:
         self.cluster = Cluster(nodes=machines)
         self._undo.callback(self.cluster.close)
         self.etcd = self.cluster.etcd
-        self._undo.callback(self._end_children)
+        self._undo.callback(self.end_children)
         authority = Authority(self._path("authority"))
         certificate = authority.issue("apiserver", hosts=f"IP:{API_ADDRESS}")
         # A socket stays in the namespace in which it was made.
@@ -78,7 +78,8 @@ class Cloud:
     def close(self) -> None:
         self._undo.close()
 
-    def _end_children(self) -> None:
+    def end_children(self) -> None:
+        """End the children; what they have made stays."""
         for node in self.cluster.nodes:
             with contextlib.suppress(AssertionError):
                 end_pids(node.namespace, set(node.children()))
@@ -112,9 +113,7 @@ class Cloud:
     ) -> PodConfig:
         """Create a pod at the API server and return what a kubelet tells the runtime of it."""
         pod = PodConfig(name, namespace, dict(labels or {}), dict(annotations or {}))
-        self.api.add_pod(
-            name, pod.labels, pod.annotations, namespace=pod.namespace, uid=pod.uid
-        )
+        self.api.add_pod(name, pod.labels, pod.annotations, namespace=pod.namespace, uid=pod.uid)
         return pod
 
     def run(
@@ -145,16 +144,26 @@ class Cloud:
         return problems
 
     def end_test(self) -> list[str]:
-        """Make everything as it was at the start."""
+        """Configure everything as it was at the start. The children go on, as they would."""
         problems: list[str] = []
         self.api.faults.clear()
         self.api.pods.clear()
         self.api.requests.clear()
         self.api.allowed = True
-        self._end_children()
-        self.etcd.wipe()
         _attempt(problems, self.configure)
         return problems
+
+    def wipe(self) -> None:
+        """Take away what a failed test may have left behind."""
+        self.end_children()
+        for containerd in self.nodes:
+            for name in containerd.node.records():
+                os.unlink(os.path.join(containerd.node.state_dir, "attachments", name))
+            for ifname in (
+                set(containerd.node.namespace.links()) - self._baseline[containerd.node.number]
+            ):
+                containerd.node.namespace.ip("link", "delete", ifname, check=False)
+        self.etcd.wipe()
 
     def words(self) -> list[tuple[str, str]]:
         """Return what helps to understand a failure."""
@@ -191,9 +200,7 @@ class Cloud:
             }
             return {what: things for what, things in seen.items() if things}
 
-        wait_for(
-            f"everything to leave node {node.number}", left, until=lambda things: not things
-        )
+        wait_for(f"everything to leave node {node.number}", left, until=lambda things: not things)
 
 
 def leases(node: Node) -> list[str]:

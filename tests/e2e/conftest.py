@@ -95,8 +95,10 @@ def cloud(session_cloud: Cloud, request: pytest.FixtureRequest) -> Iterator[Clou
     problems = session_cloud.problems_after_test()
     if request.node.stash.get(_failed, False):
         problems.clear()  # what a failed test leaves behind says nothing
+        session_cloud.wipe()
     if problems:
         session_cloud.last_words = session_cloud.words()
+        session_cloud.wipe()
     problems += session_cloud.end_test()
     assert not problems, "left behind:\n" + "\n".join(problems)
 

@@ -52,7 +52,7 @@ class Sandbox:
         self.containerd.cri.stop_pod_sandbox(self.id)
 
     def remove(self) -> None:
-        """Stop and remove, as a kubelet does. Safe to call twice."""
+        """Stop and remove, as a kubelet does."""
         self.stop()
         self.containerd.cri.remove_pod_sandbox(self.id)
 
@@ -93,7 +93,7 @@ class Containerd:
             file.write(_toml(self._settings()))
 
     def start(self) -> None:
-        """Start it and wait until it answers. Blocks at most START_TIMEOUT_S. Safe to call twice."""
+        """Start it and wait until it answers. Safe to call twice."""
         if self._process is not None and self._process.poll() is None:
             return
         self._process = self.machine.spawn(
@@ -156,7 +156,7 @@ class Containerd:
         """Give the node its network configuration, and wait until containerd has read it."""
         first = plugins[0]
         if conflist:
-            common = {key: first[key] for key in ("cniVersion", "name") if key in first}
+            common: Config = {key: first[key] for key in ("cniVersion", "name") if key in first}
             whole: Config = {
                 **common,
                 "plugins": [

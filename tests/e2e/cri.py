@@ -69,7 +69,11 @@ class Cri:
     """A connection to a runtime's socket."""
 
     def __init__(self, socket_path: str) -> None:
-        self._channel = grpc.insecure_channel(f"unix:{socket_path}")
+        # A runtime that is being started is there in milliseconds; gRPC would look once a second.
+        self._channel = grpc.insecure_channel(
+            f"unix:{socket_path}",
+            [(f"grpc.{which}_reconnect_backoff_ms", 50) for which in ("initial", "min", "max")],
+        )
 
     def close(self) -> None:
         self._channel.close()

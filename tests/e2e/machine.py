@@ -22,8 +22,7 @@ CNI_CACHE = "/var/lib/cni"  # libcni's, in the runtimes' programs
 START_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 60.0
 
-# The mounts of others that go away here too would otherwise be kept alive by copies (hence "slave").
-# Children of which nobody hears are reaped by the kernel when SIGCHLD is ignored, which exec keeps.
+# Orphans come to the first process; the kernel reaps them for one that ignores SIGCHLD.
 _INIT = f"""
 mount -t tmpfs -o mode=755 tmpfs /run && mkdir /run/netns && mount -t tmpfs tmpfs {CNI_CACHE} &&
 exec env --ignore-signal=CHLD sleep infinity
@@ -38,13 +37,13 @@ class Machine:
         self.cgroup = cgroup  # parent of all that the runtime makes on this machine
         self._process: subprocess.Popen[bytes] | None = None
         self.init = 0
-        self.ours: set[int] = set()
 
     def start(self) -> None:
         self._process = subprocess.Popen(
             [
                 *("setpriv", "--pdeathsig", "KILL"),  # should the tests be killed
                 *("nsenter", f"--net={self.node.namespace.path}"),
+                # What others unmount goes away here too, lest a copy keeps their namespaces alive.
                 *("unshare", "--mount", "--propagation", "slave"),
                 *("--pid", "--fork", "--kill-child", "--mount-proc"),
                 *("sh", "-c", _INIT),

@@ -19,7 +19,7 @@ IMAGE = "ratchet.test/pause:1"
 
 # machine -> ELF's number, OCI's name, and: system call pause(2) or ppoll(2) with nothing, again.
 _MACHINES = {
-    "x86_64": (62, "amd64", bytes.fromhex("b822000000" "0f05" "ebf7")),
+    "x86_64": (62, "amd64", bytes.fromhex("b8220000000f05ebf7")),
     "aarch64": (
         183,
         "arm64",

@@ -24,7 +24,7 @@ class Execution:
 
 
 class Spy:
-    """Stands in a plugin folder in our program's place, notes the request and becomes the program."""
+    """Stands in our program's place in a plugin folder, notes the request and becomes it."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder

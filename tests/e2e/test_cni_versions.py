@@ -58,6 +58,6 @@ def test_a_configuration_without_a_version_is_taken_by_containerd(cloud: Cloud) 
 
 def test_version_1_1_0_is_refused_by_containerd_1_6_and_leaves_nothing(cloud: Cloud) -> None:
     cloud.configure(cniVersion="1.1.0")
-    with pytest.raises(CriError, match="1.1.0"):
+    with pytest.raises(CriError, match=r"1\.1\.0"):
         cloud.run("primary-pod", in1_in2("pair-pod"))
     assert cloud.problems_after_test() == []
