@@ -4,7 +4,7 @@
 # missing, so that it is fast the second time, and starts no service.
 #
 #   packaging/bootstrap.sh system   the distribution's packages (needs root; else says what is missing)
-#   packaging/bootstrap.sh tests    the same, and the container runtime that only the tests want
+#   packaging/bootstrap.sh tests    the same, and the container runtimes that only the tests want
 #   packaging/bootstrap.sh venv     the virtual environment (needs no root)
 #   packaging/bootstrap.sh          system and venv
 #
@@ -100,6 +100,9 @@ missing_packages() {
     if [ -n "$for_tests" ]; then
         command -v containerd >/dev/null || echo containerd
         command -v runc >/dev/null || echo runc
+        command -v podman >/dev/null || echo podman
+        has_file /usr/bin/conmon /usr/libexec/podman/conmon /usr/lib/podman/conmon || echo conmon
+        command -v openssl >/dev/null || echo openssl
     fi
 }
 
@@ -150,6 +153,10 @@ install_packages() {
             case $package in
                 etcd | etcd-server) systemctl disable --quiet etcd.service 2>/dev/null || true ;;
                 frr | containerd) systemctl disable --quiet "$package.service" 2>/dev/null || true ;;
+                podman)
+                    systemctl disable --quiet podman.socket podman.service podman-restart.service \
+                        podman-auto-update.timer podman-auto-update.service 2>/dev/null || true
+                    ;;
             esac
         done
     fi
