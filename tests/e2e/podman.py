@@ -24,6 +24,12 @@ TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
 
 
+def major_version() -> int:
+    """Return the machine's podman's; from 5 on it has no CNI backend any more."""
+    done = subprocess.run(["podman", "--version"], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1].split(".")[0])
+
+
 class PodmanError(Exception):
     """What podman says when it fails."""
 

@@ -56,7 +56,10 @@ def test_a_configuration_without_a_version_is_taken_by_containerd(cloud: Cloud) 
     assert_linked(left, cloud.run("pair-pod", PAIR, on=1))
 
 
-def test_version_1_1_0_is_refused_by_containerd_1_6_and_leaves_nothing(cloud: Cloud) -> None:
+def test_version_1_1_0_is_refused_by_containerd_1_and_leaves_nothing(cloud: Cloud) -> None:
+    version = cloud.nodes[0].cri.version()
+    if not version.startswith("containerd 1."):
+        pytest.skip(f"{version} is newer than version 1.1.0 of the specification")
     cloud.configure(cniVersion="1.1.0")
     with pytest.raises(CriError, match=r"1\.1\.0"):
         cloud.run("primary-pod", in1_in2("pair-pod"))
