@@ -89,8 +89,14 @@ class Store:
             )
         except etcd.EtcdKeyNotFound as error:
             return {}, int(_not_found(error, f"tree {key}").get("index") or 0)
+        except _CONDITION_FAILED as error:
+            raise StoreError(f"tree {key}", str(error)) from error
         below = f"{self._prefix}/{key}/"
-        entries = {leaf.key[len(below) :]: _entry(leaf) for leaf in _leaves(result)}
+        entries = {
+            leaf.key[len(below) :]: _entry(leaf)
+            for leaf in _leaves(result)
+            if str(leaf.key).startswith(below)
+        }
         return entries, int(result.etcd_index)
 
     def set(self, key: str, value: str, ttl_s: int | None = None) -> str | None:
@@ -171,11 +177,18 @@ class Store:
     def _conditional(self, name: str, key: str, call: Any) -> Any:
         """A request with a condition; None when the condition does not hold."""
         try:
-            return self._call(name, key, call)
+            return self._ask(name, key, call)
         except _CONDITION_FAILED:
             return None
 
     def _call(self, name: str, key: str, call: Any) -> Any:
+        """A request without one: a key where a directory should be, or the reverse, is an error."""
+        try:
+            return self._ask(name, key, call)
+        except _CONDITION_FAILED as error:
+            raise StoreError(f"{name} {key}", str(error)) from error
+
+    def _ask(self, name: str, key: str, call: Any) -> Any:
         """Carry out one request; None when etcd says that there is no such key."""
         try:
             return self._request(name, self._path(key), call)
@@ -274,8 +287,11 @@ def _not_found(error: etcd.EtcdKeyNotFound, what: str) -> dict[str, Any]:
 
 
 def _entry(result: Any) -> Entry:
+    value = result.value or ""
+    if not isinstance(value, str):
+        raise StoreError(f"read {result.key}", "its value is not text: not an etcd?")
     return Entry(
-        value=result.value or "",
+        value=value,
         modified=int(result.modifiedIndex or 0),
         created=int(result.createdIndex or 0),
     )

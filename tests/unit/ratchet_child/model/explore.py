@@ -5,10 +5,12 @@ may be killed. `explore` runs it again and again, in another order each time:
 
 - without a bound, in every order that can make a difference: two steps on different nodes that
   touch different keys are not tried both ways (sleep sets, Godefroid 1996);
-- with a bound, in every order in which a step is taken away from a task that could go on at most so
-  many times. Most faults need one or two such moments (Musuvathi and Qadeer 2007).
+- with a bound, in every order that departs from the plain one at most so many times. In the plain
+  order who could go on goes on; a kill is a departure, too. Most faults need one or two of them
+  (delay bounding, Emmi, Qadeer and Rakamaric 2011).
 
-Each run ends with everything at rest and looked over, then with every pod detached and nothing left.
+Each run ends with everything at rest and looked over; then every pod is detached, and nothing must
+be left.
 """
 
 from __future__ import annotations
@@ -115,21 +117,20 @@ class BrokenError(AssertionError):
 class _Frame:
     choices: list[tuple[Choice, Footprint]]
     sleeping: dict[Choice, Footprint]
-    switches: int
-    last: tuple[str, ...]
+    departures: int
     position: int = -1
     tried: dict[Choice, Footprint] = field(default_factory=dict)
 
 
-def explore(scenario: Scenario, *, limit_s: float, switches: int | None = None) -> Result:
+def explore(scenario: Scenario, *, limit_s: float, departures: int | None = None) -> Result:
     """Run a scenario in all orders, or as many as there is time for. *Raises* BrokenError."""
     frames: list[_Frame] = []
     deadline = time.monotonic() + limit_s
     runs = 0
     while True:
-        _run(scenario, frames, switches)
+        _run(scenario, frames, departures)
         runs += 1
-        while frames and not _next(frames[-1], switches):
+        while frames and not _next(frames[-1], departures):
             frames.pop()
         if not frames:
             return Result(runs, is_complete=True)
@@ -169,7 +170,7 @@ def follow(scenario: Scenario, choices: Sequence[Choice]) -> None:
         run.finish()
 
 
-def _run(scenario: Scenario, frames: list[_Frame], switches: int | None) -> None:
+def _run(scenario: Scenario, frames: list[_Frame], departures: int | None) -> None:
     """Go the way of `frames` and then on to the end, noting what else could have been done."""
     with World(scenario.nodes, kernel_steps=scenario.kernel_steps) as world:
         run = Run(scenario, world)
@@ -178,8 +179,8 @@ def _run(scenario: Scenario, frames: list[_Frame], switches: int | None) -> None
             while choices := run.choices():
                 if depth == len(frames):
                     found = [(choice, run.footprint(choice)) for choice in choices]
-                    frame = _frame(frames[-1] if frames else None, found, switches)
-                    if not _next(frame, switches):
+                    frame = _frame(frames[-1] if frames else None, found, departures)
+                    if not _next(frame, departures):
                         return  # every order from here on has been tried already
                     frames.append(frame)
                 frame = frames[depth]
@@ -191,13 +192,13 @@ def _run(scenario: Scenario, frames: list[_Frame], switches: int | None) -> None
 
 
 def _frame(
-    before: _Frame | None, found: list[tuple[Choice, Footprint]], switches: int | None
+    before: _Frame | None, found: list[tuple[Choice, Footprint]], departures: int | None
 ) -> _Frame:
     if before is None:
-        return _Frame(found, {}, 0, ())
+        return _Frame(found, {}, 0)
     taken, footprint = before.choices[before.position]
     sleeping = {}
-    if switches is None:
+    if departures is None:
         sleeping = {
             choice: other
             for choice, other in {**before.sleeping, **before.tried}.items()
@@ -205,11 +206,10 @@ def _frame(
         }
     # Who could go on goes on first.
     found.sort(key=lambda one: _actor(one[0]) != _actor(taken))
-    spent = before.switches + _switch(before, taken)
-    return _Frame(found, sleeping, spent, _actor(taken))
+    return _Frame(found, sleeping, before.departures + (before.position > 0))
 
 
-def _next(frame: _Frame, switches: int | None) -> bool:
+def _next(frame: _Frame, departures: int | None) -> bool:
     """Turn to the next choice of a frame; False when there is none."""
     if frame.position >= 0:
         choice, footprint = frame.choices[frame.position]
@@ -219,21 +219,12 @@ def _next(frame: _Frame, switches: int | None) -> bool:
         choice = frame.choices[frame.position][0]
         if choice in frame.sleeping:
             continue
-        if switches is not None and frame.switches + _switch(frame, choice) > switches:
-            continue
-        return True
+        return departures is None or frame.position == 0 or frame.departures < departures
     return False
 
 
-def _actor(choice: Choice) -> tuple[str, ...]:
-    return choice[1:3] if choice[0] == "step" else (choice[0], *choice[1:])
-
-
-def _switch(frame: _Frame, choice: Choice) -> int:
-    """Whether a choice takes the turn from a task that could go on."""
-    if choice[0] == "crash" or _actor(choice) == frame.last:
-        return 0
-    return int(any(_actor(one) == frame.last for one, _ in frame.choices))
+def _actor(choice: Choice) -> Choice:
+    return choice[1:3] if choice[0] == "step" else choice
 
 
 def _are_independent(one: Footprint, other: Footprint) -> bool:

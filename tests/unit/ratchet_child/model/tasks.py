@@ -73,7 +73,7 @@ class Task:
                 self._body()
         except Killed:
             pass
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised again by who decides
             self.failure = error
         self.ended = True
         self._back.release()

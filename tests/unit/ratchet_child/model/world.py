@@ -306,8 +306,9 @@ class World:
         node.disk.live.clear()
         node.disk.deleted.clear()
         node.disk.addresses.clear()
-        for path in [path for path, space in self.spaces.by_path.items() if space.node == node.name]:
-            self.spaces.remove(path)
+        for space in list(self.spaces.by_path.values()):
+            if space.node == node.name:
+                self.spaces.remove(space.path)
         self.spaces.lost.clear()
 
     def pass_time(self, seconds: float) -> None:
@@ -561,25 +562,28 @@ class World:
         claims: dict[str, str] = {}
         declared: dict[str, str] = {}
         links: dict[str, list[tuple[str, Declaration]]] = {}
+        written_for: dict[str, str] = {}
         keys = self.etcd.keys()
         for key, value in keys.items():
             parts = key.split("/")
             if parts[0] == "vni":
                 claims[parts[1]] = value
-            elif parts[-1] == "id" and value not in live:
-                yield f"{key} is of a container that is gone: {value}"
-            elif "pods" in parts and Published.loads(value).container not in live:
-                yield f"{key} is of a container that is gone: {value}"
+            elif parts[-1] == "id":
+                written_for[key] = value
+            elif "pods" in parts:
+                written_for[key] = Published.loads(value).container
             elif "links" in parts:
                 declaration = Declaration.loads(value, parts[1])
-                if declaration.container not in live:
-                    yield f"{key} is of a container that is gone: {value}"
+                written_for[key] = declaration.container
                 if str(declaration.vni) in declared:
                     yield f"VNI {declaration.vni} is declared twice"
                 declared[str(declaration.vni)] = f"{declaration.container} {key}"
                 links.setdefault(parts[1], []).append((parts[3], declaration))
             elif parts[-1] in ("parentaddr", "parentiface") and parts[1] not in self.attached():
                 yield f"{key} is of a pod that is gone"
+        for key, container in written_for.items():
+            if container not in live:
+                yield f"{key} is of a container that is gone: {container}"
         for vni, claim in (claims | declared).items():
             if claims.get(vni) != declared.get(vni, claim):
                 yield f"VNI {vni} is declared as {declared.get(vni)}, claimed as {claims.get(vni)}"
@@ -589,8 +593,7 @@ class World:
             pod = base.split("/")[1]
             written = [keys.get(f"{base}/{name}") for name in _LEGACY]
             if not any(
-                written
-                == [str(one.vni), "10.0.0.2", one.link.pair_ifname, name.partition(":")[0]]
+                written == [str(one.vni), "10.0.0.2", one.link.pair_ifname, name.partition(":")[0]]
                 for name, one in links.get(pod, ())
             ):
                 yield f"the v0.1.0 keys of {pod} say {written}"
@@ -608,5 +611,3 @@ _LEGACY = ("vxlanid", "pairip", "pairifname", "primaryname")
 
 def _ignore(*_: object, **__: object) -> None:
     pass
-
-
