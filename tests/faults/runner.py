@@ -19,6 +19,7 @@ from tests.faults.world import LOG_BYTES, World
 
 DEADLINE_S = 25.0
 POLL_S = 0.05
+SLOW_S = 1.5  # of a step that healed later, it is said what took so long
 LOG_LINES = 120
 # What no log may hold: programs that meet something nobody expected.
 CRASHES = ("traceback=", "the child has failed")
@@ -33,6 +34,7 @@ class Healing:
     step: int
     fault: str
     heal_s: float
+    last: str = ""  # what was put right at the end
 
 
 @dataclass
@@ -94,14 +96,15 @@ class Runner:
         began = time.monotonic()
         try:
             quiet_at = self._play(step)
-            heal_s = self._settle(step, quiet_at)
+            healing = self._settle(step, quiet_at)
         except AssertionError as error:
             raise BrokenError(self._last_words(step, error), self._report) from error
-        self._report.healings.append(Healing(step.number, step.fault.kind, heal_s))
+        self._report.healings.append(healing)
         say(
             f"{step.number:5} {step.fault.kind:26} node {step.fault.node}"
             f" {len(step.operations)} operations {len(self.world.attached):3} pods"
-            f"  healed after {heal_s:5.2f} s, {time.monotonic() - began:5.2f} s in all"
+            f"  healed after {healing.heal_s:5.2f} s, {time.monotonic() - began:5.2f} s in all"
+            + (f"; last: {healing.last}" if healing.heal_s > SLOW_S else "")
         )
 
     def _play(self, step: Step) -> float:
@@ -147,9 +150,10 @@ class Runner:
             raise AssertionError(f"an operation failed: {errors!r}") from errors[0]
         return lifted if not threads and not after else time.monotonic()
 
-    def _settle(self, step: Step, quiet_at: float) -> float:
-        """Wait until every invariant holds; the seconds that this took. Then watch for a while."""
+    def _settle(self, step: Step, quiet_at: float) -> Healing:
+        """Wait until every invariant holds, and measure how long. Then watch for a while."""
         end = quiet_at + self._deadline_s
+        last = ""
         while True:
             self._supervise()
             asked = time.monotonic()
@@ -161,14 +165,15 @@ class Runner:
                 raise AssertionError(
                     f"after {asked - quiet_at:.1f} s of quiet:\n  " + "\n  ".join(wrong)
                 )
+            last = wrong[-1]
             time.sleep(POLL_S)
-        heal_s = max(0.0, asked - quiet_at)
+        healing = Healing(step.number, step.fault.kind, max(0.0, asked - quiet_at), last)
         end = time.monotonic() + step.hold_s
         while time.monotonic() < end:
             time.sleep(0.2)
             if violations(self.world) and (wrong := violations(self.world)):
                 raise AssertionError("was right and is wrong again:\n  " + "\n  ".join(wrong))
-        return heal_s
+        return healing
 
     def _supervise(self) -> None:
         """Call the plugin on nodes whose child is gone although there is something to do."""

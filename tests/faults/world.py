@@ -191,11 +191,13 @@ class World:
         port = self.port(node)
         self.underlay.ip("link", "delete", port, check=False)
         run(
-            *("ip", "link", "add", "eth0", "netns", node.namespace.name, "type", "veth"),
+            *("ip", "link", "add", "eth0", "netns", node.namespace.name),
+            # A node that was rebooted has the card that it had before.
+            *("address", f"02:00:00:00:00:{node.number:02x}", "type", "veth"),
             *("peer", "name", port, "netns", self.underlay.name),
         )
         self.underlay.ip("link", "set", port, "master", UNDERLAY_PORTS, "up")
-        for address in {node.first_address, node.address}:
+        for address in sorted({node.first_address, node.address}):
             node.namespace.ip("addr", "add", f"{address}/24", "dev", "eth0")
         for ifname in ("lo", "eth0"):
             node.namespace.ip("link", "set", ifname, "up")
