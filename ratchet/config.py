@@ -198,7 +198,7 @@ def _refuse_misspelt(obj: Mapping[str, Any]) -> None:
             continue
         meant = _meant(key)
         if meant is not None:
-            raise ConfigError(shown(key), "not a key", f"{meant} (which is probably meant)")
+            raise ConfigError.misspelt(key, meant)
 
 
 def _meant(key: str) -> str | None:

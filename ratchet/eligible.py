@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from ratchet import boot, labels, log, spawn
+from ratchet import boot, labels, log, pods, spawn
 from ratchet.attachments import Attachment, Directory
 from ratchet.cni import result as cni_result
 from ratchet.cni.errors import INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
@@ -347,9 +347,16 @@ def _describe(answer: dict[str, Any]) -> str:
     return ", ".join(waiting) or "nothing is known of its links"
 
 
+def _shown(attachment: Attachment) -> str:
+    """Return the pod as the child's lines have it, so that one search finds both."""
+    if attachment.namespace == pods.DEFAULT_NAMESPACE:
+        return attachment.pod
+    return f"{attachment.namespace}:{attachment.pod}"
+
+
 def _fields(attachment: Attachment) -> dict[str, Any]:
     return {
-        "pod": f"{attachment.namespace}/{attachment.pod}",
+        "pod": _shown(attachment),
         "container": attachment.container_id,
         "links": ",".join(link.ifname for link in attachment.links) or None,
     }

@@ -67,8 +67,17 @@ class ConfigError(RatchetError):
     sentence = "invalid network configuration: {}"
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
-        super().__init__(f"{key} is {shown(value)}, allowed is {allowed}")
+        what = f"{key} is missing" if value is None else f"{key} is {shown(value)}"
+        super().__init__(f"{what}, allowed is {allowed}")
         self.key = key
+
+    @classmethod
+    def misspelt(cls, key: str, meant: str) -> ConfigError:
+        """Return the error for a key that nobody knows and that is nearly one of ours."""
+        self = cls.__new__(cls)
+        RatchetError.__init__(self, f"{shown(key)} is not a key, probably {meant} is meant")
+        self.key = key
+        return self
 
 
 class LabelError(RatchetError):

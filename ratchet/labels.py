@@ -183,7 +183,10 @@ def _link_numbers(fields: Mapping[str, str]) -> list[str]:
 def _refuse_misspelling(
     label: str, value: str, name: str, prefix: str, known: tuple[str, ...]
 ) -> None:
-    """Raise `LabelError` for nearly a known name; other names may be somebody else's labels."""
+    """Raise `LabelError` for nearly a known name, and for what can only be meant as an end's field.
+
+    Other names may be somebody else's labels.
+    """
     import difflib  # noqa: PLC0415 - 2 ms, and hardly any pod has such a label
 
     near = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.8)
@@ -191,6 +194,8 @@ def _refuse_misspelling(
         # The only label whose name was not ours to choose.
         label = label if label.isascii() and label.isprintable() else shown(label)
         raise LabelError(label, value, f"{prefix}{near[0]}, if that is the label that was meant")
+    if name.startswith(("local_", "pair_")):
+        raise LabelError(label, value, ", ".join(f"{prefix}{field}" for field in LINK_FIELDS))
 
 
 def _is_primary(fields: Mapping[str, str]) -> bool:
