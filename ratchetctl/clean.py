@@ -1,8 +1,8 @@
 """`ratchetctl clean`: removes every key of Ratchet from etcd, as jobs/etcd-delete.yaml does.
 
 For clusters that Ratchet leaves, or whose keys belong to nodes that are gone for good. It asks
-first: links of running pods stay, but nobody finds them any more. Requests go through `requests`
-and not through the child's store, because one DELETE needs none of its machinery.
+first; nodes write the keys of pods that still run again within seconds. Requests go through
+`requests` and not through the child's store, because one DELETE needs none of its machinery.
 """
 
 from __future__ import annotations

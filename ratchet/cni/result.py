@@ -155,7 +155,7 @@ def _index(interfaces: list[Interface], name: str, netns: str) -> int:
     for number, interface in enumerate(interfaces):
         if interface.name == name and interface.sandbox:
             return number
-    # The loopback plugin's address for "none": podman refuses an interface with IPs and without one.
+    # The loopback plugin's address for "none": podman refuses an interface with IPs and no MAC.
     interfaces.append(Interface(name, mac="00:00:00:00:00:00", sandbox=netns))
     return len(interfaces) - 1
 
