@@ -397,7 +397,7 @@ class Engine:
             if state.look_all_at is not None and started >= state.look_all_at:
                 look.everyone = True
         try:
-            self._reconcile(state, look)
+            self._reconcile(state, look, number)
         except (RatchetError, OSError) as error:
             self._failed(state, look, error)
         except Exception as error:  # noqa: BLE001 - one pod must not end the others'
@@ -408,7 +408,7 @@ class Engine:
                 log.info("works again", pod=state.key, container=state.container)
             state.error = None
             state.failures = state.failures + 1 if state.errors else 0
-            state.served = max(state.served, number)
+            self._served(state, number)
             self._plan_next(state, look)
         metrics.reconciled(time.monotonic() - started)
 
@@ -466,7 +466,10 @@ class Engine:
         if state.look_all_at is not None:
             self._schedule.put(state.key, max(state.look_all_at - now, 0))
 
-    def _reconcile(self, state: PodState, look: Look) -> None:
+    def _served(self, state: PodState, number: int) -> None:
+        state.served = max(state.served, number)
+
+    def _reconcile(self, state: PodState, look: Look, number: int) -> None:
         # Records may change meanwhile: what is begun for one is finished for that one, and the
         # next run, which is due by then, undoes what was too much.
         with self._lock:
@@ -488,7 +491,7 @@ class Engine:
         for one in gone:
             self._withdraw(state, one)
         if pod is not None:
-            self._pair(state, pod, memory, look)
+            self._pair(state, pod, memory, look, number)
 
     def _open(self, state: PodState, attachment: Attachment) -> bool:
         """Whether the pod's namespace exists."""
@@ -541,7 +544,9 @@ class Engine:
             state.gone.remove(gone)
             self._rouse(self._local_peers_of(state.key, gone.published), state.key)
 
-    def _pair(self, state: PodState, pod: LocalPod, memory: Memory, look: Look) -> None:
+    def _pair(
+        self, state: PodState, pod: LocalPod, memory: Memory, look: Look, number: int
+    ) -> None:
         """Publish, look, make what should be, ring."""
         if state.dropped:
             self.pairing.undeclare(pod, state.dropped)
@@ -559,6 +564,9 @@ class Engine:
         remove = time.monotonic() >= state.keep_until
         unusable = self._ends.bring(state, self._wanted(state, pod, memory), remove=remove)
         self._tell_local_peers(state)
+        # A parent that waits waits for this node's ends, and not for others to be told.
+        self._served(state, number)
+        self._on_change()
         for declared in unusable:
             self.pairing.renumber(pod, memory, declared)
         if unusable:
