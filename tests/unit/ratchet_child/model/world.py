@@ -316,6 +316,12 @@ class World:
         self.clock.now += seconds
         self.etcd.expire()
 
+    def repeat_bells(self) -> None:
+        store = MemoryStore(self.etcd)
+        for key, value in self.etcd.keys().items():
+            if "/bell/" in key:
+                store.set(key, value, ttl_s=30)
+
     # Steps ------------------------------------------------------------------------------------
 
     def choices(self) -> list[Choice]:

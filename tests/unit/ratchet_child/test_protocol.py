@@ -1,0 +1,162 @@
+"""The pairing protocol, in many orders of its steps, with kills between any two of them.
+
+The nodes run the real engine over the in-memory etcd; see `model`. At rest every link whose two
+pods are attached is there at both ends, with one VNI and the right remotes, and nothing else is;
+when every pod is gone only the counter is left. Bells alone bring that about: looking again
+unasked is switched off.
+
+RATCHET_MODEL_SECONDS gives each scenario and the state machine that long (a minute each is an
+hour's run that has found what shorter ones had not).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from tests.unit.ratchet_child.model.explore import explore, walk
+from tests.unit.ratchet_child.model.scenarios import (
+    ALSO,
+    BACK,
+    MIDDLE,
+    SAME_CABLE,
+    SCENARIOS,
+    TWICE,
+    A,
+    B,
+    C,
+)
+from tests.unit.ratchet_child.model.world import Pod, World
+
+LONG_S = float(os.environ.get("RATCHET_MODEL_SECONDS") or 0)
+WALKS = 15
+
+# Small enough to be gone through whole, in a second or two, with one departure from the plain order
+# (and a kill is one).
+WHOLE = [
+    "both pods start at the same moment",
+    "both pods go at the same moment",
+    "the pair moves to another node",
+    "the primary moves to another node",
+    "the primary moves to its pair's node",
+    "two ADDs for one primary overlap",
+    "two ADDs for one pair overlap",
+    "three nodes start in a row",
+    "a pod starts while the other goes",
+]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_order_with_one_departure_comes_to_the_same_end(name: str) -> None:
+    assert explore(SCENARIOS[name], limit_s=60, departures=1).is_complete
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_orders_drawn_at_random_come_to_the_same_end(name: str) -> None:
+    for seed in range(WALKS):
+        walk(SCENARIOS[name], seed)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LONG_S, reason="RATCHET_MODEL_SECONDS is not set")
+@pytest.mark.timeout(4 * LONG_S + 60)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_long_run_comes_to_the_same_end(name: str) -> None:
+    for departures in (2, 3, None):
+        explore(SCENARIOS[name], limit_s=LONG_S / 4, departures=departures)
+    deadline = time.monotonic() + LONG_S / 4
+    seed = WALKS
+    while time.monotonic() < deadline:
+        walk(SCENARIOS[name], seed)
+        seed += 1
+
+
+PODS = {"a": [A, TWICE], "b": [B, MIDDLE, BACK, SAME_CABLE], "c": [C, ALSO]}
+
+
+class Protocol(RuleBasedStateMachine):
+    """Three nodes to which anything may happen at any step.
+
+    What a pod declares is drawn once for a run: two containers of one name say the same.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(3, kernel_steps=True)
+        self.world.__enter__()
+        self.pods: dict[str, Pod] = {}
+        self.containers = 0
+
+    def teardown(self) -> None:
+        """Bring everything to rest, take everything away, look."""
+        try:
+            self.world.check()
+            for node in self.world.nodes:
+                for name in list(node.disk.live):
+                    self.world.detach(node, name.partition(".")[0])
+            self.world.check_empty()
+        finally:
+            self.world.__exit__()
+
+    @rule(name=st.sampled_from("abc"), node=st.integers(0, 2), kind=st.integers(0, 3))
+    @precondition(lambda self: self.containers < 8)
+    def attach(self, name: str, node: int, kind: int) -> None:
+        pod = self.pods.setdefault(name, PODS[name][kind % len(PODS[name])])
+        self.containers += 1
+        self.world.attach(self.world.nodes[node], pod, f"{name}{self.containers}")
+
+    @rule(node=st.integers(0, 2), which=st.integers(0, 7), late=st.booleans())
+    def detach(self, node: int, which: int, late: bool) -> None:
+        there = self.world.nodes[node]
+        containers = sorted(there.disk.live)
+        if containers:
+            name = containers[which % len(containers)].partition(".")[0]
+            self.world.detach(there, name, keep_namespace=late)
+
+    @rule(node=st.integers(0, 2), starts=st.booleans())
+    def crash(self, node: int, starts: bool) -> None:
+        self.world.crash(self.world.nodes[node])
+        if starts:
+            self.world.start(self.world.nodes[node])
+
+    @rule(node=st.integers(0, 2))
+    def reboot(self, node: int) -> None:
+        self.world.reboot(self.world.nodes[node])
+        self.world.start(self.world.nodes[node])
+
+    @rule()
+    def lose_history(self) -> None:
+        self.world.etcd.forget_history()
+
+    @rule()
+    def ring_twice(self) -> None:
+        self.world.repeat_bells()
+
+    @rule()
+    def pass_time(self) -> None:
+        self.world.pass_time(31)
+
+    @rule(which=st.lists(st.integers(0, 5), min_size=1, max_size=30))
+    def step(self, which: list[int]) -> None:
+        for number in which:
+            choices = self.world.choices()
+            if choices:
+                self.world.take(choices[number % len(choices)])
+
+    @rule()
+    def rest(self) -> None:
+        self.world.check()
+
+
+TestProtocol = Protocol.TestCase
+TestProtocol.settings = settings(
+    max_examples=int(LONG_S * 20) or 40,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
