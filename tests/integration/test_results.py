@@ -79,7 +79,7 @@ def test_boot_network_of_another_version_is_converted(
 
 
 @pytest.mark.parametrize("labels", [{"app": "x"}, in1_in2("b")], ids=["ineligible", "eligible"])
-@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_in_a_list_the_result_of_the_plugin_before_is_passed_on(
     cluster: Cluster, node: Node, version: str, labels: dict[str, str]
 ) -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.root
 ROOT = "/ratchet"
 TRIES = 60
 # The old node looks once a second and then sleeps one; ours looks again by itself, less and less.
-TIMEOUT_S = 20.0
+TIMEOUT_S = 10.0
 
 
 class OldNode:
