@@ -234,8 +234,20 @@ class Pairing:
         return vni, entry
 
     def _write_legacy(self, pair: PodKey, primary: str, declaration: Declaration) -> None:
-        for key, value in keys.legacy(pair, primary, declaration).items():
-            self._store.set(key, value)
+        """Write a link in v0.1.0's words.
+
+        Of two primaries that do so at once the one whose `primaryname` comes last sees the other's
+        and looks whether the keys are all its own.
+        """
+        while True:
+            before: str | None = None
+            for key, value in keys.legacy(pair, primary, declaration).items():
+                before = self._store.set(key, value)
+            if before in (None, primary):
+                return
+            there, _ = self._store.tree(keys.association(pair))
+            if not _legacy_is_mixed(there, pair, primary, declaration):
+                return
 
     # Look ---------------------------------------------------------------------------------------
 
@@ -330,10 +342,9 @@ class Pairing:
             holder = first_at(link.pair_ifname, offers)
             if holder is not None and holder.primary != pod.key:
                 memory.rivals[link.ifname] = holder
-            while position == 0 and _legacy_is_mixed(there, pod, peer, link, written.vni):
-                self._write_legacy(
-                    peer, pod.key.name, Declaration(pod.container, written.vni, link)
-                )
+            current = Declaration(pod.container, written.vni, link)
+            while position == 0 and _legacy_is_mixed(there, peer, pod.key.name, current):
+                self._write_legacy(peer, pod.key.name, current)
                 there, _ = self._store.tree(keys.association(peer), recursive=True)
         return complete
 
@@ -649,11 +660,11 @@ def _legacy_offer(pod: PodKey, own: dict[str, Entry]) -> Declared | None:
 
 
 def _legacy_is_mixed(
-    there: dict[str, Entry], pod: LocalPod, pair: PodKey, link: Link, vni: int
+    there: dict[str, Entry], pair: PodKey, primary: str, declaration: Declaration
 ) -> bool:
     """Whether two primaries wrote a pair's v0.1.0 keys at the same time, and this one was last."""
-    if _text(there, "primaryname") != pod.key.name:
+    if _text(there, "primaryname") != primary:
         return False
-    right = keys.legacy(pair, pod.key.name, Declaration(pod.container, vni, link))
+    right = keys.legacy(pair, primary, declaration)
     base = f"{keys.association(pair)}/"
     return any(_text(there, key.removeprefix(base)) != value for key, value in right.items())
