@@ -564,15 +564,15 @@ class Engine:
         remove = time.monotonic() >= state.keep_until
         unusable = self._ends.bring(state, self._wanted(state, pod, memory), remove=remove)
         self._tell_local_peers(state)
-        # A parent that waits waits for this node's ends, and not for others to be told.
+        self.pairing.ring(pod, memory)
+        # A parent that waits need not wait for what is left to write.
         self._served(state, number)
         self._on_change()
         for declared in unusable:
             self.pairing.renumber(pod, memory, declared)
         if unusable:
-            with self._lock:
+            with self._lock:  # the far node is told in the next run
                 state.look.everyone = True
-        self.pairing.ring(pod, memory)
 
     def _wanted(
         self, state: PodState, pod: LocalPod, memory: Memory, *, local_only: bool = False
