@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 NAMESPACES = ("default", "lab")
 LINKS_PER_POD = 1.6
@@ -158,6 +158,7 @@ class Operation:
     node: int | None = None
     other: int | None = None
     start_s: float = 0.0
+    waits: bool = False  # for the end of the fault
     kill_add_s: float | None = None  # kill -9 the first ADD after that
     kill_del_s: float | None = None
     del_when: str = "before"  # the old container's: before, after, late
@@ -240,8 +241,7 @@ class Plan:
         # What a reboot has taken comes back when the node is there again, or elsewhere, or never.
         for pod in lost:
             if rng.random() < 0.8:
-                after = fault.start_s + fault.lasts_s + rng.random()
-                operations.append(self._attach(pod, start_s=after))
+                operations.append(replace(self._attach(pod), waits=True))
         hold_s = rng.choice((1.0, 3.5)) if rng.random() < 0.05 else 0.0
         return Step(number, fault, tuple(operations), hold_s)
 
@@ -264,11 +264,11 @@ class Plan:
             choice=rng.random(),
         )
 
-    def _attach(self, pod: PodId, start_s: float | None = None) -> Operation:
+    def _attach(self, pod: PodId) -> Operation:
         rng = self._rng
         node = rng.choice(self._nodes)
         self._model.where[pod] = node
-        start_s = rng.random() * 0.3 if start_s is None else start_s
+        start_s = rng.random() * 0.3
         return Operation("attach", pod, node, start_s=start_s, kill_add_s=self._kill(0.03))
 
     def _operation(self, pod: PodId, fault: Fault) -> Operation:

@@ -113,9 +113,13 @@ class Runner:
         late, self.world.late = self.world.late, []
         errors: list[BaseException] = []
 
-        def do(action: Callable[[], None], start_s: float) -> threading.Thread:
+        over = threading.Event()
+
+        def do(action: Callable[[], None], start_s: float, waits: bool) -> threading.Thread:
             def work() -> None:
                 try:
+                    if waits:
+                        over.wait()
                     time.sleep(start_s)
                     action()
                 except BaseException as error:  # noqa: BLE001 - told by the main thread
@@ -126,29 +130,25 @@ class Runner:
             return thread
 
         threads = [
-            do(lambda one=one: self.world.run_operation(one), one.start_s)  # type: ignore[misc]
+            do(lambda one=one: self.world.run_operation(one), one.start_s, one.waits)  # type: ignore[misc]
             for one in step.operations
         ]
-        after: list[Callable[[], None]] = []
         for sandbox, operation in late:
+            waits = fault.kind == "node rebooted" and sandbox.node == fault.node
             detach = lambda s=sandbox, o=operation: self.world.detach(s, o)  # noqa: E731
-            if fault.kind == "node rebooted" and sandbox.node == fault.node:
-                after.append(detach)
-            else:
-                threads.append(do(detach, operation.start_s))
+            threads.append(do(detach, operation.start_s, waits))
         try:
             time.sleep(fault.start_s)
             with INJECTORS[fault.kind](self.world, fault):
                 time.sleep(fault.lasts_s)
             lifted = time.monotonic()
         finally:
+            over.set()
             for thread in threads:
                 thread.join()
-        for action in after:
-            action()
         if errors:
             raise AssertionError(f"an operation failed: {errors!r}") from errors[0]
-        return lifted if not threads and not after else time.monotonic()
+        return lifted if not threads else time.monotonic()
 
     def _settle(self, step: Step, quiet_at: float) -> Healing:
         """Wait until every invariant holds, and measure how long. Then watch for a while."""
