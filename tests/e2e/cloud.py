@@ -150,6 +150,9 @@ class Cloud:
         self.api.pods.clear()
         self.api.requests.clear()
         self.api.allowed = True
+        for node in self.cluster.nodes:
+            # The bridge plugin keeps it, and would go on with it in the next test's way.
+            node.namespace.ip("link", "delete", "cni0", check=False)
         _attempt(problems, self.configure)
         return problems
 

@@ -6,6 +6,7 @@ are attached to; without that they are the delegate's.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.cloud import Cloud
-from tests.e2e.conftest import PROGRAMS
+from tests.e2e.conftest import PROGRAMS, ROOT
 from tests.e2e.podman import Podman, PodmanError, major_version
 from tests.e2e.spy import spying
 from tests.integration.namespaces import Namespace, kind_of
@@ -118,6 +119,21 @@ def test_labels_in_the_network_link_its_containers(
     assert_linked(podmans[0].netns("left-c"), right, kind)
     podmans[0].remove("left-c")
     right.wait_no_link("in2")
+
+
+def test_the_networks_of_the_documentation_work(podman: Podman) -> None:
+    text = (ROOT / "docs" / "runtimes.md").read_text()
+    blocks = (block.partition("```")[0] for block in text.split("```json")[1:])
+    (left,) = (found for found in map(json.loads, blocks) if found.get("name") == "left")
+    (config,) = left["plugins"]
+    node = podman.node
+    config.update(etcd_host=node.etcd.address, etcd_port=node.etcd.port, state_dir=node.state_dir)
+    config["delegate"].update(bridge="cni0", ipMasq=False)
+    podman.network("left", config, version=left["cniVersion"])
+    podman.network("right", {**config, "args": {"cni": {"labels": PAIR}}})
+    near, far = podman.run("primary-pod", "left"), podman.run("pair-pod", "right")
+    assert_linked(near, far, "veth")
+    assert near.pings("10.88.0.1")
 
 
 def test_containers_link_with_pods_of_containerd(cloud: Cloud, podman: Podman) -> None:
