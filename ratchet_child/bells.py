@@ -84,13 +84,14 @@ class Bells:
             self._hear(event)
 
     def _hear(self, event: Event) -> None:
-        parts = event.key.removeprefix(keys.node(self._engine.node.address)).split("/")
-        match parts:
-            case ["", "bell", pod] if event.action not in _GONE:
+        own = keys.node(self._engine.node.address)
+        if event.action in _GONE and f"{own}/pods/".startswith(f"{event.key}/".lstrip("/")):
+            self._engine.look_again(None)  # a directory above the node's pods was removed
+            return
+        match event.key.removeprefix(f"{own}/").split("/"):
+            case ["bell", pod] if event.action not in _GONE:
                 self._engine.rung(PodKey.parse(pod), targets(event.value))
-            case ["", "pods", pod] if event.action in _GONE:
+            case ["pods", pod] if event.action in _GONE:
                 self._engine.look_again(PodKey.parse(pod))
-            case [] | [""] | ["", "pods"] if event.action in _GONE:
-                self._engine.look_again(None)
             case _:
                 pass
