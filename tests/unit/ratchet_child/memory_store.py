@@ -50,7 +50,7 @@ class MemoryEtcd:
 
     # Looking at it, for tests -----------------------------------------------------------------
 
-    def keys(self) -> dict[str, str]:
+    def contents(self) -> dict[str, str]:
         """Every key with its value, directories left out."""
         return {
             key: node.value for key, node in sorted(self._nodes.items()) if node.value is not None

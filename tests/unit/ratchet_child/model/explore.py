@@ -239,5 +239,5 @@ def _are_independent(one: Footprint, other: Footprint) -> bool:
 
 def _story(world: World, problem: str) -> str:
     steps = "\n".join(repr(choice) for choice in world.trace)
-    keys = "\n".join(f"{key} = {value}" for key, value in world.etcd.keys().items())
+    keys = "\n".join(f"{key} = {value}" for key, value in world.etcd.contents().items())
     return f"{problem}\nkeys:\n{keys}\nafter {len(world.trace)} steps:\n{steps}"

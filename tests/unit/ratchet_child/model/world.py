@@ -318,7 +318,7 @@ class World:
 
     def repeat_bells(self) -> None:
         store = MemoryStore(self.etcd)
-        for key, value in self.etcd.keys().items():
+        for key, value in self.etcd.contents().items():
             if "/bell/" in key:
                 store.set(key, value, ttl_s=30)
 
@@ -488,7 +488,7 @@ class World:
         self.check()
         self.etcd.expire()
         self.settle()
-        left = set(self.etcd.keys()) - {"vxlanid"}
+        left = set(self.etcd.contents()) - {"vxlanid"}
         assert not left, f"keys are left: {sorted(left)}"
         empty = [
             one
@@ -507,7 +507,7 @@ class World:
 
     def _holders(self) -> tuple[dict[str, tuple[Node, Attachment]], list[str]]:
         """The container that holds each pod's name, by etcd."""
-        keys = self.etcd.keys()
+        keys = self.etcd.contents()
         holders: dict[str, tuple[Node, Attachment]] = {}
         problems = []
         for pod, candidates in self.attached().items():
@@ -569,7 +569,7 @@ class World:
         declared: dict[str, str] = {}
         links: dict[str, list[tuple[str, Declaration]]] = {}
         written_for: dict[str, str] = {}
-        keys = self.etcd.keys()
+        keys = self.etcd.contents()
         for key, value in keys.items():
             parts = key.split("/")
             if parts[0] == "vni":
