@@ -50,7 +50,9 @@ def test_defaults() -> None:
     assert (config.vxlan_port, config.mtu) == (4789, None)
     assert config.docker_socket == "/var/run/docker.sock"
     assert (config.log_file, config.log_level) == (None, "info")
-    assert config.delegate is config.boot_network is config.child_path is None
+    assert config.delegate is None
+    assert config.boot_network is None
+    assert config.child_path is None
     assert not config.etcd_tls
 
 
@@ -69,6 +71,10 @@ def test_etcd_hosts(host: str, endpoints: tuple[tuple[str, int], ...]) -> None:
     assert parse(etcd_host=host, etcd_port=4001).etcd_endpoints == endpoints
 
 
+def each(keys: tuple[str, ...], values: tuple[Any, ...]) -> list[tuple[str, Any]]:
+    return [(key, value) for key in keys for value in values]
+
+
 WRONG: list[Any] = [
     *(("name", value) for value in (None, "", 1, "../x", "-a", "a b", "ä")),
     *(
@@ -76,10 +82,9 @@ WRONG: list[Any] = [
         for value in (1, "http://a", "a:", "a:0", "a:65536", "a:b", "a,,b", ":1", "[a]:1")
     ),
     *(("etcd_host", value) for value in ("[::1", "[::1]1", "::g", "-a", "a b", "a/b", "a\n")),
-    *(
-        (key, value)
-        for key in ("etcd_port", "vxlan_port")
-        for value in (0, 65536, -1, "x", "-1", "1.5", 1.5, True, [], "²", "9" * 5000)
+    *each(
+        ("etcd_port", "vxlan_port"),
+        (0, 65536, -1, "x", "-1", "1.5", 1.5, True, [], "²", "9" * 5000),
     ),
     *(("mtu", value) for value in (0, 67, 65536, "big")),
     *(("etcd_prefix", value) for value in ("ratchet", "/", "//a", "/a//b", "/a/../b", "/_a", "/ä")),
@@ -95,19 +100,19 @@ WRONG: list[Any] = [
         )
         for value in ("relative", 1, "/a\nb", ["/a"])
     ),
-    *(("child_path", value) for value in ("./ratchet-child", 1)),
-    *(("parent_interface", value) for value in ("a/b", "x" * 16, ".", "a b", 1)),
+    *each(("child_path",), ("./ratchet-child", 1)),
+    *each(("parent_interface",), ("a/b", "x" * 16, ".", "a b", 1)),
     *(
         ("parent_address", value)
         for value in ("x", "10.0.0.0/24", "0.0.0.0", "::", "224.0.0.1", "ff02::1", 1, "1.2.3")
     ),
-    *(("use_labels", value) for value in ("true", "false", 1, 0, "yes")),
-    *(("label_source", value) for value in ("Auto", "k8s", 1, ["auto"])),
-    *(("wait", value) for value in ("some", True)),
-    *(("wait_seconds", value) for value in (-1, 101, "x", True, "nan", "inf", [])),
+    *each(("use_labels",), ("true", "false", 1, 0, "yes")),
+    *each(("label_source",), ("Auto", "k8s", 1, ["auto"])),
+    *each(("wait",), ("some", True)),
+    *each(("wait_seconds",), (-1, 101, "x", True, "nan", "inf", [])),
     ("log_level", "trace"),
-    *(("metrics_address", value) for value in ("a", "a:x", 9100, "[::1]")),
-    *(("delegate", value) for value in ("bridge", [], {}, {"type": ""}, {"type": 1})),
+    *each(("metrics_address",), ("a", "a:x", 9100, "[::1]")),
+    *each(("delegate",), ("bridge", [], {}, {"type": ""}, {"type": 1})),
     *(("delegate", {"type": value}) for value in ("../sh", "a/b", "..")),
     *(("delegate", {"plugins": value}) for value in ([], {}, [1], [{}], [{"type": "a/b"}])),
     ("delegate", {"type": "a", "name": 1}),
