@@ -114,7 +114,8 @@ WRONG: list[Any] = [
     *each(("metrics_address",), ("a", "a:x", 9100, "[::1]")),
     *each(("delegate",), ("bridge", [], {}, {"type": ""}, {"type": 1})),
     *(("delegate", {"type": value}) for value in ("../sh", "a/b", "..")),
-    *(("delegate", {"plugins": value}) for value in ([], {}, [1], [{}], [{"type": "a/b"}])),
+    *each(("delegate",), ({"plugins": []}, {"plugins": {}}, {"plugins": [1]}, {"plugins": [{}]})),
+    ("delegate", {"plugins": [{"type": "a/b"}]}),
     ("delegate", {"type": "a", "name": 1}),
     ("boot_network", {"type": "a", "cniVersion": 1}),
 ]
