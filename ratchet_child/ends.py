@@ -177,6 +177,14 @@ class Ends:
                     self._failed(state, end, error)
         return unusable
 
+    def rests_for(self, state: PodState) -> float | None:
+        """The seconds until an end that was set down by hand is due, None without one."""
+        with self.lock:
+            wanted = {end.side.ifname for end in (state.wanted.ends if state.wanted else ())}
+            now = time.monotonic()
+            left = [due - now for ifname, due in state.lowered.items() if ifname in wanted]
+            return max(min(left), 0.0) if left else None
+
     def _rests(self, state: PodState, ifname: str) -> bool:
         """Whether an end was set down by hand a moment ago, and is still there."""
         due = state.lowered.get(ifname)
@@ -293,6 +301,7 @@ class Ends:
     def _is_right(self, state: PodState, end: End, step: Step) -> None:
         ifname = end.side.ifname
         state.right[ifname] = end.form
+        state.lowered.pop(ifname, None)
         if state.found is not None and step in (Step.MAKE, Step.REPLACE):
             state.found[ifname] = Found(ifname, _UNREAD, None, True, True, frozenset())
         if step is not Step.NOTHING:

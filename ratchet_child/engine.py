@@ -439,6 +439,9 @@ class Engine:
             if not state.look.is_empty:
                 self._schedule.put(state.key)
             self._plan_look(state, look)
+        rests_s = self._ends.rests_for(state)
+        if rests_s is not None:  # this run came before its time, which must not be forgotten
+            self._schedule.put(state.key, rests_s)
         if state.busy_since:
             self._schedule.put(state.key, _VNI_RETRY_S)
         elif state.errors:
