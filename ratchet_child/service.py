@@ -185,12 +185,17 @@ def failure(error: CniError) -> Answer:
 def decode(line: bytes) -> Answer:
     """*Raises* BadRequestError."""
     try:
-        request = json.loads(line)
+        request = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise BadRequestError("not JSON", str(error)) from error
     if not isinstance(request, dict):
         raise BadRequestError("not a JSON object")
     return request
+
+
+def _refuse(text: str) -> None:
+    """NaN compares with nothing: a deadline made of it would never come."""
+    raise ValueError(f"{text} is no number")
 
 
 def _text(request: Answer, key: str) -> str:

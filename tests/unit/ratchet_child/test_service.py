@@ -1,0 +1,337 @@
+"""What the child answers, with an engine that does as it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet import log
+from ratchet.errors import PodUnknownError, StoreError
+from ratchet_child import service as service_module
+from ratchet_child.keys import PodKey
+from ratchet_child.service import BadRequestError, Service, decode, failure
+
+KEY = PodKey("default", "a")
+LINKS = [{"ifname": "in1", "state": "up"}]
+
+
+class FakeEngine:
+    """One pod, whose record is `c1.eth0`."""
+
+    def __init__(self) -> None:
+        self.node = SimpleNamespace(address="10.0.0.1", interface="eth1")
+        self.served = 0
+        self.asked = 0
+        self.scans = 0
+        self.checks = 0
+        self.is_etcd_away = False
+        self.etcd_error: str | None = None
+        self.store = SimpleNamespace(get=self._get)
+
+    def attached(self, name: str) -> tuple[PodKey, int] | None:
+        if name != "c1.eth0":
+            return None
+        self.asked += 1
+        return KEY, self.asked
+
+    def check(self, key: PodKey) -> int | None:
+        self.checks += 1
+        self.asked += 1
+        return self.asked
+
+    def is_served(self, key: PodKey, number: int, mode: str) -> bool:
+        return key == KEY and self.served >= number
+
+    def links(self, key: PodKey) -> list[dict[str, Any]]:
+        return LINKS
+
+    def scan(self) -> None:
+        self.scans += 1
+
+    def status(self) -> list[dict[str, Any]]:
+        return [{"name": "a"}]
+
+    def _get(self, key: str) -> None:
+        if self.etcd_error is not None:
+            raise StoreError(self.etcd_error)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Replies(list[dict[str, Any]]):
+    """The answers; some come from another thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._came = threading.Semaphore(0)
+
+    def __call__(self, answer: dict[str, Any]) -> None:
+        json.dumps(answer)
+        self.append(answer)
+        self._came.release()
+
+    def wait(self) -> dict[str, Any]:
+        assert self._came.acquire(timeout=5)
+        return self[-1]
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    standing = Clock()
+    monkeypatch.setattr(service_module, "time", standing)
+    return standing
+
+
+@pytest.fixture
+def service(engine: FakeEngine, clock: Clock) -> Iterator[Service]:
+    made = Service(engine, None)  # type: ignore[arg-type]
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def replies() -> Replies:
+    return Replies()
+
+
+def attached(wait: str = "present", timeout_s: object = 5.0) -> dict[str, Any]:
+    return {"op": "attached", "attachment": "c1.eth0", "wait": wait, "timeout_s": timeout_s}
+
+
+def test_an_attachment_is_answered_when_its_links_are_there(
+    service: Service, engine: FakeEngine, replies: Replies
+) -> None:
+    service.handle(attached(), replies)
+    assert replies == []
+    engine.served = 1
+    service.settle()
+    assert replies == [{"ok": True, "complete": True, "links": LINKS}]
+    service.settle()
+    assert len(replies) == 1
+
+
+def test_links_that_are_there_already_are_answered_at_once(
+    service: Service, engine: FakeEngine, replies: Replies
+) -> None:
+    engine.served = 1
+    service.handle(attached(), replies)
+    assert replies == [{"ok": True, "complete": True, "links": LINKS}]
+
+
+def test_a_request_is_not_served_by_what_was_done_before_it(
+    service: Service, engine: FakeEngine, replies: Replies
+) -> None:
+    engine.served = 1
+    engine.asked = 1
+    service.handle(attached(), replies)
+    assert replies == []
+
+
+def test_past_its_time_a_request_is_answered_as_incomplete(
+    service: Service, clock: Clock, replies: Replies
+) -> None:
+    service.handle(attached(timeout_s=5), replies)
+    assert service.next_deadline() == 105.0
+    clock.now = 104.9
+    service.settle()
+    assert replies == []
+    clock.now = 105.0
+    service.settle()
+    assert replies == [{"ok": True, "complete": False, "links": LINKS}]
+    assert service.next_deadline() is None
+
+
+def test_who_does_not_wait_is_answered_at_once(service: Service, replies: Replies) -> None:
+    service.handle(attached(wait="none"), replies)
+    assert [answer["complete"] for answer in replies] == [False]
+
+
+@pytest.mark.parametrize("timeout_s", [-5, 0])
+def test_no_time_to_wait_is_no_waiting(
+    service: Service, replies: Replies, timeout_s: object
+) -> None:
+    service.handle(attached(timeout_s=timeout_s), replies)
+    assert len(replies) == 1
+
+
+def test_nobody_waits_longer_than_a_runtime_does(
+    service: Service, clock: Clock, replies: Replies
+) -> None:
+    service.handle(attached(timeout_s=10**9), replies)
+    clock.now += 121
+    service.settle()
+    assert len(replies) == 1
+
+
+def test_without_etcd_the_present_links_are_not_waited_for(
+    service: Service, engine: FakeEngine, clock: Clock, replies: Replies
+) -> None:
+    engine.is_etcd_away = True
+    service.handle(attached(), replies)
+    deadline = service.next_deadline()
+    assert deadline is not None
+    assert deadline < clock.now + 1
+    clock.now += 1.1
+    service.settle()
+    assert [answer["complete"] for answer in replies] == [False]
+
+
+def test_without_etcd_all_links_are_still_waited_for(
+    service: Service, engine: FakeEngine, clock: Clock, replies: Replies
+) -> None:
+    engine.is_etcd_away = True
+    service.handle(attached(wait="all"), replies)
+    clock.now += 4.9
+    service.settle()
+    assert replies == []
+
+
+def test_a_check_looks_at_the_kernel_and_waits_for_that(
+    service: Service, engine: FakeEngine, replies: Replies
+) -> None:
+    engine.served = 1
+    service.handle({"op": "check", "attachment": "c1.eth0", "timeout_s": 3}, replies)
+    assert engine.checks == 1
+    assert replies == []
+    engine.served = 2
+    service.settle()
+    assert [answer["complete"] for answer in replies] == [True]
+
+
+def test_a_detachment_is_answered_at_once(
+    service: Service, engine: FakeEngine, replies: Replies
+) -> None:
+    service.handle({"op": "deleted"}, replies)
+    assert replies == [{"ok": True}]
+    assert engine.scans == 1
+
+
+@pytest.mark.parametrize("error", [None, "connection refused"])
+def test_health_asks_etcd(
+    service: Service, engine: FakeEngine, replies: Replies, error: str | None
+) -> None:
+    engine.etcd_error = error
+    service.handle({"op": "health"}, replies)
+    answer = replies.wait()
+    assert answer["ok"] is True
+    assert (answer["etcd"] is None) == (error is None)
+
+
+def test_status_tells_the_node_and_its_pods(service: Service, replies: Replies) -> None:
+    service.handle({"op": "status"}, replies)
+    assert replies[0]["node"] == "10.0.0.1"
+    assert replies[0]["pods"] == [{"name": "a"}]
+
+
+def test_labels_are_read_by_the_pod_reader(
+    service: Service, replies: Replies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = SimpleNamespace(read=lambda *which: ({"which": ",".join(map(str, which))}, {"x": "y"}))
+    monkeypatch.setattr(service, "_reader", reader)
+    monkeypatch.setattr(service, "_kubeconfig", "/kubeconfig")
+    service.handle({"op": "labels", "namespace": "n", "name": "p", "uid": None}, replies)
+    assert replies.wait() == {
+        "ok": True,
+        "labels": {"which": "n,p,None"},
+        "annotations": {"x": "y"},
+    }
+
+
+@pytest.mark.parametrize("error", [PodUnknownError("away"), RuntimeError("surprise")])
+def test_labels_that_cannot_be_read_are_answered_as_an_error(
+    service: Service, replies: Replies, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def read(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(log, "crash", lambda *_, **__: None)
+    monkeypatch.setattr(service, "_reader", SimpleNamespace(read=read))
+    monkeypatch.setattr(service, "_kubeconfig", "/kubeconfig")
+    service.handle({"op": "labels", "namespace": "n", "name": "p"}, replies)
+    answer = replies.wait()
+    assert answer["ok"] is False
+    assert answer["code"] == (11 if isinstance(error, PodUnknownError) else 199)
+
+
+def test_labels_without_a_kubeconfig_are_an_error(service: Service, replies: Replies) -> None:
+    service.handle({"op": "labels", "namespace": "n", "name": "p"}, replies)
+    assert replies.wait()["ok"] is False
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"op": None},
+        {"op": "reboot"},
+        {"op": ["attached"]},
+        {"op": "attached"},
+        {"op": "attached", "attachment": 5, "wait": "all"},
+        {"op": "attached", "attachment": "", "wait": "all"},
+        {"op": "attached", "attachment": "other.eth0", "wait": "all"},
+        attached(wait="some"),
+        {**attached(), "wait": None},
+        attached(timeout_s="5"),
+        attached(timeout_s=None),
+        attached(timeout_s=True),
+        attached(timeout_s=[]),
+        {"op": "check"},
+        {"op": "check", "attachment": "other.eth0"},
+    ],
+)
+def test_a_request_that_no_parent_sends_is_answered_as_an_error(
+    service: Service, replies: Replies, request_: dict[str, Any]
+) -> None:
+    service.handle(request_, replies)
+    (answer,) = replies
+    assert answer["ok"] is False
+    assert isinstance(answer["code"], int)
+    assert isinstance(answer["msg"], str)
+    assert service.next_deadline() is None
+
+
+def test_whoever_waits_is_answered_when_the_service_closes(
+    engine: FakeEngine, replies: Replies
+) -> None:
+    service = Service(engine, None)  # type: ignore[arg-type]
+    service.handle(attached(), replies)
+    service.close()
+    assert [answer["complete"] for answer in replies] == [False]
+
+
+@given(st.binary())
+def test_a_line_is_a_request_or_a_bad_request(line: bytes) -> None:
+    try:
+        assert isinstance(decode(line), dict)
+    except BadRequestError as error:
+        json.dumps(failure(error))
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
+def test_what_json_does_not_know_is_a_bad_request(number: bytes) -> None:
+    """A deadline made of NaN would never come."""
+    with pytest.raises(BadRequestError):
+        decode(b'{"timeout_s": ' + number + b"}")
+
+
+def test_a_line_nested_beyond_reason_is_a_bad_request() -> None:
+    with pytest.raises(BadRequestError):
+        decode(b"[" * 100_000)
