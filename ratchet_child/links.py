@@ -6,7 +6,8 @@ to rename or move, and a crash leaves either nothing or a whole link. Every inte
 carries a mark (its group, ip-link(8)), also from that one message: only marked ones are ever
 removed or replaced.
 
-Of pyroute2 the message formats are used, not its sockets: see `netns`.
+Of pyroute2 the message formats are used, to read what the kernel answers, and not its sockets: see
+`netns`. What is sent is packed in `rtnetlink`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from ratchet.errors import KernelError
 from ratchet.labels import Address
+from ratchet_child import rtnetlink
 from ratchet_child.netns import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -44,10 +46,10 @@ _RTM_GETROUTE = 26
 _RTM_GETNSID = 90
 _IFF_UP = 1
 _IFF_RUNNING = 0x40
-_IFA_F_NODAD = 0x02
 _RTEXT_FILTER_SKIP_STATS = 8
 _SIOCGIFINDEX = 0x8933
 _SIOCETHTOOL = 0x8946
+_ETHTOOL_GLINK = 0x0A
 _ETHTOOL_STXCSUM = 0x17
 _IFREQ = struct.Struct("=16si20x")
 
@@ -200,32 +202,18 @@ class Kernel:
         mac_b: str,
     ) -> None:
         """Join two namespaces. *Raises* KernelError, having left nothing."""
-        message = self._new(ifname_a, mac_a, a)
-        peer = self._new(ifname_b, mac_b, b)
-        message["attrs"].append(
-            (
-                "IFLA_LINKINFO",
-                {
-                    "attrs": [
-                        ("IFLA_INFO_KIND", "veth"),
-                        (
-                            "IFLA_INFO_DATA",
-                            {"attrs": [("VETH_INFO_PEER", {"attrs": peer["attrs"]})]},
-                        ),
-                    ]
-                },
-            )
-        )
+        message = self._new(ifname_a, mac_a, a) + rtnetlink.veth(self._new(ifname_b, mac_b, b))
         what = f"make veth {ifname_a} in {a.path} with {ifname_b} in {b.path}"
-        _must(
-            what, self._node.request((_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _body(message)))[0]
-        )
+        _must(what, self._node.request((_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, message))[0])
         try:
             self.finish(a, ifname_a, address_a)
             self.finish(b, ifname_b, address_b)
         except KernelError:
             self.remove(a, ifname_a)
             raise
+        # The carrier comes with the second end.
+        _settle_carrier(a.netlink, ifname_a)
+        _settle_carrier(b.netlink, ifname_b)
 
     def make_vxlan(
         self,
@@ -238,32 +226,9 @@ class Kernel:
         lower_index: int,
     ) -> None:
         """Make a tunnel's end. *Raises* KernelError or VniInUseError, having left nothing."""
-        group = "IFLA_VXLAN_GROUP" if remote.version == 4 else "IFLA_VXLAN_GROUP6"
         message = self._new(ifname, mac, namespace)
-        message["attrs"].append(
-            (
-                "IFLA_LINKINFO",
-                {
-                    "attrs": [
-                        ("IFLA_INFO_KIND", "vxlan"),
-                        (
-                            "IFLA_INFO_DATA",
-                            {
-                                "attrs": [
-                                    ("IFLA_VXLAN_ID", vni),
-                                    (group, str(remote)),
-                                    ("IFLA_VXLAN_LINK", lower_index),
-                                    ("IFLA_VXLAN_PORT", self._port),
-                                    # There is one far end: nothing to learn (RFC 7348 §4.1).
-                                    ("IFLA_VXLAN_LEARNING", 0),
-                                ]
-                            },
-                        ),
-                    ]
-                },
-            )
-        )
-        code = self._node.request((_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _body(message)))[0]
+        message += rtnetlink.vxlan(vni, remote, lower_index, self._port)
+        code = self._node.request((_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, message))[0]
         if code == errno.EEXIST and _index(namespace.netlink, ifname) is None:
             raise VniInUseError(vni, self._is_visible(vni))
         _must(f"make vxlan {ifname} with VNI {vni} to {remote} in {namespace.path}", code)
@@ -283,11 +248,9 @@ class Kernel:
         if index is None:
             raise KernelError(f"bring up {ifname} in {namespace.path}", "it has gone")
         _transmit_checksums_off(netlink, ifname)
-        up = ifinfmsg()
-        up["index"], up["flags"], up["change"] = index, _IFF_UP, _IFF_UP
-        requests = [(_RTM_NEWLINK, 0, _body(up))]
+        requests = [(_RTM_NEWLINK, 0, rtnetlink.up(index))]
         if address is not None:
-            requests.append((_RTM_NEWADDR, NLM_F_CREATE, _body(_address(index, address))))
+            requests.append((_RTM_NEWADDR, NLM_F_CREATE, rtnetlink.address(index, address)))
         codes = netlink.request(*requests)
         _must(f"bring up {ifname} in {namespace.path}", codes[0])
         if address is not None and codes[1] != errno.EEXIST:
@@ -298,23 +261,12 @@ class Kernel:
         index = _index(namespace.netlink, ifname)
         if index is None:
             return
-        message = ifinfmsg()
-        message["index"] = index
-        code = namespace.netlink.request((_RTM_DELLINK, 0, _body(message)))[0]
+        code = namespace.netlink.request((_RTM_DELLINK, 0, rtnetlink.interface(index)))[0]
         if code != errno.ENODEV:
             _must(f"remove {ifname} in {namespace.path}", code)
 
-    def _new(self, ifname: str, mac: str, namespace: Namespace) -> ifinfmsg:
-        message = ifinfmsg()
-        message["attrs"] = [
-            ("IFLA_IFNAME", ifname),
-            ("IFLA_ADDRESS", mac),
-            ("IFLA_NET_NS_FD", namespace.fd),
-            ("IFLA_GROUP", MARK),
-        ]
-        if self._mtu_bytes is not None:
-            message["attrs"].append(("IFLA_MTU", self._mtu_bytes))
-        return message
+    def _new(self, ifname: str, mac: str, namespace: Namespace) -> bytes:
+        return rtnetlink.new(ifname, mac, namespace.fd, MARK, self._mtu_bytes)
 
     def _is_visible(self, vni: int) -> bool:
         for answer in self._node.dump(_RTM_GETLINK, _body(ifinfmsg())):
@@ -384,17 +336,17 @@ def _transmit_checksums_off(netlink: Netlink, ifname: str) -> None:
         fcntl.ioctl(netlink.fileno(), _SIOCETHTOOL, request)
 
 
-def _address(index: int, address: Address) -> ifaddrmsg:
-    message = ifaddrmsg()
-    message["family"] = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    message["prefixlen"] = address.network.prefixlen
-    message["index"] = index
-    message["attrs"] = [("IFA_LOCAL", str(address.ip)), ("IFA_ADDRESS", str(address.ip))]
-    if address.version == 6:
-        # A link has two ends and its addresses are given: nothing to detect, and usable at once.
-        message["flags"] = _IFA_F_NODAD
-        message["attrs"].append(("IFA_FLAGS", _IFA_F_NODAD))
-    return message
+def _settle_carrier(netlink: Netlink, ifname: str) -> None:
+    """Have the kernel act at once on a carrier that has just come.
+
+    Otherwise it does so some time later, behind whatever else holds its lock, and up to a second
+    later for what routing daemons see (IFF_RUNNING); until then frames that are sent are dropped.
+    Whoever asks for the carrier is told after that is done (Linux 6.8).
+    """
+    value = _EthtoolValue(_ETHTOOL_GLINK, 0)
+    request = _EthtoolRequest(ifname.encode(), ctypes.addressof(value))
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(netlink.fileno(), _SIOCETHTOOL, request)
 
 
 def _is_marked(link: Any) -> bool:
