@@ -27,7 +27,7 @@ Undo = Callable[[], object]
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 SEED = 20
-STEPS = 14
+STEPS = 10
 
 
 @pytest.mark.timeout(240)
