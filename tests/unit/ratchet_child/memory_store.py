@@ -67,7 +67,7 @@ class MemoryEtcd:
 
     def forget_history(self) -> None:
         """What a thousand changes of other keys do."""
-        self.index += HISTORY
+        self.index += HISTORY + 1
         self._history.clear()
 
     # Requests ---------------------------------------------------------------------------------

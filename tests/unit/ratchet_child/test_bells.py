@@ -1,0 +1,155 @@
+"""What a node hears, and what it does when it may have missed something."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ratchet_child import bells as bells_module
+from ratchet_child.bells import Bells
+from ratchet_child.keys import PodKey, Published
+from ratchet_child.pairing import BELL_TTL_S, Node, Pairing
+from ratchet_child.store import HistoryLostError
+from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
+
+A, B = PodKey("default", "a"), PodKey("blue", "b")
+OWN = "nodes/10.0.0.1"
+
+
+class Listening:
+    """One node's bells: `listen` goes on until nothing is left to hear."""
+
+    def __init__(self) -> None:
+        self.etcd = MemoryEtcd()
+        self.store = MemoryStore(self.etcd)
+        self.heard: list[tuple[Any, ...]] = []
+        self.now = 1000.0
+        store: Any = self.store
+        engine: Any = SimpleNamespace(
+            node=Node("10.0.0.1", "eth1"),
+            pairing=Pairing(
+                store,
+                Node("10.0.0.1", "eth1"),
+                is_local=lambda key: False,
+                claimed_earlier=lambda key: None,
+            ),
+            rung=lambda by, names: self.heard.append(("rung", by, names)),
+            look_again=lambda key: self.heard.append(("look again", key)),
+            etcd_is_back=lambda published: self.heard.append(("back", published)),
+            etcd_is_away=lambda error: self.heard.append(("away", error)),
+        )
+        self._bells = Bells(store, engine)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def listen(self) -> list[tuple[Any, ...]]:
+        """What is heard from now on."""
+        self.heard.clear()
+        self._bells._listen()
+        return list(self.heard)
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> Listening:
+    listening = Listening()
+    monkeypatch.setattr(bells_module, "time", listening)
+    return listening
+
+
+def test_at_first_everything_is_looked_at(node: Listening) -> None:
+    node.store.set(f"{OWN}/pods/a", Published("a1", ()).dumps())
+    node.store.set(f"{OWN}/bell/blue:b", "a")
+    ((what, published),) = node.listen()
+    assert what == "back"
+    assert {key: one.container for key, (one, _) in published.items()} == {A: "a1"}
+
+
+def test_a_bell_is_heard_with_who_rang_and_for_whom(node: Listening) -> None:
+    node.listen()
+    node.store.set(f"{OWN}/bell/blue:b", "blue:c,blue:d")
+    assert node.listen() == [
+        ("rung", B, [PodKey("blue", "c"), PodKey("blue", "d")]),
+        ("back", None),
+    ]
+
+
+def test_a_bell_is_heard_once(node: Listening) -> None:
+    node.listen()
+    node.store.set(f"{OWN}/bell/a", "")
+    assert ("rung", A, []) in node.listen()
+    assert node.listen() == [("back", None)]
+
+
+def test_a_bell_of_another_node_is_not_heard(node: Listening) -> None:
+    node.listen()
+    node.store.set("nodes/10.0.0.12/bell/a", "")
+    assert node.listen() == [("back", None)]
+
+
+def test_a_bell_that_fades_is_no_news(node: Listening) -> None:
+    node.store.set(f"{OWN}/bell/a", "", ttl_s=30)
+    node.listen()
+    node.etcd.expire()
+    assert node.listen() == [("back", None)]
+
+
+def test_bells_are_found_in_the_list_when_the_history_is_lost(node: Listening) -> None:
+    node.listen()
+    node.store.set(f"{OWN}/bell/a", "")
+    node.etcd.forget_history()
+    assert node.listen() == [("rung", A, []), ("back", None)]
+
+
+def test_losing_the_place_in_the_history_is_told_to_who_listens(node: Listening) -> None:
+    node.listen()
+    node.etcd.forget_history()
+    with pytest.raises(HistoryLostError):
+        node.store.watch(OWN, 1)
+
+
+def test_after_a_silence_that_bells_do_not_outlive_everything_is_looked_at(
+    node: Listening,
+) -> None:
+    node.listen()
+    node.now += BELL_TTL_S
+    assert node.listen() == [("back", {})]
+
+
+def test_an_etcd_that_was_set_up_anew_has_everything_looked_at(node: Listening) -> None:
+    node.store.set("x", "1")
+    node.listen()
+    node.etcd.__init__()  # type: ignore[misc]
+    assert node.listen() == [("back", {})]
+
+
+def test_a_pod_whose_keys_somebody_removed_is_looked_at(node: Listening) -> None:
+    node.store.set(f"{OWN}/pods/a", Published("a1", ()).dumps())
+    node.listen()
+    index = node.etcd.index
+    node.store.remove_tree(f"{OWN}/pods/a")
+    assert node.etcd.index == index + 1
+    heard = _hear(node, index + 1)
+    assert heard == [("look again", A)]
+
+
+@pytest.mark.parametrize("key", [f"{OWN}/pods", OWN, "nodes"])
+def test_a_directory_that_somebody_removed_has_everything_looked_at(
+    node: Listening, key: str
+) -> None:
+    node.store.set(f"{OWN}/pods/a", Published("a1", ()).dumps())
+    node.listen()
+    index = node.etcd.index
+    node.store.remove_tree(key)
+    assert _hear(node, index + 1) == [("look again", None)]
+
+
+def _hear(node: Listening, index: int) -> list[tuple[Any, ...]]:
+    """What a watch that was waiting tells."""
+    event = node.store.watch(OWN, index)
+    assert event is not None
+    node.heard.clear()
+    node._bells._hear(event)
+    return node.heard
