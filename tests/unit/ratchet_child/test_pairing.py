@@ -94,11 +94,12 @@ def pair(container: str = "b1") -> LocalPod:
 
 def test_a_pair_publishes_its_place_with_the_id_last(near: Host) -> None:
     near.attach(pair())
-    assert near.etcd.contents() == {
+    found = near.etcd.contents()
+    assert Published.loads(found.pop("nodes/10.0.0.1/pods/b")) == Published("b1", ())
+    assert found == {
         "association/b/id": "b1",
         "association/b/parentaddr": "10.0.0.1",
         "association/b/parentiface": "eth1",
-        "nodes/10.0.0.1/pods/b": '{"container":"b1","declared":[]}',
     }
     assert near.written()[0] == "nodes/10.0.0.1/pods/b"
     assert near.written()[-1] == "association/b/id"

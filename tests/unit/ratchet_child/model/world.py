@@ -268,7 +268,11 @@ class World:
             return
         node.plan = Plan(self.clock)
         config: Any = SimpleNamespace(
-            vxlan_port=PORT, mtu=None, parent_interface="eth1", parent_address=node.address
+            vxlan_port=PORT,
+            mtu=None,
+            parent_interface="eth1",
+            parent_address=node.address,
+            state_dir="/nowhere",
         )
         with mock.patch.multiple(
             engine,
