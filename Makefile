@@ -5,6 +5,7 @@
 # BINDIR    where the runtime looks for plugins
 # PREFIX    `ratchetctl` goes to $(PREFIX)/bin
 # PYTEST    further arguments for pytest, as in: make test PYTEST='-k vxlan -x'
+# BENCH     further arguments for the benchmark, as in: make bench BENCH='--only link-up,pairs'
 # STEPS     how long `make faults` goes on; SEED repeats a run
 
 SHELL := /bin/bash
@@ -16,6 +17,8 @@ MAKEFLAGS += --no-builtin-rules
 BINDIR ?= /opt/cni/bin
 PREFIX ?= /usr/local
 PYTEST ?=
+BENCH ?=
+SMALL ?=
 STEPS ?= 2000
 SEED ?=
 export PYTHON
@@ -72,6 +75,11 @@ faults: system venv build  ## as root: a cluster that is broken at random for an
 		--steps $(STEPS) $(if $(SEED),--seed $(SEED)) --json build/faults.json
 	RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/python -m tests.faults \
 		--steps $$(($(STEPS) / 4)) $(if $(SEED),--seed $(SEED)) --members 3 --json build/faults-3.json
+
+.PHONY: bench
+bench: system venv build  ## as root: time, memory and growth of the programs (SMALL=1: a little of everything)
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/pip install -qq --editable '.[bench]'
+	@RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/python -m benchmarks $(if $(SMALL),--small) $(BENCH)
 
 .PHONY: check
 check: venv  ## formatting, lint, types, who may import whom

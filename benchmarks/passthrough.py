@@ -1,0 +1,167 @@
+"""What an unlabelled pod pays: ADD and DEL through ratchet beside the delegate alone.
+
+The pod's namespace is used again and again, as the delegates allow that; ADD and DEL alternate, and
+so do the ways to them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.bed import PAIR, REFERENCE_PLUGINS, Bed, Node, Pod, loopback, with_labels
+from benchmarks.figures import Results, in_ms, in_turns
+from benchmarks.launch import Done, Task, run
+from ratchetctl.sim import netns
+
+API_TIMEOUT_S = 20
+
+POD, ANCHOR = "web", "anchor"
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Another CNI plugin to be measured: --beside NAME=BINARY:CONF.json."""
+
+    name: str
+    program: str
+    config: dict[str, Any]
+
+    @classmethod
+    def parse(cls, text: str) -> Beside:
+        """*Raises* ValueError and OSError."""
+        name, equals, rest = text.partition("=")
+        program, colon, path = rest.rpartition(":")
+        if not (name and equals and program and colon and path):
+            raise ValueError(f"{text!r}: write NAME=BINARY:CONF.json")
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        if not isinstance(config, dict) or "type" not in config:
+            raise ValueError(f"{path}: not a plugin's network configuration")
+        return cls(name, os.path.abspath(program), config)
+
+    def task(self, bed: Bed, node: Node, command: str, pod: Pod) -> Task:
+        environ = bed.environ(command, pod, os.path.dirname(self.program))
+        config = with_labels(self.config, pod.labels)
+        return Task.of(self.program, environ, config, node.path, pod.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to attach a pod: through ratchet with a label source, or without it."""
+
+    name: str
+    text: str
+    task: Callable[[str], Task]
+
+
+def measure(bed: Bed, results: Results, count: int, beside: list[Beside]) -> None:
+    """*Needs* the API server's port on the first node, which is free in a namespace of its own."""
+    _measure_overhead(bed, results, count)
+    node = bed.nodes[0]
+    pod = bed.pod(POD)
+    with _api_server(bed, node) as kubeconfig:
+        by_child = bed.config(node, label_source="kubernetes", kubeconfig=kubeconfig)
+        anchor = bed.pod(ANCHOR, PAIR)  # keeps the child
+        run(Task.of(bed.ratchet, bed.environ("ADD", anchor), by_child, node.path))
+        for delegate, text, tuned in (
+            (loopback(), "loopback", 1),
+            (bed.bridge(node), "bridge and host-local", 3),
+        ):
+            ways = _ways(bed, node, pod, delegate, kubeconfig)
+            if delegate["type"] == "loopback":
+                ways += [
+                    _Way(one.name, one.name, lambda c, one=one: one.task(bed, node, c, pod))  # type: ignore[misc]
+                    for one in beside
+                ]
+            _measure(results, delegate["type"], text, ways, max(1, count // tuned))
+        run(Task.of(bed.ratchet, bed.environ("DEL", anchor), by_child, node.path))
+        bed.wait_for_nothing()
+        node.kill_child()  # it has the API server's configuration
+    bed.remove_pod(anchor)
+    bed.remove_pod(pod)
+
+
+def _ways(bed: Bed, node: Node, pod: Pod, delegate: dict[str, Any], kubeconfig: str) -> list[_Way]:
+    def way(name: str, text: str, **changes: Any) -> _Way:
+        config = bed.config(node, delegate=delegate, **changes)
+        if name == "runtime":
+            config = with_labels(config, pod.labels)
+        return _Way(
+            name,
+            text,
+            lambda command: Task.of(bed.ratchet, bed.environ(command, pod), config, node.path),
+        )
+
+    program = os.path.join(REFERENCE_PLUGINS, delegate["type"])
+    asking = {"label_source": "kubernetes", "kubeconfig": kubeconfig}
+    nobody = os.path.join(node.folder, "no-child")
+    return [
+        _Way(
+            "direct",
+            "the delegate alone",
+            lambda command: Task.of(program, bed.environ(command, pod), delegate, node.path),
+        ),
+        way("runtime", "labels from the runtime"),
+        way("child", "labels from the warm child", **asking),
+        way("api", "labels from the API server over TLS", **asking, state_dir=nobody),
+    ]
+
+
+def _measure(results: Results, kind: str, text: str, ways: list[_Way], count: int) -> None:
+    def both(way: _Way) -> Callable[[], tuple[Done, Done]]:
+        tasks = way.task("ADD"), way.task("DEL")
+        return lambda: (run(tasks[0]), run(tasks[1]))
+
+    found = in_turns(count, {way.name: both(way) for way in ways})
+    for position, operation in enumerate(("ADD", "DEL")):
+        for way in ways:
+            done = [pair[position] for pair in found[way.name]]
+            for measure, values in (
+                ("wall", [one.wall_s for one in done]),
+                ("cpu", [one.cpu_s for one in done]),
+            ):
+                base = f"pass-through/{kind}/{operation.lower()}"
+                results.add(
+                    f"{base}/{way.name}/{measure}",
+                    f"pass-through {operation}, {text}, {way.text}, {measure}",
+                    "ms",
+                    in_ms(values),
+                    None if way.name == "direct" else f"{base}/direct/{measure}",
+                )
+
+
+def _measure_overhead(bed: Bed, results: Results, count: int) -> None:
+    """What the harness itself takes: a program that does nothing."""
+    task = Task("/bin/true", {}, b"", bed.nodes[0].path)
+    done = [run(task) for _ in range(max(count, 10))]
+    results.add("harness/true/wall", "/bin/true, wall", "ms", in_ms(one.wall_s for one in done))
+    results.add("harness/true/cpu", "/bin/true, cpu", "ms", in_ms(one.cpu_s for one in done))
+
+
+@contextlib.contextmanager
+def _api_server(bed: Bed, node: Node) -> Iterator[str]:
+    """Serve the pods' labels on a node; the path of a kubeconfig."""
+    folder = os.path.join(bed.folder, "api")
+    os.mkdir(folder)
+    labels = json.dumps({"ratchet": "true", "ratchet.primary": "false"})
+    with netns.inside(node.path):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.api_server", folder, POD, f"{ANCHOR}={labels}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        )
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline() != b"ready\n":
+            raise RuntimeError("the stand-in of the API server does not start")
+        yield os.path.join(folder, "kubeconfig.yaml")
+    finally:
+        process.terminate()
+        process.communicate(timeout=API_TIMEOUT_S)

@@ -1,0 +1,62 @@
+"""The tables that the benchmark prints."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.figures import Results
+from benchmarks.targets import TARGETS
+
+
+def show(results: Results, console: Console) -> None:
+    _figures(results, console)
+    _targets(results, console)
+    for problem in results.problems:
+        console.print(f"problem: {problem}")
+
+
+def _figures(results: Results, console: Console) -> None:
+    table = Table(title="Figures", title_justify="left")
+    table.add_column("what", overflow="fold")
+    for column in ("median", "p95", "min", "unit", "n", "ratio"):
+        table.add_column(column, justify="left" if column == "unit" else "right", no_wrap=True)
+    before = ""
+    for name, series in results.series.items():
+        group = name.split("/", 1)[0]
+        if before and group != before:
+            table.add_section()
+        before = group
+        ratio = results.ratio(name)
+        table.add_row(
+            series.text,
+            number(series.median),
+            number(series.p95),
+            number(series.least),
+            series.unit,
+            str(len(series.values)),
+            "" if ratio is None else f"{ratio:.2f}",
+        )
+    console.print(table)
+
+
+def _targets(results: Results, console: Console) -> None:
+    table = Table(title="Targets (for reading: nothing fails)", title_justify="left")
+    for column in ("what", "limit", "aim", "this run", ""):
+        table.add_column(column, overflow="fold")
+    for target in TARGETS:
+        value = target.value(results)
+        table.add_row(
+            target.text,
+            f"{'>=' if target.at_least else '<='} {target.limit:g} {target.unit}",
+            "" if target.aim is None else f"{target.aim:g}",
+            "" if value is None else f"{number(value)} {target.unit}",
+            target.verdict(results),
+        )
+    console.print(table)
+
+
+def number(value: float) -> str:
+    if value == int(value) and abs(value) < 1e6:
+        return f"{value:.0f}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
