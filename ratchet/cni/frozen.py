@@ -49,6 +49,8 @@ else:
             return tuple(getattr(self, name) for name in type(self).__slots__)
 
         def __eq__(self, other):
+            if other is self:  # the child compares hundreds of records with themselves
+                return True
             if other.__class__ is not self.__class__:
                 return NotImplemented
             return self._values() == other._values()
