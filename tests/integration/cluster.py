@@ -113,7 +113,10 @@ class Cluster:
     def words(self) -> list[tuple[str, str]]:
         """Return what helps to understand a failure: the ends of the logs, and the keys."""
         said = [
-            (f"log of node {node.number}", "\n".join(node.log().splitlines()[-LOG_LINES:]))
+            (
+                f"node {node.number}: its child is {node.children() or 'not there'}, its log",
+                "\n".join(node.log().splitlines()[-LOG_LINES:]),
+            )
             for node in self.nodes
         ]
         keys = repr(self.etcd.tree()) if self.etcd.answers() else "etcd does not answer"
