@@ -40,6 +40,8 @@ BACKLOG = 512
 PAUSE_S = 0.005
 LONGEST_PATH_BYTES = 107  # sun_path less its final zero, unix(7)
 LARGEST_ANSWER_BYTES = 16 * 1024 * 1024
+# Before our configuration was read: of two parents', that of the later one is the newer.
+STARTED_S = time.clock_gettime(time.CLOCK_BOOTTIME)
 STARTS = 2  # a child that dies at its start twice will do so again
 
 
@@ -131,7 +133,8 @@ class _Call:
                 sock.close()
 
     def _line(self, request: Mapping[str, Any]) -> bytes:
-        return codec.encode({**request, "settings": self.config.settings()}) + b"\n"
+        settings = {"settings": self.config.settings(), "started_s": STARTED_S}
+        return codec.encode({**request, **settings}) + b"\n"
 
     def _exchange(self, sock: _socket.socket, line: bytes) -> dict[str, Any] | None:
         """Return the answer; None when the child went away without one. Raises ChildError."""

@@ -15,11 +15,14 @@ from ratchet import log
 from ratchet.errors import StoreError
 from ratchet_child import keys
 from ratchet_child.engine import Engine
-from ratchet_child.keys import PodKey
+from ratchet_child.keys import PodKey, Published
 from ratchet_child.pairing import BELL_TTL_S, targets
 from ratchet_child.store import Event, HistoryLostError, Store
 
 _RETRY_S = 0.3
+# Longer than a quiet watch with its list, so that an idle node looks at nothing; shorter than a bell
+# stands, so that the list shows whatever was rung meanwhile.
+_LONGEST_SILENCE_S = BELL_TTL_S - 5
 _GONE = ("delete", "expire", "compareAndDelete")
 
 
@@ -66,12 +69,15 @@ class Bells:
         """List, then watch until nothing has been heard for a while."""
         asked_at = time.monotonic()
         found = self._engine.pairing.node(self._engine.node.address)
-        missed = self._listed_at is None or asked_at - self._listed_at > BELL_TTL_S / 2
+        missed = self._listed_at is None or asked_at - self._listed_at > _LONGEST_SILENCE_S
         if found.index < self._index:
             missed = True  # etcd has been set up anew
         for modified, pod, names in () if missed else found.bells:
             if modified > self._index:
                 self._engine.rung(pod, names)
+        for pod, (written, modified) in () if missed else found.published.items():
+            if modified > self._index:
+                self._engine.listed(pod, written)
         self._index = found.index
         self._engine.etcd_is_back(found.published if missed else None)
         self._listed_at = asked_at
@@ -91,7 +97,16 @@ class Bells:
         match event.key.removeprefix(f"{own}/").split("/"):
             case ["bell", pod] if event.action not in _GONE:
                 self._engine.rung(PodKey.parse(pod), targets(event.value))
-            case ["pods", pod] if event.action in _GONE:
-                self._engine.look_again(PodKey.parse(pod))
+            case ["pods", pod]:
+                written = None if event.action in _GONE else _published(event.value)
+                self._engine.listed(PodKey.parse(pod), written)
             case _:
                 pass
+
+
+def _published(text: str) -> Published | None:
+    """What the node has published for a pod; None for what it cannot have written."""
+    try:
+        return Published.loads(text)
+    except ValueError:
+        return None

@@ -43,6 +43,7 @@ class Child:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._monitored: dict[Monitor, PodKey] = {}
         self._clients: dict[int, _Client] = {}
+        self._followed_s: float = 0  # when the parent was started whose configuration this is
         self._running = True
         self._open_door(listener)
         self._start(config)
@@ -236,17 +237,24 @@ class Child:
         try:
             request = decode(line)
             operation = str(request.get("op"))[:16]
-            self._follow(request.get("settings"))
+            self._follow(request.get("settings"), request.get("started_s"))
             self._service.handle(request, reply)
         except CniError as error:
             reply(failure(error))
 
-    def _follow(self, settings: object) -> None:
+    def _follow(self, settings: object, started_s: object) -> None:
         """Work by the configuration that the parents have now."""
-        if not isinstance(settings, dict) or settings == self._config.settings():
+        if not isinstance(settings, dict):
+            return
+        if isinstance(started_s, int | float):
+            if started_s < self._followed_s:
+                return  # a parent that took its time, with the configuration of before a change
+            self._followed_s = started_s
+        if settings == self._config.settings():
             return
         config = Config.from_settings(settings)
-        if config.settings() == self._config.settings():
+        # Networks may share a state directory, and then this process: they differ in their names.
+        if {**config.settings(), "name": self._config.name} == self._config.settings():
             return
         if config.state_dir != self._config.state_dir:
             raise RatchetError(f"this child serves {self._config.state_dir}")

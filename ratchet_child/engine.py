@@ -260,6 +260,27 @@ class Engine:
                     state.look.everyone = state.look.everyone or key == by
                     self._schedule.put(key)
 
+    def listed(self, key: PodKey, published: Published | None) -> None:
+        """The node's own entry for a pod has been written, or removed: None.
+
+        Mostly by this process. But etcd carries out a request whose answer was lost whenever it
+        comes to it, so what stands there may be what this node once had. Only the node knows what
+        it has: the rest is taken back, and what it has is written again.
+        """
+        with self._lock:
+            state = self._states.get(key)
+            if published is not None:
+                if published.state_dir not in ("", self.node.state_dir):
+                    return
+                if state is not None and state.container == published.container:
+                    return
+                self._note_gone(
+                    key, Gone(published.container, published, self.node.address, None, None)
+                )
+            if state is not None and state.attachment is not None:
+                state.is_unlisted = state.look.everyone = True
+                self._schedule.put(key)
+
     def look_again(self, key: PodKey | None) -> None:
         """Keys of this node were removed by somebody else: of one pod, None for all."""
         with self._lock:
@@ -555,6 +576,9 @@ class Engine:
             self.pairing.undeclare(pod, state.dropped)
             state.dropped = set()
         self.pairing.publish(pod, memory)
+        if state.is_unlisted:
+            self.pairing.enlist(pod)
+            state.is_unlisted = False
         if not look.is_empty or not state.looked:
             peers = look.at() if state.looked else None
             while not self.pairing.look(pod, memory, peers):
@@ -642,7 +666,7 @@ def _this_node(config: Config, kernel: Kernel) -> Node:
         # Links inside the node work without; v0.1.0 compared empty strings here.
         address = socket.gethostname()
         log.warning("no parent_address: links to other nodes cannot be made", node=address)
-    return Node(address, interface or "")
+    return Node(address, interface or "", config.state_dir)
 
 
 def _key(attachment: Attachment) -> PodKey:

@@ -115,10 +115,15 @@ class Published:
 
     container: str
     declared: tuple[tuple[str, str], ...]  # (pair, ifname) of each declaration
+    state_dir: str = ""  # of the child that wrote it: a node with two networks has two
 
     def dumps(self) -> str:
         return json.dumps(
-            {"container": self.container, "declared": [list(one) for one in self.declared]},
+            {
+                "container": self.container,
+                "declared": [list(one) for one in self.declared],
+                "state_dir": self.state_dir,
+            },
             separators=(",", ":"),
         )
 
@@ -134,7 +139,11 @@ class Published:
             if not (isinstance(one, list) and len(one) == 2 and all(map(_is_text, one))):
                 raise ValueError("declared holds something other than [pair, ifname]")
             pairs.append((one[0], one[1]))
-        return cls(container=_string(value, "container"), declared=tuple(pairs))
+        return cls(
+            container=_string(value, "container"),
+            declared=tuple(pairs),
+            state_dir=str(value.get("state_dir") or ""),
+        )
 
 
 def association(pod: PodKey) -> str:

@@ -18,10 +18,12 @@ other is *superseded* until the name is free again.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ratchet import log
+from ratchet.errors import StoreError
 from ratchet.labels import Link
 from ratchet_child import keys
 from ratchet_child.keys import Declaration, PodKey, Published
@@ -30,6 +32,7 @@ from ratchet_child.store import Entry, Store
 from ratchet_child.vni import Vnis
 
 BELL_TTL_S = 30
+_WITHDRAWN = 256
 
 _LEGACY = ("primaryname", "pairip", "pairifname", "vxlanid")  # in the order of their removal
 
@@ -40,6 +43,7 @@ class Node:
 
     address: str
     interface: str
+    state_dir: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,7 @@ class Pairing:
         self._node_lock = threading.Lock()
         # Containers all of whose claims have been made by this process: none can be a crash's.
         self._fresh: set[str] = set()
+        self._withdrawn: deque[str] = deque(maxlen=_WITHDRAWN)  # containers, the latest
         self._hearing: set[str] = set()  # nodes that listen for bells
 
     # Publish ------------------------------------------------------------------------------------
@@ -112,7 +117,11 @@ class Pairing:
         named: set[str] = set()
         for link in pod.links:
             if link.ifname not in memory.declared:
-                declared = self._declare(pod, link, write_legacy=link.pair not in named)
+                try:
+                    declared = self._declare(pod, link, write_legacy=link.pair not in named)
+                except StoreError:
+                    self._fresh.discard(pod.container)  # it may have been claimed all the same
+                    raise
                 if declared is None:
                     memory.superseded = True
                     return
@@ -141,11 +150,16 @@ class Pairing:
             _text(own, "parentiface") == self._node.interface
         )
 
-    def _write_place(self, pod: LocalPod) -> None:
-        published = Published(pod.container, tuple((link.pair, link.ifname) for link in pod.links))
-        # First of all, so that a crash leaves nothing that the node would not find again.
+    def enlist(self, pod: LocalPod) -> None:
+        """Write what the node has published for a pod."""
+        declared = tuple((link.pair, link.ifname) for link in pod.links)
+        published = Published(pod.container, declared, self._node.state_dir)
         with self._node_lock:
             self._store.set(keys.node_pod(self._node.address, pod.key), published.dumps())
+
+    def _write_place(self, pod: LocalPod) -> None:
+        # First of all, so that a crash leaves nothing that the node would not find again.
+        self.enlist(pod)
         self._store.set(keys.parent_interface(pod.key), self._node.interface)
         elsewhere = self._store.set(keys.parent_address(pod.key), self._node.address)
         before = self._store.set(keys.container(pod.key), pod.container)
@@ -267,7 +281,7 @@ class Pairing:
             memory.published = memory.superseded = False
             memory.declared.clear()
             return False
-        if current.value != pod.container:
+        if current.value != pod.container and not self._takes_back(pod, current):
             if not memory.superseded:
                 log.warning("superseded by another container", pod=pod.key, container=pod.container)
             memory.superseded = True
@@ -283,6 +297,19 @@ class Pairing:
                 complete = self._look_at(pod, memory, peer) and complete
                 memory.known.add(peer)
         return complete
+
+    def _takes_back(self, pod: LocalPod, current: Entry) -> bool:
+        """Take a name back from a container of this node that is gone.
+
+        etcd carries out a request whose answer was lost whenever it comes to it: what stands there
+        was written for that container when it still lived.
+        """
+        if current.value not in self._withdrawn:
+            return False
+        log.warning("a late write is undone", pod=pod.key, container=pod.container)
+        return (
+            self._store.swap(keys.container(pod.key), pod.container, current.modified) is not None
+        )
 
     def _peers(self, pod: LocalPod, memory: Memory) -> list[PodKey]:
         peers = {pod.key.sibling(link.pair) for link in pod.links}
@@ -371,7 +398,9 @@ class Pairing:
             if not self._store.tree(keys.node_pods(address))[0]:
                 return
             self._hearing.add(address)
-        names = ",".join(sorted(str(peer) for peer in peers))
+        # The pod's own name, too: another container of that name may be there. It must not be in a
+        # bell of its own, as a later bell takes the place of an earlier one that nobody has read.
+        names = ",".join(sorted({str(pod), *map(str, peers)}))
         self._store.set(keys.bell(address, pod), names, ttl_s=BELL_TTL_S)
         published, _ = self._store.tree(keys.node_pods(address))
         if not published:  # it has left: nobody would remove the bell's directories
@@ -426,6 +455,7 @@ class Pairing:
         *Safe to call twice*, and after a crash in any place.
         """
         container = published.container
+        self._withdrawn.append(container)
         places: dict[PodKey, Place] = {}
         self._remove_place(pod, container, node_address)
         # Read after that: who had not declared its link by then does not find the pod any more.
@@ -494,21 +524,19 @@ class Pairing:
             if declaration is None or declaration.container != container:
                 return
             self._vnis.release(declaration.vni, container, key)
-            whole = self._remove_legacy(pod, pair, declaration, there)
+            self._remove_legacy(pod, pair, declaration, there)
             removed = self._store.remove(key, entry.modified)
-            if not (removed and whole):  # somebody else was writing, or had written
-                there, _ = self._store.tree(keys.association(pair))
-            if removed:
-                if not whole:
-                    self._remove_legacy(pod, pair, declaration, there)
+            there, _ = self._store.tree(keys.association(pair))
+            if removed:  # the far node may have written the v0.1.0 keys meanwhile: `renumber`
+                self._remove_legacy(pod, pair, declaration, there)
                 break
         if self._store.prune(keys.declarations(pair)) or entry is None:
             self._store.prune(keys.association(pair))
 
     def _remove_legacy(
         self, pod: PodKey, pair: PodKey, declaration: Declaration, there: dict[str, Entry]
-    ) -> bool:
-        """Remove the v0.1.0 keys of a link that is being taken back; whether it had them all.
+    ) -> None:
+        """Remove the v0.1.0 keys of a link that is being taken back.
 
         `vxlanid` is written first and removed last: it tells whose the others are, also after a
         crash. With two primaries at the same pair a crash can leave a mixture.
@@ -522,14 +550,14 @@ class Pairing:
         elif name == pod.name and not self._has_vni(pod, pair, _text(there, "vxlanid")):
             doomed = ["primaryname"]
         else:
-            return False
+            return
         removed = [
-            one in there and self._store.remove(f"{base}/{one}", there[one].modified)
+            self._store.remove(f"{base}/{one}", there[one].modified)
             for one in doomed
+            if one in there
         ]
-        if name not in (None, pod.name):
+        if any(removed) and name not in (None, pod.name):
             self._ring_for(pod.sibling(str(name)), pair)
-        return len(removed) == len(_LEGACY) and all(removed)
 
     def _has_vni(self, pod: PodKey, pair: PodKey, vni: str | None) -> bool:
         """Whether a pod has declared a link with that VNI on a pair."""
@@ -574,17 +602,19 @@ class Pairing:
         also when the key is gone again.
         """
         with self._node_lock:
-            pods, _ = self._store.tree(keys.node_pods(node_address))
-            if pods:
+            if self._store.tree(keys.node_pods(node_address))[0]:
                 return
-            self._store.remove_tree(keys.node(node_address))
+            # Not all at once: another network's child may publish a pod at this moment.
+            self._store.prune(keys.node_pods(node_address))
+            self._store.remove_tree(keys.bells(node_address))
+            self._store.prune(keys.node(node_address))
         for directory in ("nodes", "vni", "association"):
             self._store.prune(directory)
 
     # What this node hears -----------------------------------------------------------------------
 
     def node(self, node_address: str) -> NodeKeys:
-        """All that stands in etcd for a node."""
+        """What stands in etcd for a node: its bells, and the pods that this child has published."""
         entries, index = self._store.tree(keys.node(node_address), recursive=True)
         found = NodeKeys(index=index)
         for name, entry in entries.items():
@@ -597,7 +627,8 @@ class Pairing:
                 except ValueError as error:
                     log.warning("a published pod is not readable", key=name, error=str(error))
                     continue
-                found.published[PodKey.parse(pod)] = (published, entry.modified)
+                if published.state_dir in ("", self._node.state_dir):
+                    found.published[PodKey.parse(pod)] = (published, entry.modified)
         return found
 
 

@@ -77,6 +77,7 @@ class PodState:
         self.lowered: dict[str, float] = {}  # when ends set down by hand are due, monotonic seconds
         self.told_errors: dict[str, str] = {}
         self.busy_since: dict[int, float] = {}  # VNIs that were in use here, monotonic seconds
+        self.is_unlisted = False  # the node's entry for it is not its own, write it again
         self.keep_until = 0.0  # remove nothing before this moment, monotonic seconds
 
         self.asked = 0  # number of the latest request for a reconciliation

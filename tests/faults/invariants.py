@@ -218,6 +218,7 @@ def _keys(world: World, seen: Seen) -> Iterator[str]:
         key = f"{PREFIX}/nodes/{node.address}/pods/{pod}"
         expected.add(key)
         wanted: dict[str, object] = {
+            "state_dir": node.state_dir,
             "container": sandbox.pod.container_id,
             "declared": [[link.pair.name, link.ifname] for link in links],
         }

@@ -37,6 +37,9 @@ class Listening:
             ),
             rung=lambda by, names: self.heard.append(("rung", by, names)),
             look_again=lambda key: self.heard.append(("look again", key)),
+            listed=lambda key, published: self.heard.append(
+                ("listed", key, published and published.container)
+            ),
             etcd_is_back=lambda published: self.heard.append(("back", published)),
             etcd_is_away=lambda error: self.heard.append(("away", error)),
         )
@@ -132,7 +135,22 @@ def test_a_pod_whose_keys_somebody_removed_is_looked_at(node: Listening) -> None
     node.store.remove_tree(f"{OWN}/pods/a")
     assert node.etcd.index == index + 1
     heard = _hear(node, index + 1)
-    assert heard == [("look again", A)]
+    assert heard == [("listed", A, None)]
+
+
+def test_what_is_written_for_a_pod_of_this_node_is_told(node: Listening) -> None:
+    """Also what etcd carries out late, when the container may be gone."""
+    node.listen()
+    index = node.etcd.index
+    node.store.set(f"{OWN}/pods/a", Published("a1", ()).dumps())
+    assert _hear(node, index + 1) == [("listed", A, "a1")]
+
+
+def test_what_was_written_while_nobody_listened_is_told(node: Listening) -> None:
+    node.listen()
+    node.store.set(f"{OWN}/pods/a", Published("a1", ()).dumps())
+    node.etcd.forget_history()
+    assert node.listen() == [("listed", A, "a1"), ("back", None)]
 
 
 @pytest.mark.parametrize("key", [f"{OWN}/pods", OWN, "nodes"])
