@@ -129,6 +129,11 @@ class Protocol(RuleBasedStateMachine):
         self.world.reboot(self.world.nodes[node])
         self.world.start(self.world.nodes[node])
 
+    @rule(node=st.integers(0, 2), how=st.sampled_from(["refused", "unanswered"]))
+    def fail(self, node: int, how: str) -> None:
+        """A request of that node fails: it is carried out all the same, or not."""
+        self.world.nodes[node].fails = how
+
     @rule()
     def lose_history(self) -> None:
         self.world.etcd.forget_history()

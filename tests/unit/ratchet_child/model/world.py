@@ -16,7 +16,7 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 from ratchet.attachments import Attachment
@@ -26,10 +26,12 @@ from ratchet_child import bells, ends, engine, pairing
 from ratchet_child.engine import Engine
 from ratchet_child.keys import FIRST_VNI, Declaration, PodKey, Published
 from ratchet_child.plan import Declared
-from ratchet_child.store import HistoryLostError
+from ratchet_child.store import Entry, HistoryLostError
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 from tests.unit.ratchet_child.model.kernel import PORT, Kernel, Monitor, Namespace, Space, Spaces
 from tests.unit.ratchet_child.model.tasks import Task, TaskLock
+
+T = TypeVar("T")
 
 NEVER_S = 1e9
 _MOST_STEPS = 20_000
@@ -158,6 +160,7 @@ class Node:
     engine: Engine | None = None
     tasks: list[Task] = field(default_factory=list)
     started: dict[str, int] = field(default_factory=dict)
+    fails: str | None = None  # what becomes of its next request: "refused" or "unanswered"
 
     def number(self, what: str) -> str:
         """A name that is the same in every run in which the node has come this far."""
@@ -277,7 +280,7 @@ class World:
         with mock.patch.multiple(
             engine,
             Kernel=lambda port, mtu: node.kernel,
-            Store=lambda config: MemoryStore(self.etcd, self._before),
+            Store=lambda config: _Unsteady(self.etcd, self._before, node),
             Records=lambda folder: Records(node.disk),
             Addresses=lambda folder: Addresses(node.disk),
             Schedule=lambda: node.plan,
@@ -376,7 +379,11 @@ class World:
     def _wake(self) -> bool:
         """All waits: have happen what time brings. False when it brings nothing."""
         for node in self.nodes:
-            if node.engine is None and (node.disk.live or node.disk.deleted):
+            # The next CNI call or a supervisor does so; without either nobody removes the keys.
+            published = any(
+                key.startswith(f"nodes/{node.address}/pods/") for key in self.etcd.contents()
+            )
+            if node.engine is None and (node.disk.live or node.disk.deleted or published):
                 self.start(node)
                 return True
         for node in self.nodes:
@@ -453,6 +460,10 @@ class World:
             task.point("watch", key, lambda: self.watches_end or self.etcd.has_news(key, index))
         else:
             task.point(name, key)
+        for node in self.nodes:
+            if task in node.tasks and node.fails == "refused":
+                node.fails = None
+                raise StoreError(f"{name} {key}", "refused")
 
     def _before_kernel(self) -> None:
         if self._kernel_steps and self.running is not None:
@@ -613,6 +624,41 @@ class World:
 
     def _space(self, attachment: Attachment) -> Space:
         return self.spaces.by_path[attachment.netns]
+
+
+class _Unsteady(MemoryStore):
+    """A store some of whose requests are carried out without an answer."""
+
+    def __init__(self, etcd: MemoryEtcd, before: Callable[[str, str], None], node: Node) -> None:
+        super().__init__(etcd, before)
+        self._node = node
+
+    def set(self, key: str, value: str, ttl_s: int | None = None) -> str | None:
+        return self._answer(super().set(key, value, ttl_s))
+
+    def create(self, key: str, value: str) -> Entry | None:
+        return self._answer(super().create(key, value))
+
+    def swap(self, key: str, value: str, modified: int) -> Entry | None:
+        return self._answer(super().swap(key, value, modified))
+
+    def remove(self, key: str, modified: int) -> bool:
+        return self._answer(super().remove(key, modified))
+
+    def remove_value(self, key: str, value: str) -> bool:
+        return self._answer(super().remove_value(key, value))
+
+    def prune(self, key: str) -> bool:
+        return self._answer(super().prune(key))
+
+    def remove_tree(self, key: str) -> bool:
+        return self._answer(super().remove_tree(key))
+
+    def _answer(self, answer: T) -> T:
+        if self._node.fails == "unanswered":
+            self._node.fails = None
+            raise StoreError("a request", "no answer")
+        return answer
 
 
 _LEFT_LAST = ("association", "nodes", "vni")
