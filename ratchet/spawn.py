@@ -40,7 +40,7 @@ BACKLOG = 512
 PAUSE_S = 0.005
 LONGEST_PATH_BYTES = 107  # sun_path less its final zero, unix(7)
 LARGEST_ANSWER_BYTES = 16 * 1024 * 1024
-# Before our configuration was read: of two parents', that of the later one is the newer.
+# By which the child tells whose configuration is the newer one.
 STARTED_S = time.clock_gettime(time.CLOCK_BOOTTIME)
 STARTS = 2  # a child that dies at its start twice will do so again
 

@@ -30,6 +30,7 @@ from ratchet_child.service import MAX_REQUEST_BYTES, Answer, Service, decode, fa
 
 _SWEEP_S = 2.0
 _IDLE_S = 30.0
+_CHANGING_S = 1.0  # a runtime reads the configuration and starts a parent in less
 _CLIENT_TIMEOUT_S = 150.0
 
 
@@ -43,7 +44,7 @@ class Child:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._monitored: dict[Monitor, PodKey] = {}
         self._clients: dict[int, _Client] = {}
-        self._followed_s: float = 0  # when the parent was started whose configuration this is
+        self._changed_s: float = 0  # when the parent that brought a new configuration was started
         self._running = True
         self._open_door(listener)
         self._start(config)
@@ -246,12 +247,12 @@ class Child:
         """Work by the configuration that the parents have now."""
         if not isinstance(settings, dict):
             return
-        if isinstance(started_s, int | float):
-            if started_s < self._followed_s:
-                return  # a parent that took its time, with the configuration of before a change
-            self._followed_s = started_s
         if settings == self._config.settings():
             return
+        if not isinstance(started_s, int | float):
+            started_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if started_s < self._changed_s + _CHANGING_S:
+            return  # a parent that was given the configuration of before the change
         config = Config.from_settings(settings)
         # Networks may share a state directory, and then this process: they differ in their names.
         if {**config.settings(), "name": self._config.name} == self._config.settings():
@@ -259,6 +260,7 @@ class Child:
         if config.state_dir != self._config.state_dir:
             raise RatchetError(f"this child serves {self._config.state_dir}")
         log.info("the configuration has changed")
+        self._changed_s = started_s
         self._stop()
         self._watch_namespaces()
         self._start(config)

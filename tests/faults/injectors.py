@@ -133,6 +133,7 @@ def interface_down(world: World, fault: Fault) -> Iterator[None]:
 @contextlib.contextmanager
 def parent_address_changed(world: World, fault: Fault) -> Iterator[None]:
     node = world.nodes[fault.node]
+    time.sleep(1)  # no administrator changes his mind faster
     first = node.address == node.first_address
     world.use_address(node, node.second_address if first else node.first_address)
     world.call(node)
