@@ -94,6 +94,14 @@ class Results:
             "problems": self.problems,
         }
 
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Results:
+        """What `to_json` gave."""
+        results = cls(about=dict(found["about"]), problems=list(found["problems"]))
+        for name, one in found["figures"].items():
+            results.add(name, one["text"], one["unit"], one["values"], one["reference"])
+        return results
+
     def write(self, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
             json.dump(self.to_json(), file, indent=1)

@@ -48,7 +48,8 @@ from tests.unit.ratchet_child.model.kernel import Kernel, Monitor, Namespace, Sp
 
 ADDRESS = "127.0.0.1"
 ETCD_PORT = 2379
-AT_ONCE = 24  # pods that are being attached at any moment, in the whole cluster
+AT_ONCE = 4  # pods under way in the whole cluster, the same at any size
+NEAR = 10  # how many pods later at most a pod's pair comes
 PAUSE_S = 0.002
 TIMEOUT_S = 1200.0
 _STACK_BYTES = 512 * 1024
@@ -106,7 +107,7 @@ class _CountingStore(Store):
         self._address = str(config.parent_address)
 
     def _request(self, name: str, path: str, call: Any) -> Any:
-        _tally.request(name)
+        _tally.request(f"{name} {_row(path)}")
         return super()._request(name, path, call)
 
     def watch(self, key: str, index: int) -> Event | None:
@@ -114,6 +115,19 @@ class _CountingStore(Store):
         if event is not None:
             _tally.event(self._address, event.key)
         return event
+
+
+def _row(path: str) -> str:
+    """What kind of key a path is, in the words of docs/etcd-keys.md."""
+    match path.split("/")[2:]:
+        case ["association", _, "links", *_]:
+            return "links"
+        case ["association" | "nodes", _, kind, *_]:
+            return kind
+        case [kind, *_]:
+            return kind
+        case _:
+            return path
 
 
 class _CountedConnection(HTTPConnection):
@@ -315,9 +329,10 @@ def _grow(cluster: _Cluster, pods_per_node: int, more: int, idle_s: float) -> di
     chance.shuffle(pods)
     links = {}
     for position, (name, number) in enumerate(pods):
-        pair, far = chance.choice(pods)
-        while far == number:
-            pair, far = chance.choice(pods)
+        # The two pods of a link come soon after each other, in either order: who waits for long
+        # looks by itself now and then, which is a matter of time and not of size.
+        near = pods[max(0, position - NEAR) : position + NEAR + 1]
+        pair, _ = chance.choice([one for one in near if one[1] != number])
         links[name] = (Link("up", _address(1), pair, f"d{position}", _address(2)),)
     phase = _Phase()
     _at_most(
@@ -348,8 +363,8 @@ def _grow(cluster: _Cluster, pods_per_node: int, more: int, idle_s: float) -> di
     # Before the last pods go: the end of the last node is told to all that still listen.
     found["foreign_events"] = _tally.foreign
     phase = _Phase()
-    names = [(node, name) for node in cluster.nodes for name in node.attached]
-    chance.shuffle(names)
+    names = [(cluster.nodes[number], name) for name, number in pods]
+    names += [(node, name) for node in cluster.nodes for name in node.attached if name not in links]
 
     def detach(node: _Node, name: str) -> Callable[[], bool]:
         container = node.detach(name)
