@@ -7,9 +7,11 @@ import datetime
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -81,11 +83,20 @@ def main() -> int:
     unknown = set(arguments.only or ()) - set(_PARTS)
     if unknown:
         return _refuse(f"--only {', '.join(sorted(unknown))}: the parts are {', '.join(_PARTS)}")
+    # An end from outside is an end like any other: everything is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    failed = False
     results = Results(about=_about(arguments.plugin_dir, small=arguments.small))
     for name in arguments.only or _PARTS:
         console.print(f"{name}: load {os.getloadavg()[0]:.1f}")
         started = time.monotonic()
-        _PARTS[name](_Run(arguments.plugin_dir, results, size, beside, arguments.seed))
+        try:
+            _PARTS[name](_Run(arguments.plugin_dir, results, size, beside, arguments.seed))
+        except Exception as error:  # noqa: BLE001 - what the other parts measure is wanted all the same
+            traceback.print_exc()
+            results.problem(f"{name} was not finished: {type(error).__name__}: {error}")
+            failed = True
         results.about["parts"][name] = {
             "seconds": round(time.monotonic() - started, 1),
             "load": os.getloadavg()[0],
@@ -98,7 +109,7 @@ def main() -> int:
     console.print(f"written: {path}")
     if arguments.plots:
         _draw(results, arguments.out, console)
-    return 0
+    return 1 if failed else 0
 
 
 def _draw(results: Results, folder: str, console: Console) -> None:

@@ -1,6 +1,6 @@
 """What etcd is asked as the cluster grows: real engines, pairing and store against a real etcd.
 
-    python -m benchmarks.growth PORT NODES PODS_PER_NODE MORE IDLE_SECONDS
+    python -m benchmarks.growth FOLDER NODES PODS_PER_NODE MORE IDLE_SECONDS
 
 One process holds the children of all nodes: the engine, the bells and the store are the product's
 own, each node with its own connections. Only netlink is made up (the kernel of the protocol's model
@@ -140,7 +140,7 @@ class _CountedConnection(HTTPConnection):
 class _Node:
     """A node's child without its socket and without a kernel."""
 
-    def __init__(self, number: int, port: int, folder: str) -> None:
+    def __init__(self, number: int, folder: str) -> None:
         self.address = str(ipaddress.IPv4Address("10.0.0.0") + number)
         self.folder = os.path.join(folder, str(number))
         self.spaces = Spaces()
@@ -152,7 +152,7 @@ class _Node:
                 "cniVersion": "1.0.0",
                 "delegate": {"type": "loopback"},
                 "etcd_host": ADDRESS,
-                "etcd_port": port,
+                "etcd_port": ETCD_PORT,
                 "parent_interface": "eth0",
                 "parent_address": self.address,
                 "state_dir": self.folder,
@@ -215,8 +215,8 @@ class _Node:
 
 
 class _Cluster:
-    def __init__(self, nodes: int, port: int, folder: str) -> None:
-        self.nodes = [_Node(number + 1, port, folder) for number in range(nodes)]
+    def __init__(self, nodes: int, folder: str) -> None:
+        self.nodes = [_Node(number + 1, folder) for number in range(nodes)]
         self._by_space = {node.address: node for node in self.nodes}
         for name, value in (
             ("Namespace", self._namespace),
@@ -298,7 +298,7 @@ def _at_most(actions: Iterable[Callable[[], Callable[[], bool]]]) -> None:
     _wait("the last pods", lambda: all(one() for one in under_way))
 
 
-def run(port: int, nodes: int, pods_per_node: int, more: int, idle_s: float) -> dict[str, Any]:
+def run(folder: str, nodes: int, pods_per_node: int, more: int, idle_s: float) -> dict[str, Any]:
     """Fill a cluster, add links one by one, watch it idle, and empty it."""
     threading.stack_size(_STACK_BYTES)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -309,11 +309,7 @@ def run(port: int, nodes: int, pods_per_node: int, more: int, idle_s: float) -> 
     mock.patch(
         "urllib3.connectionpool.HTTPConnectionPool.ConnectionCls", _CountedConnection
     ).start()
-    folder = tempfile.mkdtemp(prefix="rb-growth-", dir=memory_folder())
-    try:
-        return _grow(_Cluster(nodes, port, folder), pods_per_node, more, idle_s)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return _grow(_Cluster(nodes, folder), pods_per_node, more, idle_s)
 
 
 def _grow(cluster: _Cluster, pods_per_node: int, more: int, idle_s: float) -> dict[str, Any]:
@@ -448,7 +444,7 @@ def _in_namespace(nodes: int, pods_per_node: int, more: int, idle_s: float) -> d
     try:
         etcd.start()
         with netns.inside(path):
-            arguments = [ETCD_PORT, nodes, pods_per_node, more, idle_s]
+            arguments = [os.path.join(folder, "nodes"), nodes, pods_per_node, more, idle_s]
             process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.growth", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
@@ -535,8 +531,8 @@ def _load(
 
 
 def main() -> None:
-    port, nodes, pods_per_node, more = map(int, sys.argv[1:5])
-    found = run(port, nodes, pods_per_node, more, float(sys.argv[5]))
+    nodes, pods_per_node, more = map(int, sys.argv[2:5])
+    found = run(sys.argv[1], nodes, pods_per_node, more, float(sys.argv[5]))
     found["requests"] = sum(_tally.requests.values())
     sys.stdout.write(json.dumps(found))
     sys.stdout.flush()
