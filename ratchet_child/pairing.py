@@ -66,6 +66,7 @@ class Memory:
     places: dict[PodKey, Place] = field(default_factory=dict)  # pods on other nodes
     rivals: dict[str, Declared] = field(default_factory=dict)  # who has the far end, by own ifname
     known: set[PodKey] = field(default_factory=set)  # peers that have been looked up
+    beside: set[PodKey] = field(default_factory=set)  # peers that were on this node then
     unheard: bool = False  # something was written that peers have not been told
 
 
@@ -341,11 +342,16 @@ class Pairing:
         """Where a peer is, and whether the declarations on it still stand."""
         memory.places.pop(peer, None)
         if self._is_local(peer):
+            memory.beside.add(peer)
             return True
         there, _ = self._store.tree(keys.association(peer), recursive=True)
         place = _place(there)
         if place is not None:
             memory.places[peer] = place
+            if peer in memory.beside:
+                # Nobody was rung for it: it was here, or what has taken its name was not noticed.
+                memory.beside.discard(peer)
+                memory.unheard = True
         complete = True
         offers = self._offers(peer, there)
         for position, link in enumerate(_links_with(pod, peer)):

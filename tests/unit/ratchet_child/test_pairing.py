@@ -346,6 +346,17 @@ def test_nobody_is_rung_twice_for_one_piece_of_news(near: Host, far: Host) -> No
     assert not [key for key in far.written() if "/bell/" in key]
 
 
+def test_a_peer_that_turns_out_to_be_elsewhere_is_rung(near: Host, far: Host) -> None:
+    """Its name was taken by a container on another node, which had looked before we declared."""
+    near.attach(pair("b1"))
+    far.attach(pair("b2"))
+    memory = near.attach(primary())
+    assert not [key for key in near.etcd.contents() if key.startswith("nodes/10.0.0.2/bell")]
+    near.local.discard(B)
+    near.again(primary(), memory)
+    assert "nodes/10.0.0.2/bell/a" in near.etcd.contents()
+
+
 def test_a_bell_names_those_who_are_to_look() -> None:
     assert targets("a,blue:b") == [A, PodKey("blue", "b")]
     assert targets("") == []

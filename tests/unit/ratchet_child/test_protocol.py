@@ -46,6 +46,7 @@ WHOLE = [
     "the primary moves to its pair's node",
     "two ADDs for one primary overlap",
     "two ADDs for one pair overlap",
+    "a primary comes while its pair's name is taken elsewhere",
     "three nodes start in a row",
     "a pod starts while the other goes",
 ]

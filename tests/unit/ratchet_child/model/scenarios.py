@@ -101,6 +101,11 @@ SCENARIOS = {
         before=[attach("B", A, "a1")],
         crashes=1,
     ),
+    "a primary comes while its pair's name is taken elsewhere": Scenario(
+        2,
+        [[attach("B", A, "a1")], [attach("A", B, "b2")]],
+        before=[attach("B", B, "b1")],
+    ),
     "three nodes start in a row": Scenario(
         3, [[attach("A", A, "a1")], [attach("B", MIDDLE, "b1")], [attach("C", C, "c1")]]
     ),
