@@ -27,6 +27,8 @@ def main() -> int:
         parser.error("needs root and network namespaces")
     seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
     to_stderr(f"seed {seed}, members {arguments.members}")
+    if arguments.json:  # rather now than after an hour
+        os.makedirs(os.path.dirname(os.path.abspath(arguments.json)), exist_ok=True)
     # So that what was made is removed.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
