@@ -125,9 +125,7 @@ class Runner:
                 except BaseException as error:  # noqa: BLE001 - told by the main thread
                     errors.append(error)
 
-            thread = threading.Thread(target=work, name="runtime")
-            thread.start()
-            return thread
+            return self.world.start("runtime", work)
 
         threads = [
             do(lambda one=one: self.world.run_operation(one), one.start_s, one.waits)  # type: ignore[misc]
@@ -145,7 +143,7 @@ class Runner:
         finally:
             over.set()
             for thread in threads:
-                thread.join()
+                self.world.finish(thread)
         if errors:
             raise AssertionError(f"an operation failed: {errors!r}") from errors[0]
         return lifted if not threads else time.monotonic()

@@ -17,6 +17,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +119,8 @@ class World:
         # Containers whose DEL is still to come although a newer one has taken their place.
         self.late: list[tuple[Sandbox, Operation]] = []
         self._sandboxes: set[Sandbox] = set()
+        self._threads: set[threading.Thread] = set()  # of the runtimes
+        self._stopping = threading.Event()
         try:
             self._build(nodes, members)
         except BaseException:
@@ -152,11 +155,27 @@ class World:
         """Remove everything that was made, whatever has become of it. Safe to call twice."""
         self._undo.close()
 
+    def start(self, name: str, action: Callable[[], None]) -> threading.Thread:
+        """Let a runtime do something in a thread of its own, which ends before the world does."""
+        thread = threading.Thread(target=action, name=name)
+        with self._lock:
+            self._threads.add(thread)
+        thread.start()
+        return thread
+
+    def finish(self, thread: threading.Thread) -> None:
+        thread.join()
+        with self._lock:
+            self._threads.discard(thread)
+
     def _end_all(self) -> None:
         self.etcd.resume()
-        for node in self.nodes.values():
-            for call in node.calls:
-                call.kill()
+        self._stopping.set()
+        while any(thread.is_alive() for thread in self._threads):
+            for node in self.nodes.values():
+                for call in list(node.calls):
+                    call.process.kill()
+            time.sleep(0.05)
         self.end_processes(self.own_processes())
         for sandbox in list(self._sandboxes):
             self.remove_sandbox(sandbox)
@@ -349,12 +368,11 @@ class World:
             second.append(sandbox)
             self._add(sandbox, None)
 
-        thread = threading.Thread(target=other, name=f"overlap {operation.pod}")
-        thread.start()
+        thread = self.start(f"overlap {operation.pod}", other)
         try:
             self._attach(operation, operation.node)
         finally:
-            thread.join()
+            self.finish(thread)
         for sandbox in (*second, *([before] if before is not None else [])):
             self.detach(sandbox, operation)
 
@@ -372,7 +390,7 @@ class World:
                 return
             kill_s = None
             self.detach(sandbox, operation)
-            if time.monotonic() > end:
+            if time.monotonic() > end or self._stopping.is_set():
                 raise StuckError(f"ADD of {sandbox} fails: {outcome!r}")
             time.sleep(RETRY_S)
 
@@ -417,7 +435,7 @@ class World:
                 again, changes = False, {"CNI_NETNS": ""}
                 self.remove_sandbox(sandbox)
                 continue
-            if time.monotonic() > end:
+            if time.monotonic() > end or self._stopping.is_set():
                 raise StuckError(f"DEL of {sandbox} fails: {outcome!r}")
             time.sleep(RETRY_S)
         self.remove_sandbox(sandbox)
