@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ratchet.pods import Pod
 
 # The child answers at the end of its own limit; this is for its answer, and for its start.
-GRACE_S = 1.0
+GRACE_S = 5.0
 CHECK_TIMEOUT_S = 3.0
 TELL_TIMEOUT_S = 3.0
 

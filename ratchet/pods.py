@@ -16,10 +16,11 @@ or fails the operation, and no later one is asked in its place:
 - With a kubeconfig, a pod that has a Kubernetes name and namespace in CNI_ARGS is the API server's.
   If that cannot be read, the operation fails with 11 (try again later) or, where trying again will
   not help, with 102.
-- Otherwise the engine's, if its socket is there. An engine that does not answer is an error as
-  well; one that answers that it has no such container has settled it, because engines know a
-  container before they attach it, and a node's other runtimes must go on working beside an idle
-  engine.
+- Otherwise the engine's, if its socket is there and podman (a name without a namespace) is not
+  the runtime: podman's own socket does not answer for a container that is being started. An engine
+  that does not answer is an error as well; one that answers that it has no such container has
+  settled it, because engines know a container before they attach it, and a node's other runtimes
+  must go on working beside an idle engine.
 - Nothing of all that: the pod has no labels and is the delegate's. Plain runtimes (cnitool, podman)
   have none to give, so this is knowledge, not ignorance: where no source is configured nobody can
   have labelled a pod for us.
@@ -99,7 +100,12 @@ def find_pod(config: Config, request: Request, ask_child: AskChild) -> Pod:
 
     if source == "kubernetes" or (source == "auto" and config.kubeconfig and namespace and name):
         _ask_kubernetes(config, namespace, name, pod, ask_child)
-    elif source == "docker" or (source == "auto" and os.path.exists(config.docker_socket)):
+    elif source == "docker" or (
+        source == "auto"
+        # A name without a namespace is podman's, which cannot be asked while it starts the pod.
+        and not (name and not namespace)
+        and os.path.exists(config.docker_socket)
+    ):
         _ask_docker(config, request, namespace, pod)
     return pod
 

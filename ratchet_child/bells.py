@@ -20,8 +20,8 @@ from ratchet_child.pairing import BELL_TTL_S, targets
 from ratchet_child.store import Event, HistoryLostError, Store
 
 _RETRY_S = 0.3
-# Longer than a quiet watch with its list, so that an idle node looks at nothing; shorter than a bell
-# stands, so that the list shows whatever was rung meanwhile.
+# Longer than a quiet watch with its list, so that an idle node looks at nothing; shorter than a
+# bell stands, so that the list shows whatever was rung meanwhile.
 _LONGEST_SILENCE_S = BELL_TTL_S - 5
 _GONE = ("delete", "expire", "compareAndDelete")
 

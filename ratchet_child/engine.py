@@ -75,6 +75,7 @@ class Engine:
         )
         self._states: dict[PodKey, PodState] = {}
         self._retired: deque[Monitor] = deque()
+        self._withdrawn: set[Gone] = set()  # from etcd, but not forgotten yet
         self._replaced: set[str] = set()  # attachments that are not their pod's newest
         self._primaries: dict[PodKey, set[PodKey]] = {}  # pods of this node that declare on a pod
         self._earlier: dict[PodKey, tuple[str, int]] | None = None
@@ -477,7 +478,8 @@ class Engine:
         postpones the next look.
         """
         now = time.monotonic()
-        waits = state.wanted is not None and bool(state.wanted.waiting)
+        # A pod without any link waits as well: for a primary that declares one.
+        waits = state.wanted is not None and bool(state.wanted.waiting or not state.wanted.ends)
         if now < state.keep_until:
             state.look_all_at = state.keep_until
         elif state.memory.superseded:
@@ -550,8 +552,9 @@ class Engine:
     def _withdraw(self, state: PodState, gone: Gone) -> None:
         self.pairing.withdraw(state.key, gone.published, gone.node_address)
         with self._lock:
+            self._withdrawn.add(gone)  # the last pods of a node may go at the same moment
             last = all(
-                other.attachment is None and other.gone == ([gone] if other is state else [])
+                other.attachment is None and self._withdrawn.issuperset(other.gone)
                 for other in self._states.values()
             )
         if last:
@@ -566,6 +569,7 @@ class Engine:
             if gone.record is not None:
                 self._records.forget(gone.record)
             state.gone.remove(gone)
+            self._withdrawn.discard(gone)
             self._rouse(self._local_peers_of(state.key, gone.published), state.key)
 
     def _pair(

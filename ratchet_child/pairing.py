@@ -222,8 +222,7 @@ class Pairing:
         Each container writes its ID before it declares, so the ID, read after the declaration, is
         that of the later one.
         """
-        old = _readable(pod.key, key, found, "")
-        if old is None or old.container == pod.container:
+        if _readable(pod.key, key, found, "") is None:
             return True
         current = self._store.get(keys.container(pod.key))
         return current is None or current.value == pod.container
