@@ -214,10 +214,9 @@ def test_podman_s_socket_cannot_be_asked_for_labels(cloud: Cloud, podman: Podman
     assert "in time" in str(caught.value)
 
 
-def test_podman_with_a_docker_socket_needs_label_source_runtime(
-    cloud: Cloud, podman: Podman
-) -> None:
+@pytest.mark.parametrize("label_source", ["auto", "runtime"])
+def test_podman_s_own_socket_is_not_asked(cloud: Cloud, podman: Podman, label_source: str) -> None:
     with podman.service() as socket_path:
-        config = plugin(cloud, podman, label_source="runtime", docker_socket=socket_path)
+        config = plugin(cloud, podman, label_source=label_source, docker_socket=socket_path)
         podman.network("ratchet-test", config)
         assert podman.run("one", "ratchet-test").addresses("eth0")
