@@ -54,21 +54,24 @@ class _Bench:
         with netns.inside(self._node.path):
             self._kernel = Kernel(PORT, None)
         self._lower = self._kernel.lower(NODE_INTERFACE)
+        self._interfaces = [
+            tuple(ipaddress.ip_interface(f"{one}/{PREFIX_LEN}") for one in _addresses(number))
+            for number in range(count)
+        ]
 
     def close(self) -> None:
         self._kernel.close()
 
     def veth_child(self) -> float:
         def make(a: Namespace, b: Namespace) -> Callable[[], None]:
+            wanted = [
+                (f"a{number}", one, _mac(1, number), f"b{number}", other, _mac(2, number))
+                for number, (one, other) in enumerate(self._interfaces)
+            ]
+
             def links() -> None:
-                for number in range(self._count):
-                    here, there = _addresses(number)
-                    self._kernel.make_veth(
-                        *(a, f"a{number}", ipaddress.ip_interface(f"{here}/{PREFIX_LEN}")),
-                        _mac(1, number),
-                        *(b, f"b{number}", ipaddress.ip_interface(f"{there}/{PREFIX_LEN}")),
-                        _mac(2, number),
-                    )
+                for ifname, address, mac, peer, peer_address, peer_mac in wanted:
+                    self._kernel.make_veth(a, ifname, address, mac, b, peer, peer_address, peer_mac)
 
             return links
 
@@ -76,17 +79,14 @@ class _Bench:
 
     def vxlan_child(self) -> float:
         def make(a: Namespace, _: Namespace) -> Callable[[], None]:
+            wanted = [
+                (f"a{number}", address, _mac(1, number), self._next_vni())
+                for number, (address, _) in enumerate(self._interfaces)
+            ]
+
             def ends() -> None:
-                for number in range(self._count):
-                    self._kernel.make_vxlan(
-                        a,
-                        f"a{number}",
-                        ipaddress.ip_interface(f"{_addresses(number)[0]}/{PREFIX_LEN}"),
-                        _mac(1, number),
-                        self._next_vni(),
-                        self._remote,
-                        self._lower,
-                    )
+                for ifname, address, mac, vni in wanted:
+                    self._kernel.make_vxlan(a, ifname, address, mac, vni, self._remote, self._lower)
 
             return ends
 
