@@ -31,6 +31,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ratchet.config import is_ifname
 from ratchet.labels import Address, Link
 
 VXLANID = "vxlanid"
@@ -100,10 +101,10 @@ class Declaration:
             container=_string(value, "container"),
             vni=vni,
             link=Link(
-                ifname=_string(value, "ifname"),
+                ifname=_ifname(value, "ifname"),
                 address=_address(value.get("address")),
                 pair=pair,
-                pair_ifname=_string(value, "pair_ifname"),
+                pair_ifname=_ifname(value, "pair_ifname"),
                 pair_address=_address(value.get("pair_address")),
             ),
         )
@@ -248,6 +249,14 @@ def _string(value: dict[str, Any], key: str) -> str:
     if not _is_text(found):
         raise ValueError(f"{key} {found!r} is not a non-empty string")
     return str(found)
+
+
+def _ifname(value: dict[str, Any], key: str) -> str:
+    """An interface's name as the kernel takes it: etcd is not trusted to have asked the grammar."""
+    found = _string(value, key)
+    if not is_ifname(found) or "%" in found:
+        raise ValueError(f"{key} {found!r} is not an interface name")
+    return found
 
 
 def _is_text(value: object) -> bool:

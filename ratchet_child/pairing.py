@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ratchet import log
+from ratchet.config import is_ifname
 from ratchet.errors import StoreError
 from ratchet.labels import Link
 from ratchet_child import keys
@@ -683,6 +684,8 @@ def _legacy_offer(pod: PodKey, own: dict[str, Entry]) -> Declared | None:
     vni = _text(own, "vxlanid") or ""
     ifname = _text(own, "pairifname")
     if not primary or not ifname or not (vni.isascii() and vni.isdigit()):
+        return None
+    if not is_ifname(ifname):
         return None
     if not 0 < int(vni) <= keys.LAST_VNI:
         return None

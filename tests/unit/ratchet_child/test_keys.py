@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratchet.config import is_ifname
 from ratchet.labels import Link
 from ratchet_child import keys
 from ratchet_child.keys import Declaration, PodKey, Published
 
 NAME = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,20}[A-Za-z0-9])?", fullmatch=True)
-IFNAME = st.from_regex(r"[^\s/:%\x00-\x1f\x7f]{1,15}", fullmatch=True)
+IFNAME = st.from_regex(r"[^\s/:%\x00-\x1f\x7f]{1,15}", fullmatch=True).filter(is_ifname)
 NAMESPACE = st.one_of(st.just("default"), st.from_regex(r"[a-z0-9]{1,20}", fullmatch=True))
 PODS = st.builds(PodKey, NAMESPACE, NAME)
 ADDRESSES = st.one_of(
@@ -89,6 +90,15 @@ def test_a_declaration_with_a_wrong_field_is_refused(field: str, value: object) 
     written = json.loads(Declaration("c", 11, link).dumps())
     written[field] = value
     with pytest.raises(ValueError, match=r"."):
+        Declaration.loads(json.dumps(written), "pair")
+
+
+@pytest.mark.parametrize("field", ["ifname", "pair_ifname"])
+@pytest.mark.parametrize("value", ["../x", "a/b", ".", "a b", "x" * 16, "a%d", "a:b"])
+def test_a_declaration_with_a_name_that_no_interface_has_is_refused(field: str, value: str) -> None:
+    written = json.loads(Declaration("c", 11, Link("in1", None, "pair", "in2", None)).dumps())
+    written[field] = value
+    with pytest.raises(ValueError, match=r"not an interface name"):
         Declaration.loads(json.dumps(written), "pair")
 
 
