@@ -273,6 +273,9 @@ class Ends:
                 self._kernel.finish(here, side.ifname, side.address)
             if far_step is Step.MEND:
                 self._kernel.finish(there, side.peer_ifname, side.peer_address)
+            if Step.MEND in (step, far_step):
+                self._kernel.settle(here, side.ifname)
+                self._kernel.settle(there, side.peer_ifname)
         else:
             if a is not None:
                 self._kernel.remove(here, side.ifname)

@@ -212,8 +212,8 @@ class Kernel:
             self.remove(a, ifname_a)
             raise
         # The carrier comes with the second end.
-        _settle_carrier(a.netlink, ifname_a)
-        _settle_carrier(b.netlink, ifname_b)
+        self.settle(a, ifname_a)
+        self.settle(b, ifname_b)
 
     def make_vxlan(
         self,
@@ -255,6 +255,10 @@ class Kernel:
         _must(f"bring up {ifname} in {namespace.path}", codes[0])
         if address is not None and codes[1] != errno.EEXIST:
             _must(f"give {ifname} in {namespace.path} the address {address}", codes[1])
+
+    def settle(self, namespace: Namespace, ifname: str) -> None:
+        """Have a veth that has just got its carrier carry frames at once."""
+        _settle_carrier(namespace.netlink, ifname)
 
     def remove(self, namespace: Namespace, ifname: str) -> None:
         """Remove an end, and a veth's far end with it. *Safe to call twice.*"""

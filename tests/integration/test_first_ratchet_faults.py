@@ -384,7 +384,7 @@ def test_missing_parent_interface_is_named_when_the_link_has_to_be_there(
         PAIR | primary("z", None, "a", "z", None),
         parent_interface="nosuch0",
         wait="all",
-        wait_seconds=2,
+        wait_seconds=5,
     )
 
     assert outcome.exit != 0

@@ -259,6 +259,7 @@ def test_a_missing_program_is_an_error_that_names_it(node: Node) -> None:
 
 def test_the_program_is_found_in_cni_path(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNI_PATH", f"/nowhere:{node.program.parent}")
+    monkeypatch.setattr(sys, "argv", ["/nowhere/ratchet"])
     config = node.configured(child_path=None)
     assert spawn.child_program(config, os.environ["CNI_PATH"]) == str(node.program)
     monkeypatch.setattr(sys, "argv", [str(node.program.parent / "ratchet")])

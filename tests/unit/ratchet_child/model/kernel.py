@@ -177,6 +177,9 @@ class Kernel:
         )
         self.finish(namespace, ifname, address)
 
+    def settle(self, namespace: Namespace, ifname: str) -> None:
+        """Carriers come at once here."""
+
     def finish(self, namespace: Namespace, ifname: str, address: Address | None) -> None:
         self._before()
         device = namespace.space.devices[ifname]
