@@ -112,7 +112,8 @@ class _CountingStore(Store):
 
     def watch(self, key: str, index: int) -> Event | None:
         event = super().watch(key, index)
-        if event is not None:
+        # A bell that nobody needs any more is taken away half a minute later: time, not size.
+        if event is not None and event.action != "expire":
             _tally.event(self._address, event.key)
         return event
 
