@@ -5,6 +5,7 @@ the mark that they are built ones.
 """
 
 import gc
+import os
 import sys
 
 # The parent is gone, or has become another program, before there is anything to collect.
@@ -14,4 +15,5 @@ sys.frozen = True
 
 from ratchet.main import main  # noqa: E402 - the mark comes first
 
-sys.exit(main())
+# Nothing is buffered; taking the interpreter down would take 2.5 ms.
+os._exit(main())
