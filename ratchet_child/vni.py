@@ -1,18 +1,23 @@
 """Taking VNIs (RFC 7348 §4) from the cluster's counter, so that none is ever used twice.
 
 `vxlanid` holds the next free one, as in Ratchet CNI v0.1.0, and is advanced by compare-and-swap
-only. As many as are wanted at the moment are taken at once. What is taken is claimed by a key of
-its own before it is used, since an administrator (or a v0.1.0 node, which reads and writes without
-comparing) can set the counter back.
+only. As many as are wanted at the moment are taken at once, and some in stock where other nodes
+take theirs at the same time. What is taken is claimed by a key of its own before it is used, since
+an administrator (or a v0.1.0 node, which reads and writes without comparing) can set the counter
+back. What is in stock when the process ends is skipped.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 
 from ratchet.errors import StoreError
 from ratchet_child import keys
 from ratchet_child.store import Entry, Store
+
+_STOCK = 8
+_RECENT_S = 5.0
 
 
 class Vnis:
@@ -24,6 +29,8 @@ class Vnis:
         self._count_lock = threading.Lock()
         self._wanted = 0
         self._taken: list[int] = []
+        self._counter: Entry | None = None  # as this process has written it
+        self._counted_at = 0.0  # monotonic seconds
 
     def take(self, container: str, declaration_key: str, *, again: bool = False) -> int:
         """A VNI that nobody uses, claimed for a link.
@@ -84,24 +91,26 @@ class Vnis:
                 self._wanted -= 1
                 others = self._wanted
             if not self._taken:
-                first = self._advance(1 + others)
-                self._taken = list(range(first + others, first - 1, -1))
-            return self._taken.pop()
+                self._taken = self._advance(1 + others)
+            return self._taken.pop(0)
 
-    def _advance(self, count: int, at_least: int = keys.FIRST_VNI) -> int:
-        """Move the counter past `count` VNIs; the first of them."""
-        while True:
+    def _advance(self, count: int, at_least: int = keys.FIRST_VNI) -> list[int]:
+        """Move the counter past `count` VNIs, or more when others move it as well; these VNIs."""
+        entry, self._counter = self._counter, None
+        if entry is None or time.monotonic() - self._counted_at > _RECENT_S:
             entry = self._store.get(keys.VXLANID)
+        while True:
             first = max(_number(entry.value) if entry else keys.FIRST_VNI, at_least)
-            if first + count - 1 > keys.LAST_VNI:
-                first = keys.FIRST_VNI  # all round: what is in use is claimed
-            following = str(first + count)
+            following = min(first + count, keys.LAST_VNI + 1)  # all round: what is used is claimed
             if entry is None:
-                written = self._store.create(keys.VXLANID, following)
+                self._counter = self._store.create(keys.VXLANID, str(following))
             else:
-                written = self._store.swap(keys.VXLANID, following, entry.modified)
-            if written is not None:
-                return first
+                self._counter = self._store.swap(keys.VXLANID, str(following), entry.modified)
+            if self._counter is not None:
+                self._counted_at = time.monotonic()
+                return [*range(first, following)]
+            count = max(count, _STOCK)
+            entry = self._store.get(keys.VXLANID)
 
     def _advance_past_claims(self) -> None:
         """Move the counter to the next VNI that nobody has claimed."""
@@ -114,7 +123,7 @@ class Vnis:
             start = _number(entry.value) if entry else keys.FIRST_VNI
             for vni in (*range(start, keys.LAST_VNI + 1), *range(keys.FIRST_VNI, start)):
                 if vni not in used:
-                    self._taken = [self._advance(1, at_least=vni)]
+                    self._taken = self._advance(1, at_least=vni)
                     return
         raise StoreError("take a VNI: all of them are claimed")
 

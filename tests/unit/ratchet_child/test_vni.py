@@ -57,6 +57,25 @@ def test_two_nodes_never_take_the_same(etcd: MemoryEtcd) -> None:
     assert len(set(taken)) == 40
 
 
+def test_nodes_that_meet_take_some_in_stock(etcd: MemoryEtcd) -> None:
+    class Counting(MemoryStore):
+        swaps = 0
+
+        def swap(self, key: str, value: str, modified: int) -> Entry | None:
+            Counting.swaps += 1
+            return super().swap(key, value, modified)
+
+    nodes = [Vnis(Counting(etcd)) for _ in range(4)]  # type: ignore[arg-type]
+    taken = [node.take("c", f"k{number}") for number in range(40) for node in nodes]
+    assert len(set(taken)) == 160
+    assert Counting.swaps < 80
+
+
+def test_a_node_by_itself_leaves_no_gaps(etcd: MemoryEtcd) -> None:
+    vnis = vnis_of(etcd)
+    assert [vnis.take("c", f"k{number}") for number in range(30)] == [*range(11, 41)]
+
+
 def test_many_threads_take_different_ones(etcd: MemoryEtcd) -> None:
     vnis = Vnis(_OneByOne(etcd))  # type: ignore[arg-type]
     taken: list[int] = []
