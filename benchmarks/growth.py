@@ -378,7 +378,7 @@ def _waiting(cluster: _Cluster) -> int:
     return sum(
         count
         for node in cluster.nodes
-        for state, count in node.engine.links_by_state().items()
+        for state, count in node.engine.counts().links.items()
         if state != "up"
     )
 

@@ -46,6 +46,7 @@ class Child:
         self._clients: dict[int, _Client] = {}
         self._changed_s: float = 0  # when the parent that brought a new configuration was started
         self._running = True
+        self._metrics: metrics.Endpoint | None = None
         self._open_door(listener)
         self._start(config)
 
@@ -55,7 +56,7 @@ class Child:
         self._engine = Engine(config, self._directory, self._wake)
         self._service = Service(self._engine, config.kubeconfig)
         self._bells = Bells(self._engine.store, self._engine)
-        self._metrics = self._serve_metrics(config.metrics_address)
+        self._serve_metrics(config.metrics_address)
         self._engine.start()
         self._bells.start()
         log.info(
@@ -69,17 +70,19 @@ class Child:
         self._bells.stop()
         self._service.close()
         self._engine.stop()
+
+    def _serve_metrics(self, address: str | None) -> None:
+        """Have the figures served there, across engines."""
+        served = None if self._metrics is None else self._metrics.address
+        if address == served:
+            return
         if self._metrics is not None:
             self._metrics.close()
+        self._metrics = None if address is None else metrics.Endpoint(address, self._counts)
 
-    def _serve_metrics(self, address: str | None) -> metrics.Endpoint | None:
-        if address is None:
-            return None
-        try:
-            return metrics.Endpoint(address, self._engine.links_by_state)
-        except OSError as error:  # pods matter more than their figures
-            log.error("metrics cannot be served", address=address, error=str(error))
-            return None
+    def _counts(self) -> metrics.Counts:
+        """What the engine in use has, whichever that is."""
+        return self._engine.counts()
 
     def run(self) -> None:
         """Serve. Returns when the child is to end."""
@@ -108,6 +111,7 @@ class Child:
                 self._running = not self._is_over()
         self._close_door()
         self._stop()
+        self._serve_metrics(None)
 
     def _open_door(self, listener: socket.socket) -> None:
         listener.setblocking(False)
@@ -238,7 +242,8 @@ class Child:
         try:
             request = decode(line)
             operation = str(request.get("op"))[:16]
-            self._follow(request.get("settings"), request.get("started_s"))
+            if operation != "status":  # who only looks changes nothing
+                self._follow(request.get("settings"), request.get("started_s"))
             self._service.handle(request, reply)
         except CniError as error:
             reply(failure(error))

@@ -24,6 +24,7 @@ from ratchet_child.plan import (
     Declared,
     End,
     Found,
+    Side,
     Step,
     Veth,
     Vxlan,
@@ -32,7 +33,7 @@ from ratchet_child.plan import (
     hardware_address,
     superfluous,
 )
-from ratchet_child.pods import Gone, PodState
+from ratchet_child.pods import ERROR, UP, WAITING, Gone, PodState
 
 _UNREAD = 0  # the index of an interface that was made just now and not read back
 _DOWN_S = 2.0  # an end that was set down by hand stays so for a moment: routing notices
@@ -112,16 +113,18 @@ class Ends:
             if ifnames is None:
                 self.forget(state)
                 return 0.0
-            wanted = {end.side.ifname for end in (state.wanted.ends if state.wanted else ())}
+            wanted = {end.side.ifname: end for end in (state.wanted.ends if state.wanted else ())}
             delay_s = None
-            for ifname in ifnames & wanted:
+            for ifname in ifnames & wanted.keys():
                 before = state.right.get(ifname)
                 found = self._look_again(state, ifname)
                 if found is None:
                     delay_s = 0.0
+                    state.note(wanted[ifname].side, WAITING)
                 elif found.up and before is not None:
                     state.right[ifname] = before  # it was on its way up when it was heard
                 else:
+                    state.note(wanted[ifname].side, WAITING)
                     state.lowered.setdefault(ifname, time.monotonic() + _DOWN_S)
                     delay_s = _DOWN_S if delay_s is None else delay_s
             return delay_s
@@ -144,14 +147,15 @@ class Ends:
             state.wanted = wanted
             state.errors.clear()
             state.refused.clear()
-            self._tell_refusals(state, wanted)
+            state.forget_notes()
+            self._tell_waiting(state, wanted)
             found = self._found(state)
             if remove:
                 for one in superfluous(wanted, found.values()):
-                    self._kernel.remove(state.namespace, one.ifname)
+                    with metrics.end_operation("remove"):
+                        self._kernel.remove(state.namespace, one.ifname)
                     found.pop(one.ifname, None)
                     state.right.pop(one.ifname, None)
-                    metrics.figures.ends["remove"] += 1
                     log.info(
                         "end removed",
                         pod=state.key,
@@ -175,6 +179,9 @@ class Ends:
                         del state.busy_since[error.vni]
                 except (KernelError, OSError) as error:
                     self._failed(state, end, error)
+                link_state, why = state.state_of(end)
+                if link_state != UP:
+                    self._note(state, end.side, link_state, why)
         return unusable
 
     def rests_for(self, state: PodState) -> float | None:
@@ -195,7 +202,9 @@ class Ends:
         del state.lowered[ifname]
         return False
 
-    def _tell_refusals(self, state: PodState, wanted: Wanted) -> None:
+    def _tell_waiting(self, state: PodState, wanted: Wanted) -> None:
+        for one in wanted.waiting:
+            self._note(state, one.side, WAITING if one.error is None else ERROR, one.error)
         errors = {one.side.ifname: one.error for one in wanted.waiting if one.error is not None}
         for ifname, error in errors.items():
             if state.told_errors.get(ifname) != error:
@@ -208,9 +217,23 @@ class Ends:
                 )
         state.told_errors = errors
 
+    def _note(self, state: PodState, side: Side, link_state: str, error: str | None) -> None:
+        note = state.note(side, link_state, error)
+        # Before etcd has been asked every far pod is unknown: that is not worth a line.
+        if link_state == WAITING and state.looked and not note.is_told:
+            note.is_told = True
+            log.info(
+                "link waiting",
+                pod=state.key,
+                container=state.container,
+                link=side.declared,
+                ifname=side.ifname,
+                peer=side.peer,
+            )
+
     def _failed(self, state: PodState, end: End, error: Exception) -> None:
         ifname = end.side.ifname
-        metrics.figures.ends["fail"] += 1
+        metrics.end_failed()
         log.warning(
             "end cannot be made",
             pod=state.key,
@@ -222,6 +245,7 @@ class Ends:
         state.found = None  # whatever it was, look before the next try
 
     def _bring_vxlan(self, state: PodState, end: Vxlan) -> None:
+        started = time.monotonic()
         namespace, found = state.opened_namespace, self._found(state)
         side = end.side
         lower = self._kernel.lower(self._parent_interface)
@@ -244,7 +268,7 @@ class Ends:
                 lower,
             )
             state.busy_since.pop(end.vni, None)
-        self._is_right(state, end, step)
+        self._is_right(state, end, step, time.monotonic() - started)
 
     def _bring_veth(self, state: PodState, end: Veth) -> None:
         side = end.side
@@ -256,6 +280,7 @@ class Ends:
                 state.errors[side.ifname] = refusal
                 state.refused.add(side.ifname)
             return  # otherwise the other pod's turn: it makes both ends
+        started = time.monotonic()
         here, there = state.opened_namespace, peer.namespace
         a, b = self._read(state, side.ifname), self._read(peer, side.peer_ifname)
         paired = (
@@ -291,8 +316,9 @@ class Ends:
                 side.peer_address,
                 hardware_address(side.peer, side.peer_ifname),
             )
-        self._is_right(state, end, step)
-        self._is_right(peer, far_end, far_step)
+        took_s = time.monotonic() - started
+        self._is_right(state, end, step, took_s)
+        self._is_right(peer, far_end, far_step, took_s)
         peer.errors.pop(side.peer_ifname, None)
 
     def _refuse_foreign(self, step: Step, ifname: str) -> None:
@@ -301,14 +327,15 @@ class Ends:
                 f"make {ifname}", "the pod has an interface of that name that is not Ratchet's"
             )
 
-    def _is_right(self, state: PodState, end: End, step: Step) -> None:
+    def _is_right(self, state: PodState, end: End, step: Step, took_s: float) -> None:
         ifname = end.side.ifname
         state.right[ifname] = end.form
         state.lowered.pop(ifname, None)
+        waited_s = state.note_up(end.side)
         if state.found is not None and step in (Step.MAKE, Step.REPLACE):
             state.found[ifname] = Found(ifname, _UNREAD, None, True, True, frozenset())
         if step is not Step.NOTHING:
-            metrics.figures.ends[step.value] += 1
+            metrics.end_done(step.value, took_s)
             log.info(
                 "link up",
                 pod=state.key,
@@ -318,6 +345,8 @@ class Ends:
                 peer=end.side.peer,
                 vni=end.vni if isinstance(end, Vxlan) else None,
                 remote=end.remote if isinstance(end, Vxlan) else None,
+                took_s=f"{took_s:.3f}",
+                waited_s=f"{waited_s:.3f}",
             )
 
     def _found(self, state: PodState) -> dict[str, Found]:

@@ -85,6 +85,7 @@ class Engine:
             for number in range(_WORKERS)
         ]
         self.etcd_error: str | None = "not asked yet"
+        self.etcd_since = time.time()  # when it was first away, or back, seconds since the epoch
         self.is_etcd_away = False
 
     def start(self) -> None:
@@ -215,6 +216,8 @@ class Engine:
         """
         if self._earlier is None:
             self._leave_earlier_addresses()
+        if self.etcd_error is not None:
+            self.etcd_since = time.time()
         self.etcd_error = None
         self.is_etcd_away = False
         if published is None:
@@ -248,6 +251,8 @@ class Engine:
                 self._addresses.forget(address)
 
     def etcd_is_away(self, error: str) -> None:
+        if not self.is_etcd_away:
+            self.etcd_since = time.time()
         self.etcd_error = error
         self.is_etcd_away = True
 
@@ -364,18 +369,32 @@ class Engine:
         with self._ends.lock:
             return state.links(self.places(state))
 
-    def links_by_state(self) -> dict[str, int]:
-        """How many links the node's pods have in each state."""
-        counts = dict.fromkeys((UP, WAITING, ERROR), 0)
-        for pod in self.status():
-            for link in pod["links"]:
-                counts[link["state"]] += 1
+    def counts(self) -> metrics.Counts:
+        """How many pods and links there are in each state."""
+        counts = metrics.Counts(
+            dict.fromkeys((UP, WAITING, ERROR), 0), etcd=self.etcd_error is None
+        )
+        with self._lock:
+            states = list(self._states.values())
+            counts.superseded = len(self._replaced)
+        for state in states:
+            if state.attachment is None:
+                continue
+            with self._ends.lock:
+                state.count_links(counts.links)
+            if state.memory.superseded:
+                counts.superseded += 1
+            elif state.trouble is not None:
+                counts.troubled += 1
+            else:
+                counts.attached += 1
         return counts
 
     def status(self) -> list[dict[str, Any]]:
-        """Every pod of the node with its links."""
+        """Every pod of the node with its links, also those whose name another container has."""
         with self._lock:
             states = sorted(self._states.values(), key=lambda state: state.key)
+            replaced = [one for one in self._records.live.values() if one.name in self._replaced]
         shown = []
         for state in states:
             attachment = state.attachment
@@ -385,17 +404,15 @@ class Engine:
                 links = state.links(self.places(state))
             shown.append(
                 {
-                    "namespace": state.key.namespace,
-                    "name": state.key.name,
-                    "container": attachment.container_id,
-                    "netns": attachment.netns,
-                    "attached_at": attachment.attached_at,
+                    **_shown(attachment),
                     "superseded": state.memory.superseded,
-                    "error": state.error,
+                    "error": state.trouble,
+                    "last_error": state.last_error,
+                    "last_error_at": state.last_error_at,
                     "links": links,
                 }
             )
-        return shown
+        return shown + [{**_shown(one), "superseded": True, "links": []} for one in replaced]
 
     # Working ------------------------------------------------------------------------------------
 
@@ -440,10 +457,9 @@ class Engine:
             pass  # it has only just begun
         elif state.error != text:
             log.warning("will try again", pod=state.key, container=state.container, error=text)
-            metrics.figures.retries += 1
-            state.error = text
-        else:
-            metrics.figures.retries += 1
+            state.fail(text)
+        if self._earlier is not None:
+            metrics.tried_in_vain()
         state.failures += 1
         with self._lock:  # what was to be looked at still is
             state.look.everyone |= look.everyone
@@ -675,6 +691,16 @@ def _this_node(config: Config, kernel: Kernel) -> Node:
 
 def _key(attachment: Attachment) -> PodKey:
     return PodKey(attachment.namespace, attachment.pod)
+
+
+def _shown(attachment: Attachment) -> dict[str, Any]:
+    return {
+        "namespace": attachment.namespace,
+        "name": attachment.pod,
+        "container": attachment.container_id,
+        "netns": attachment.netns,
+        "attached_at": attachment.attached_at,
+    }
 
 
 def _age(attachment: Attachment) -> float:

@@ -1,21 +1,31 @@
 """What the child counts, and the Prometheus endpoint that shows it when `metrics_address` is set.
 
 Counting is plain arithmetic, so that it can stand everywhere; prometheus_client, which costs memory
-and start-up time, is only imported by a child that serves.
+and start-up time, is only imported by a child that serves. Serving has a thread of its own, which
+also finds the address out and waits for it: pods matter more than their figures. It answers one
+request at a time, so that whoever can reach the address cannot take the child's memory.
 """
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ratchet import log
+from ratchet import __version__, log
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+# What is asked over the child's socket; anything else is counted together.
+OPERATIONS = ("attached", "check", "deleted", "health", "labels", "status")
+WATCH = "watch"  # lasts until there is news: its duration says nothing
+
+_RETRY_S = 5.0
+_CLIENT_TIMEOUT_S = 5.0
 
 
 @dataclass(slots=True)
@@ -41,14 +51,28 @@ class Durations:
         return result
 
 
+@dataclass(slots=True)
+class Counts:
+    """How many links and pods there are in each state, and whether etcd answers."""
+
+    links: dict[str, int]
+    etcd: bool
+    attached: int = 0
+    superseded: int = 0
+    troubled: int = 0
+
+
 class Figures:
-    """The counts of this process."""
+    """The counts of this process. Whoever changes or reads them holds the lock."""
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
         self.etcd: dict[str, Durations] = {}
-        self.reconciliations = Durations()
+        self.etcd_errors: dict[str, int] = {}
         self.requests: dict[str, Durations] = {}
-        self.ends: Counter[str] = Counter()  # by what was done: make, mend, replace, remove, fail
+        self.ends: dict[str, Durations] = {}  # by what was done: make, mend, replace, remove
+        self.end_failures = 0
+        self.reconciliations = Durations()
         self.retries = 0
         self.last_reconciliation = 0.0  # seconds since the epoch
 
@@ -58,87 +82,213 @@ figures = Figures()
 
 @contextmanager
 def etcd_request(name: str) -> Iterator[None]:
-    """Count and time a request to etcd, whatever becomes of it."""
+    """Time a request to etcd, whatever becomes of it."""
     started = time.monotonic()
     try:
         yield
     finally:
-        figures.etcd.setdefault(name, Durations()).add(time.monotonic() - started)
+        if name != WATCH:
+            _add(figures.etcd, name, time.monotonic() - started)
+
+
+def etcd_failed(name: str) -> None:
+    """etcd could not be asked, or gave no answer that is one."""
+    with figures.lock:
+        figures.etcd_errors[name] = figures.etcd_errors.get(name, 0) + 1
 
 
 def served(operation: str, seconds: float) -> None:
-    """A parent's request has been answered."""
-    figures.requests.setdefault(operation, Durations()).add(seconds)
+    """A request has been answered."""
+    _add(figures.requests, operation if operation in OPERATIONS else "unknown", seconds)
+
+
+def end_done(operation: str, seconds: float) -> None:
+    """An end has been made, mended, replaced or removed."""
+    _add(figures.ends, operation, seconds)
+
+
+@contextmanager
+def end_operation(name: str) -> Iterator[None]:
+    """Count and time what is done to an end, if it succeeds."""
+    started = time.monotonic()
+    yield
+    end_done(name, time.monotonic() - started)
+
+
+def end_failed() -> None:
+    """An end could not be made."""
+    with figures.lock:
+        figures.end_failures += 1
+
+
+def tried_in_vain() -> None:
+    """A reconciliation has failed and will be tried again."""
+    with figures.lock:
+        figures.retries += 1
 
 
 def reconciled(seconds: float) -> None:
     """One pod has been worked on."""
-    figures.reconciliations.add(seconds)
-    figures.last_reconciliation = time.time()
+    with figures.lock:
+        figures.reconciliations.add(seconds)
+        figures.last_reconciliation = time.time()
+
+
+def _add(by: dict[str, Durations], name: str, seconds: float) -> None:
+    with figures.lock:
+        by.setdefault(name, Durations()).add(seconds)
 
 
 class Endpoint:
-    """An HTTP server for Prometheus. *Raises* OSError when the address cannot be used."""
+    """An HTTP server for Prometheus at `host:port`, for as long as it is not closed."""
 
-    def __init__(self, address: str, links_by_state: Callable[[], dict[str, int]]) -> None:
-        from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415 - only a child that serves pays for it
-
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collector(links_by_state))
-        host, _, port = address.rpartition(":")
-        self._server, self._thread = start_http_server(
-            int(port),
-            addr=host.strip("[]") or "0.0.0.0",
-            registry=registry,
-        )
-        log.info("metrics are served", address=address)
+    def __init__(self, address: str, counts: Callable[[], Counts]) -> None:
+        self.address = address
+        self._counts = counts
+        self._closed = threading.Event()
+        self._server: Any = None
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=5)
+        """Give the address up. *Blocks at most* a second."""
+        self._closed.set()
+        server = self._server
+        if server is not None:
+            # It waits for a connection; this ends the wait.
+            with contextlib.suppress(OSError):
+                server.socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(timeout=1)
+
+    def _run(self) -> None:
+        told: str | None = None
+        while not self._closed.is_set():
+            try:
+                self._server = _server(self.address, self._counts)
+            except (OSError, UnicodeError) as error:  # a name that cannot be encoded
+                if told != str(error):
+                    told = str(error)
+                    log.error("metrics cannot be served", address=self.address, error=told)
+                self._closed.wait(_RETRY_S)
+                continue
+            log.info("metrics are served", address=self.address)
+            while not self._closed.is_set():
+                self._server.handle_request()
+            self._server.server_close()
+
+
+def _server(address: str, counts: Callable[[], Counts]) -> Any:
+    """Listen at an address. *Raises* OSError."""
+    # Only a child that serves pays for these.
+    from wsgiref.simple_server import WSGIRequestHandler, WSGIServer  # noqa: PLC0415 - see above
+
+    from prometheus_client import (  # noqa: PLC0415 - see above
+        CollectorRegistry,
+        ProcessCollector,
+        make_wsgi_app,
+    )
+
+    class Handler(WSGIRequestHandler):
+        timeout = _CLIENT_TIMEOUT_S
+
+        def log_message(self, *_: object) -> None:
+            """Scrapes are not worth a line."""
+
+    class Server(WSGIServer):
+        def server_bind(self) -> None:
+            # The standard library's asks the DNS for the own name, which may take seconds.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.socket.bind(self.server_address)
+            self.server_name, self.server_port = "ratchet-child", self.server_address[1]
+            self.setup_environ()
+
+        def handle_error(self, *_: object) -> None:
+            """Whoever asked has gone away."""
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(counts))
+    ProcessCollector(registry=registry)
+    host, _, port = address.rpartition(":")
+    family, *_, where = socket.getaddrinfo(
+        host.strip("[]") or "0.0.0.0", int(port), type=socket.SOCK_STREAM
+    )[0]
+    Server.address_family = family
+    server = Server(where, Handler)  # type: ignore[arg-type]
+    server.set_app(make_wsgi_app(registry))
+    return server
 
 
 class _Collector:
     """Reads the figures at the moment of a scrape."""
 
-    def __init__(self, links_by_state: Callable[[], dict[str, int]]) -> None:
-        self._links_by_state = links_by_state
+    def __init__(self, counts: Callable[[], Counts]) -> None:
+        self._counts = counts
 
     def collect(self) -> Iterable[Any]:
-        from prometheus_client.core import (  # noqa: PLC0415 - only a child that serves pays for it
-            CounterMetricFamily,
-            GaugeMetricFamily,
-            HistogramMetricFamily,
-        )
+        counts = self._counts()
+        yield from _of_node(counts)
+        with figures.lock:
+            families = list(_of_figures())
+        yield from families
 
-        links = GaugeMetricFamily("ratchet_links", "Links of this node's pods.", labels=["state"])
-        for state, count in self._links_by_state().items():
-            links.add_metric([state], count)
-        yield links
-        for name, text, by in (
-            ("ratchet_etcd_request_seconds", "Requests to etcd.", figures.etcd),
-            ("ratchet_request_seconds", "Requests of parents.", figures.requests),
-        ):
-            family = HistogramMetricFamily(name, text, labels=["operation"])
-            for operation, durations in list(by.items()):
-                family.add_metric([operation], durations.buckets(), durations.seconds)
-            yield family
-        yield HistogramMetricFamily(
-            "ratchet_reconciliation_seconds",
-            "Reconciliations of one pod.",
-            buckets=figures.reconciliations.buckets(),
-            sum_value=figures.reconciliations.seconds,
-        )
-        ends = CounterMetricFamily("ratchet_ends", "Ends made, mended, ...", labels=["operation"])
-        for operation, count in list(figures.ends.items()):
-            ends.add_metric([operation], count)
-        yield ends
-        yield CounterMetricFamily(
-            "ratchet_retries", "Reconciliations that failed and were tried again.", figures.retries
-        )
-        yield GaugeMetricFamily(
-            "ratchet_last_reconciliation_timestamp_seconds",
-            "When a pod was worked on last, seconds since the epoch.",
-            figures.last_reconciliation,
-        )
+
+def _of_node(counts: Counts) -> Iterator[Any]:
+    from prometheus_client.core import (  # noqa: PLC0415 - only a child that serves pays for it
+        GaugeMetricFamily,
+        InfoMetricFamily,
+    )
+
+    yield InfoMetricFamily("ratchet_build", "The program.", {"version": __version__})
+    links = GaugeMetricFamily("ratchet_links", "Links of this node's pods.", labels=["state"])
+    for state, count in counts.links.items():
+        links.add_metric([state], count)
+    yield links
+    pods = GaugeMetricFamily("ratchet_pods", "Labelled pods of this node.", labels=["state"])
+    pods.add_metric(["attached"], counts.attached)
+    pods.add_metric(["superseded"], counts.superseded)
+    pods.add_metric(["error"], counts.troubled)
+    yield pods
+    yield GaugeMetricFamily("ratchet_etcd_up", "Whether etcd answers.", int(counts.etcd))
+
+
+def _of_figures() -> Iterator[Any]:
+    from prometheus_client.core import (  # noqa: PLC0415 - only a child that serves pays for it
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+    )
+
+    for name, text, by in (
+        ("ratchet_etcd_request_seconds", "Requests to etcd but watches.", figures.etcd),
+        ("ratchet_request_seconds", "Requests of parents and ratchetctl.", figures.requests),
+        ("ratchet_end_operation_seconds", "What was done to ends of links.", figures.ends),
+    ):
+        family = HistogramMetricFamily(name, text, labels=["operation"])
+        for operation, durations in by.items():
+            family.add_metric([operation], durations.buckets(), durations.seconds)
+        yield family
+    errors = CounterMetricFamily(
+        "ratchet_etcd_request_errors",
+        "Requests to etcd that failed, watches among them.",
+        labels=["operation"],
+    )
+    for operation, count in figures.etcd_errors.items():
+        errors.add_metric([operation], count)
+    yield errors
+    yield CounterMetricFamily(
+        "ratchet_end_failures", "Ends that could not be made.", figures.end_failures
+    )
+    yield HistogramMetricFamily(
+        "ratchet_reconciliation_seconds",
+        "Reconciliations of one pod.",
+        buckets=figures.reconciliations.buckets(),
+        sum_value=figures.reconciliations.seconds,
+    )
+    yield CounterMetricFamily(
+        "ratchet_retries", "Reconciliations that failed and were tried again.", figures.retries
+    )
+    yield GaugeMetricFamily(
+        "ratchet_last_reconciliation_timestamp_seconds",
+        "When a pod was worked on last, seconds since the epoch.",
+        figures.last_reconciliation,
+    )

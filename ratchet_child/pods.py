@@ -16,7 +16,17 @@ from ratchet.errors import KernelError
 from ratchet_child.keys import PodKey, Published
 from ratchet_child.netns import Monitor, Namespace
 from ratchet_child.pairing import Memory
-from ratchet_child.plan import End, Form, Found, Place, Side, Vxlan, Wanted
+from ratchet_child.plan import (
+    Declared,
+    End,
+    Form,
+    Found,
+    Place,
+    Side,
+    Vxlan,
+    Waiting,
+    Wanted,
+)
 
 UP, WAITING, ERROR = "up", "waiting", "error"
 
@@ -47,6 +57,20 @@ class Look:
     def at(self) -> set[PodKey] | None:
         """The peers as `Pairing.look` takes them."""
         return None if self.everyone else self.peers
+
+
+@dataclass(slots=True)
+class Note:
+    """What has become of a link: its state, since when, and its last error, also when it is over.
+
+    Times are seconds since the epoch.
+    """
+
+    state: str
+    since: float
+    error: str | None = None
+    error_at: float | None = None  # when that error began
+    is_told: bool = False  # that it waits
 
 
 class PodState:
@@ -85,8 +109,10 @@ class PodState:
         self.failures = 0  # in a row
         self.waits = 0  # looks in a row that have found a link waiting
         self.error: str | None = None  # why the last reconciliation failed
+        self.last_error: str | None = None  # the same, also when it is over
+        self.last_error_at: float | None = None  # when that began, seconds since the epoch
         self.told: tuple[str | None, bool] | None = None  # to the peers on this node
-        self._since: dict[str, tuple[str, float]] = {}
+        self._notes: dict[tuple[str, PodKey, str], Note] = {}  # by ifname, peer and peer_ifname
 
     @property
     def container(self) -> str | None:
@@ -127,6 +153,7 @@ class PodState:
         self.refused.clear()
         self.lowered.clear()
         self.busy_since.clear()
+        self._notes.clear()
 
     def renew(self) -> None:
         """Start afresh with another record; the namespace is changed when it is opened."""
@@ -138,23 +165,83 @@ class PodState:
 
     # Telling ------------------------------------------------------------------------------------
 
+    def fail(self, error: str) -> None:
+        """Note why a reconciliation failed."""
+        if error != self.error:
+            self.last_error, self.last_error_at = error, time.time()
+        self.error = error
+
+    def note(self, side: Side, state: str, error: str | None = None) -> Note:
+        """Note what has become of a link, at the moment it does."""
+        key = (side.ifname, side.peer, side.peer_ifname)
+        note = self._notes.get(key)
+        if note is None:
+            note = self._notes[key] = Note(state, time.time())
+        elif note.state != state:
+            note.state, note.since, note.is_told = state, time.time(), False
+        elif error in (None, note.error):
+            return note
+        if error is not None:
+            note.error, note.error_at = error, time.time()
+        return note
+
+    def note_up(self, side: Side) -> float:
+        """Note that a link is up; the seconds since it was not, or since its pod came."""
+        before = self._notes.get((side.ifname, side.peer, side.peer_ifname))
+        now = time.time()
+        since = now if self.attachment is None else self.attachment.attached_at
+        if before is not None:
+            since = now if before.state == UP else before.since
+        self.note(side, UP)
+        return max(now - since, 0.0)
+
+    def forget_notes(self) -> None:
+        """Let go of what was noted of links that are no longer wanted, when that is a lot."""
+        wanted = self.wanted
+        if wanted is None or len(self._notes) <= 2 * (len(wanted.ends) + len(wanted.waiting)) + 16:
+            return
+        sides = [one.side for one in (*wanted.ends, *wanted.waiting)]
+        keys = {(side.ifname, side.peer, side.peer_ifname) for side in sides}
+        self._notes = {key: note for key, note in self._notes.items() if key in keys}
+
+    def state_of(self, end: End) -> tuple[str, str | None]:
+        """The state of an end that is wanted, and the error if it has one."""
+        if self.right.get(end.side.ifname) == end.form:
+            return UP, None
+        error = self.errors.get(end.side.ifname)
+        return (WAITING if error is None else ERROR), error
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the pod as a whole from being worked on."""
+        if self.container is not None and self.vanished == self.container:
+            return "its network namespace is gone"
+        return self.error
+
     def links(self, places: dict[PodKey, Place]) -> list[dict[str, Any]]:
         """The links as requests and `ratchetctl status` show them; `places` of all known pods."""
-        if self.wanted is None:
-            return []
         shown = []
-        for end in self.wanted.ends:
-            ifname = end.side.ifname
-            if self.right.get(ifname) == end.form:
-                shown.append(self._link(end.side, UP, None, end, places))
-            else:
-                error = self.errors.get(ifname)
-                state = WAITING if error is None else ERROR
-                shown.append(self._link(end.side, state, error, end, places))
-        for waiting in self.wanted.waiting:
+        for end in () if self.wanted is None else self.wanted.ends:
+            state, error = self.state_of(end)
+            shown.append(self._link(end.side, state, error, end, places))
+        for waiting in self._waiting():
             state = WAITING if waiting.error is None else ERROR
             shown.append(self._link(waiting.side, state, waiting.error, None, places))
         return shown
+
+    def count_links(self, counts: dict[str, int]) -> None:
+        """Add the number of links in each state."""
+        for end in () if self.wanted is None else self.wanted.ends:
+            counts[self.state_of(end)[0]] += 1
+        for waiting in self._waiting():
+            counts[WAITING if waiting.error is None else ERROR] += 1
+
+    def _waiting(self) -> tuple[Waiting, ...]:
+        """The links that no end can be made of, all of them before the namespace was opened."""
+        if self.wanted is not None:
+            return self.wanted.waiting
+        links = () if self.attachment is None else self.attachment.links
+        return tuple(Waiting(Side.of(Declared(self.key, link), self.key)) for link in links)
 
     def is_complete(self, mode: str, places: dict[PodKey, Place]) -> bool:
         """Whether a parent that waits for `mode` ("present" or "all") can go on."""
@@ -179,9 +266,9 @@ class PodState:
         end: End | None,
         places: dict[PodKey, Place],
     ) -> dict[str, Any]:
-        before = self._since.get(side.ifname)
-        if before is None or before[0] != state:
-            self._since[side.ifname] = before = (state, time.time())
+        note = self._notes.get((side.ifname, side.peer, side.peer_ifname))
+        if note is None:
+            note = self.note(side, state, error)
         place = places.get(side.peer)
         return {
             "ifname": side.ifname,
@@ -194,6 +281,9 @@ class PodState:
             "vni": side.declared.vni,
             "kind": None if end is None else ("vxlan" if isinstance(end, Vxlan) else "veth"),
             "state": state,
-            "since": before[1],
+            # Between two notes: it is being looked at, and will be noted at once.
+            "since": note.since if note.state == state else time.time(),
             "error": error,
+            "last_error": note.error,
+            "last_error_at": note.error_at,
         }

@@ -173,6 +173,7 @@ class Service:
             "node": self._engine.node.address,
             "parent_interface": self._engine.node.interface,
             "etcd": self._engine.etcd_error,
+            "etcd_since": self._engine.etcd_since,
             "pods": self._engine.status(),
         }
 

@@ -33,6 +33,7 @@ class FakeEngine:
         self.checks = 0
         self.is_etcd_away = False
         self.etcd_error: str | None = None
+        self.etcd_since = 1.0
         self.store = SimpleNamespace(get=self._get)
 
     def attached(self, name: str) -> tuple[PodKey, int] | None:
