@@ -27,6 +27,10 @@ try:
 except (ImportError, AttributeError):
     _make_scanner = _make_encoder = _quote = None
 
+# What is read is looked at by recursion later, which has to have an end before Python's own; a
+# network configuration is ten levels deep.
+DEEPEST = 100
+
 _SPACES = " \t\n\r"
 
 
@@ -39,6 +43,8 @@ def decode(data: bytes | str) -> Any:
             found = (_slow_decode(text),)
     except RecursionError as exc:
         raise ValueError("nested too deeply") from exc
+    if text.count("[") + text.count("{") > DEEPEST and _is_too_deep(found[0]):
+        raise ValueError("nested too deeply")
     return found[0]
 
 
@@ -94,6 +100,21 @@ def _slow_decode(text: str) -> Any:
     return json.loads(
         text, parse_float=_Context.parse_float, parse_constant=_Context.parse_constant
     )
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Tell whether a value is nested too deeply, level by level and without recursion."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, (dict, list))
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _finite(text: str) -> float:
