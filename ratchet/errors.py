@@ -50,6 +50,10 @@ __all__ = [
 ]
 
 
+LONGEST_NAME = 100
+LONGEST_ALLOWED = 500  # it may repeat a label's name
+
+
 class RatchetError(CniError):
     """An error of Ratchet's own; by itself one that should not happen."""
 
@@ -87,9 +91,9 @@ class LabelError(RatchetError):
     sentence = "invalid label: {}"
 
     def __init__(self, label: str, value: str | None, allowed: str) -> None:
-        what = f"{label} is missing" if value is None else f"{label} is {shown(value)}"
-        super().__init__(f"{what}, allowed is {allowed}")
-        self.label = label
+        self.label = label if len(label) <= LONGEST_NAME else f"{label[:LONGEST_NAME]}..."
+        what = f"{self.label} is missing" if value is None else f"{self.label} is {shown(value)}"
+        super().__init__(f"{what}, allowed is {allowed[:LONGEST_ALLOWED]}")
 
 
 class PodUnknownError(RatchetError):
