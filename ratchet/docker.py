@@ -22,6 +22,7 @@ from ratchet.errors import PodSourceError, PodUnknownError, shown
 from ratchet.pods import is_container_name, is_namespace
 
 MAX_ANSWER_BYTES = 4 << 20
+MAX_RECEIVED_BYTES = MAX_ANSWER_BYTES + (1 << 20)  # with headers and chunks' lengths
 
 _ANNOTATION_PREFIX = "annotation."
 _NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
@@ -60,7 +61,8 @@ def read_container(socket_path: str, container_id: str, timeout_s: float) -> Con
         raise PodSourceError(engine, "we may not use the engine's socket") from error
     except TimeoutError as error:
         raise PodUnknownError(engine, "the engine does not answer in time") from error
-    except (OSError, http.client.HTTPException) as error:
+    # ValueError: http.client takes a chunk's length for a number of bytes even if it is negative.
+    except (OSError, ValueError, http.client.HTTPException) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise PodUnknownError(engine, f"the engine does not answer ({why})") from error
     finally:
@@ -95,16 +97,21 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _DeadlineSocket(socket.socket):
-    """A socket whose time-out does not begin anew with each byte."""
+    """A socket whose time-out does not begin anew with each byte, and that gives so many only."""
 
     deadline = 0.0
+    received = 0
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         left_s = self.deadline - time.monotonic()
         if left_s <= 0:
             raise TimeoutError
+        if self.received > MAX_RECEIVED_BYTES:
+            raise http.client.HTTPException("an answer without end")
         self.settimeout(left_s)
-        return super().recv_into(*args, **kwargs)
+        count = super().recv_into(*args, **kwargs)
+        self.received += count
+        return count
 
 
 def _content(answer: http.client.HTTPResponse, engine: str) -> bytes:
