@@ -191,7 +191,7 @@ class Directory:
         """Return every deleted record with its path, for ``forget``, the oldest first."""
         found = [(path, load(path)) for path in _listed(self.records, DELETED_SUFFIX)]
         kept = [(path, attachment) for path, attachment in found if attachment is not None]
-        return sorted(kept, key=lambda pair: int(pair[0].rsplit(".", 2)[1]))
+        return sorted(kept, key=lambda pair: _deleted_at(pair[0]))
 
     def forget(self, path: str) -> None:
         """Remove a record whose clean-up is done. Safe to call twice. Raises StateError."""
@@ -244,6 +244,12 @@ def _listed(folder: str, suffix: str) -> list[str]:
     return [os.path.join(folder, name) for name in sorted(kept)]
 
 
+def _deleted_at(path: str) -> int:
+    """Return the time in a deleted record's name; 0 for one that somebody else has put there."""
+    text = path.removesuffix(DELETED_SUFFIX).rpartition(".")[2]
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 30 else 0
+
+
 def _of(path: str, container_id: str, ifname: str) -> Attachment | None:
     # A dot may stand in either part of a file's name: "a.b" + "c" and "a" + "b.c" share one.
     found = load(path)
@@ -259,7 +265,7 @@ def load(path: str) -> Attachment | None:
             return Attachment.from_json(codec.decode(file.read()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as exc:
         log.error("a record cannot be read and is skipped", path=path, error=repr(exc))
         return None
 
