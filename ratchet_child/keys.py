@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ratchet.config import is_ifname
+from ratchet.pods import is_container_name
 from ratchet.labels import Address, Link
 
 VXLANID = "vxlanid"
@@ -139,11 +140,13 @@ class Published:
         for one in declared:
             if not (isinstance(one, list) and len(one) == 2 and all(map(_is_text, one))):
                 raise ValueError("declared holds something other than [pair, ifname]")
+            if not (is_container_name(one[0]) and is_ifname(one[1])):
+                raise ValueError("declared holds something that is no pair or no interface")
             pairs.append((one[0], one[1]))
         return cls(
             container=_string(value, "container"),
             declared=tuple(pairs),
-            state_dir=str(value.get("state_dir") or ""),
+            state_dir=_string(value, "state_dir") if value.get("state_dir") else "",
         )
 
 
@@ -238,7 +241,10 @@ def _address(value: object) -> Address | None:
 
 
 def _object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value

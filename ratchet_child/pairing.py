@@ -26,6 +26,7 @@ from ratchet import log
 from ratchet.config import is_ifname
 from ratchet.errors import StoreError
 from ratchet.labels import Link
+from ratchet.pods import is_container_name
 from ratchet_child import keys
 from ratchet_child.keys import Declaration, PodKey, Published
 from ratchet_child.plan import Declared, Place, first_at
@@ -327,7 +328,7 @@ class Pairing:
             if declaration is None:
                 continue
             primary, ifname = keys.split_declaration(name.removeprefix("links/"))
-            if declaration.link.ifname != ifname or not primary:
+            if declaration.link.ifname != ifname or not is_container_name(primary):
                 log.warning("a declaration contradicts its key", pod=pod, key=name)
                 continue
             offers.append(
@@ -399,6 +400,8 @@ class Pairing:
             self._ring_node(address, pod, peers)
 
     def _ring_node(self, address: str, pod: PodKey, peers: Iterable[PodKey]) -> None:
+        if "/" in address or address in (".", ".."):
+            return  # etcd is shared: no value in it leads out of the nodes' directory
         if address not in self._hearing:
             # v0.1.0 has no ears, and nobody there would ever remove the bell's directory.
             if not self._store.tree(keys.node_pods(address))[0]:
@@ -577,6 +580,8 @@ class Pairing:
 
     def _ring_for(self, pod: PodKey, peer: PodKey) -> None:
         """Have a pod, on whatever node it is, look at its links with `peer`."""
+        if not is_container_name(pod.name):
+            return
         place = _place(self._store.tree(keys.association(pod))[0])
         if place is not None:
             self._ring_node(place.address, peer, [pod])
@@ -685,7 +690,7 @@ def _legacy_offer(pod: PodKey, own: dict[str, Entry]) -> Declared | None:
     ifname = _text(own, "pairifname")
     if not primary or not ifname or not (vni.isascii() and vni.isdigit()):
         return None
-    if not is_ifname(ifname):
+    if not is_ifname(ifname) or not is_container_name(primary):
         return None
     if not 0 < int(vni) <= keys.LAST_VNI:
         return None
