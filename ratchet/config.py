@@ -186,7 +186,10 @@ class Config:
 def is_ifname(text: str) -> bool:
     """Tell whether the kernel takes this as a name (dev_valid_name in net/core/dev.c)."""
     return (
-        0 < len(os.fsencode(text)) <= 15
+        # As many bytes at the least; a lone surrogate, which JSON can write, has none.
+        0 < len(text) <= 15
+        and not any("\ud800" <= char <= "\udfff" for char in text)
+        and len(text.encode()) <= 15
         and text not in (".", "..")
         and not any(char in "/:" or char.isspace() or char == "\0" for char in text)
     )
@@ -416,6 +419,7 @@ def _delegate(obj: Mapping[str, Any], key: str) -> dict[str, Any] | None:
     plugins = value["plugins"]
     if not isinstance(plugins, list) or not plugins:
         raise ConfigError(key + ".plugins", plugins, "a list of plugins' configurations")
+    _require_texts(key, value)
     for number, plugin in enumerate(plugins):
         _require_type(f"{key}.plugins[{number}]", plugin)
     return value
@@ -427,6 +431,10 @@ def _require_type(key: str, plugin: object) -> None:
     kind = plugin.get("type")
     if not isinstance(kind, str) or not kind or "/" in kind or "\0" in kind or kind in (".", ".."):
         raise ConfigError(key + ".type", kind, "a plugin's name, without '/'")
+    _require_texts(key, plugin)
+
+
+def _require_texts(key: str, plugin: Mapping[str, Any]) -> None:
     for text_key in ("name", "cniVersion"):
         if not isinstance(plugin.get(text_key, ""), str):
             raise ConfigError(f"{key}.{text_key}", plugin[text_key], "a string")
