@@ -35,10 +35,12 @@ class Records:
 
     def refresh(self, name: str) -> bool:
         """Read the one live record of that attachment; whether it has changed."""
+        if "/" in name or "\0" in name:
+            return False
         path = os.path.join(self._folder, name + RECORD_SUFFIX)
         try:
             return self._take(path, os.stat(path))
-        except OSError:
+        except (OSError, UnicodeEncodeError):
             return False
 
     def forget(self, path: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ratchet import log
-from ratchet.errors import CniError, RatchetError
+from ratchet.errors import CniError, RatchetError, shown
 from ratchet_child.engine import Engine
 from ratchet_child.keys import VXLANID, PodKey
 
@@ -79,7 +79,7 @@ class Service:
             elif operation == "status":
                 reply(self._status())
             else:
-                raise BadRequestError(f"op {operation!r}")
+                raise BadRequestError(f"op {shown(operation)}")
         except CniError as error:
             reply(failure(error))
 
@@ -112,13 +112,14 @@ class Service:
         name = _text(request, "attachment")
         taken = self._engine.attached(name)
         if taken is None:
-            raise BadRequestError(f"attachment {name!r} has no finished record")
+            raise BadRequestError(f"attachment {shown(name)} has no finished record")
         self._wait(taken, _choice(request, "wait", ("present", "all", "none")), request, reply)
 
     def _check(self, request: Answer, reply: Reply) -> None:
-        taken = self._engine.attached(_text(request, "attachment"))
+        name = _text(request, "attachment")
+        taken = self._engine.attached(name)
         if taken is None:
-            raise BadRequestError(f"attachment {request['attachment']!r} has no finished record")
+            raise BadRequestError(f"attachment {shown(name)} has no finished record")
         number = self._engine.check(taken[0])
         self._wait((taken[0], number or taken[1]), "present", request, reply)
 
@@ -126,7 +127,7 @@ class Service:
         key, number = taken
         timeout_s = request.get("timeout_s", 0)
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
-            raise BadRequestError(f"timeout_s {timeout_s!r}")
+            raise BadRequestError(f"timeout_s {shown(timeout_s)}")
         if mode == "none":
             timeout_s = 0
         now = time.monotonic()
@@ -202,12 +203,12 @@ def _refuse(text: str) -> None:
 def _text(request: Answer, key: str) -> str:
     value = request.get(key)
     if not isinstance(value, str) or not value:
-        raise BadRequestError(f"{key} {value!r}")
+        raise BadRequestError(f"{key} {shown(value)}")
     return value
 
 
 def _choice(request: Answer, key: str, allowed: tuple[str, ...]) -> str:
     value = _text(request, key)
     if value not in allowed:
-        raise BadRequestError(f"{key} {value!r}, allowed is one of {', '.join(allowed)}")
+        raise BadRequestError(f"{key} {shown(value)}, allowed is one of {', '.join(allowed)}")
     return value
