@@ -153,8 +153,9 @@ def _labels_from_child(
     if not answer.get("ok"):
         raise _failure(answer)
     labels, annotations = answer.get("labels"), answer.get("annotations")
-    if not isinstance(labels, dict) or not isinstance(annotations, dict):
-        raise ChildError("its answer has no labels")
+    for words in (labels, annotations):
+        if not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
+            raise ChildError("its answer has no labels")
     return labels, annotations
 
 
@@ -215,7 +216,8 @@ def _plugins_that_know(
         except CniError as exc:
             errors.append(exc)
             continue
-        if stated in (answer.get("supportedVersions") or ()):
+        known = answer.get("supportedVersions")
+        if isinstance(known, list) and stated in known:
             found.append(plugin)
         else:
             log.debug("not sent to a plugin that does not know it", plugin=plugin["type"])

@@ -123,7 +123,7 @@ def run(
 def _failure(plugin_type: str, exit_code: int, data: bytes, answer: Any) -> CniError:
     if isinstance(answer, dict):
         code, msg = answer.get("code"), answer.get("msg")
-        if type(code) is int and code > 0 and isinstance(msg, str):
+        if type(code) is int and 0 < code < 2**32 and isinstance(msg, str) and msg:
             return CniError(code, msg, str(answer.get("details") or ""))
     return DelegateError(
         f"plugin {plugin_type} exited with {exit_code} and did not print a CNI error",
