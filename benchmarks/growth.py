@@ -36,6 +36,7 @@ from benchmarks.etcd import Connection, Etcd
 from benchmarks.figures import Results
 from ratchet import log
 from ratchet.attachments import Attachment, Directory
+from ratchet.cni.ip import Address
 from ratchet.config import Config
 from ratchet.labels import Link
 from ratchet_child import ends, engine
@@ -383,8 +384,8 @@ def _waiting(cluster: _Cluster) -> int:
     )
 
 
-def _address(number: int) -> ipaddress.IPv4Interface:
-    return ipaddress.IPv4Interface(f"192.168.1.{number}/24")
+def _address(number: int) -> Address:
+    return Address.parse(f"192.168.1.{number}/24")
 
 
 # From outside -----------------------------------------------------------------------------------

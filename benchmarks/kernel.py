@@ -8,7 +8,6 @@ checksum offload off besides.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import struct
 import subprocess
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterable
 
 from benchmarks.bed import Bed
 from benchmarks.figures import Results, in_turns
+from ratchet.cni.ip import Address, Host
 from ratchet_child.links import MARK, Kernel
 from ratchet_child.netns import Namespace
 from ratchetctl.sim import netns
@@ -48,14 +48,14 @@ class _Bench:
     def __init__(self, bed: Bed, count: int) -> None:
         self._bed = bed
         self._node = bed.nodes[0]
-        self._remote = ipaddress.ip_address(bed.nodes[-1].address)
+        self._remote = Host.parse(bed.nodes[-1].address)
         self._count = count
         self._vni = FIRST_VNI
         with netns.inside(self._node.path):
             self._kernel = Kernel(PORT, None)
         self._lower = self._kernel.lower(NODE_INTERFACE)
         self._interfaces = [
-            tuple(ipaddress.ip_interface(f"{one}/{PREFIX_LEN}") for one in _addresses(number))
+            tuple(Address.parse(f"{one}/{PREFIX_LEN}") for one in _addresses(number))
             for number in range(count)
         ]
 

@@ -17,13 +17,13 @@ the record itself is the child's, who forgets it as soon as the links are gone.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import time
 
 from ratchet import log, statedir
 from ratchet.cni import codec
 from ratchet.cni.frozen import dataclass, replace
+from ratchet.cni.ip import Address
 from ratchet.errors import StateError
 from ratchet.labels import Link
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 VERSION = 1
 RECORD_SUFFIX = statedir.RECORD_SUFFIX
 DELETED_SUFFIX = ".deleted"
-
-Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ class Attachment:
     kubernetes_name: str | None
     uid: str | None
     links: tuple[Link, ...]
-    public_ip: Interface | None
+    public_ip: Address | None
     target_pod: str | None
     target_container: str | None
     attached_at: float
@@ -290,12 +288,12 @@ def _link_from_json(obj: Any) -> Link:
     )
 
 
-def _text(address: Interface | None) -> str | None:
+def _text(address: Address | None) -> str | None:
     return None if address is None else str(address)
 
 
-def _address(value: Any) -> Interface | None:
-    return None if value is None else ipaddress.ip_interface(_string(value))
+def _address(value: Any) -> Address | None:
+    return None if value is None else Address.parse(_string(value))
 
 
 def _string(value: Any) -> str:

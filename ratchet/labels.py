@@ -9,23 +9,20 @@ which wins. Whatever is wrong is told as `LabelError`, which names the label as 
 its value and what is allowed: the user reads it in ``kubectl describe pod``. What passes is safe in
 an etcd key, a netlink message and a terminal; nobody checks it again.
 
-It is not on the path of an unlabelled pod, and may therefore import ipaddress.
+It is not on the path of an unlabelled pod.
 """
 
 from __future__ import annotations
 
-import ipaddress
-
 from ratchet import pods
 from ratchet.cni.frozen import dataclass
+from ratchet.cni.ip import Address
 from ratchet.errors import LabelError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import NoReturn
-
-Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 PREFIX = "ratchet."
 POD_FIELDS = ("pod_name", "primary", "public_ip", "target_pod", "target_container")
@@ -287,30 +284,26 @@ def _optional_address(fields: Mapping[str, str], label: str) -> Address | None:
     def refuse(allowed: str = _ALLOWED_ADDRESS, cause: Exception | None = None) -> NoReturn:
         raise LabelError(label, value, allowed) from cause
 
-    host, slash, prefix_len = value.partition("/")
-    # ipaddress would take netmasks, too, and IPv6 scopes, which mean something else on every node.
-    if "%" in host or (slash and not (prefix_len.isascii() and prefix_len.isdigit())):
-        refuse()
+    slash = "/" in value
     try:
-        ip = ipaddress.ip_address(host)
-        default_len = _IPV4_PREFIX_LEN if ip.version == 4 else _IPV6_PREFIX_LEN
-        address: Address = ipaddress.ip_interface(f"{host}/{prefix_len if slash else default_len}")
+        address = Address.parse(value)
     except ValueError as error:
         refuse(cause=error)
+    ip = address.ip
+    if not slash:
+        address = Address(ip, _IPV4_PREFIX_LEN if ip.version == 4 else _IPV6_PREFIX_LEN)
 
     if ip.is_unspecified or ip.is_multicast or ip.is_loopback:
         refuse("the address of one host: not the unspecified one, multicast or loopback")
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+    if ip.is_ipv4_mapped:
         refuse("the address in its IPv4 form, as IPv4-mapped addresses never go over a link")
-    network = address.network
-    if network.prefixlen == 0:
+    if address.prefix_len == 0:
         refuse("a prefix length of at least 1")
-    if (
-        network.prefixlen <= network.max_prefixlen - 2
-    ):  # RFC 3021, RFC 6164: /31 and /127 are two hosts
-        if ip == network.network_address:
+    if address.host_bits >= 2:  # RFC 3021, RFC 6164: /31 and /127 are two hosts
+        network = address.network
+        if ip == network.ip:
             refuse(f"the address of a host in {network}, not that of the network itself")
-        if ip.version == 4 and ip == network.broadcast_address:
+        if ip.version == 4 and ip == address.broadcast:
             refuse(f"the address of a host in {network}, not its broadcast address")
     if str(ip) == "255.255.255.255":
         refuse("the address of one host, not the broadcast address")

@@ -26,14 +26,14 @@ it impossible to use a VNI twice when `vxlanid` is set back while links exist.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from dataclasses import dataclass
 from typing import Any
 
+from ratchet.cni.ip import Address
 from ratchet.config import is_ifname
+from ratchet.labels import Link
 from ratchet.pods import is_container_name
-from ratchet.labels import Address, Link
 
 VXLANID = "vxlanid"
 FIRST_VNI = 11
@@ -225,7 +225,7 @@ def legacy(pair: PodKey, primary: str, declared: Declaration) -> dict[str, str]:
 
 def legacy_address(text: str | None) -> Address | None:
     """v0.1.0's `pairip` as it uses it: always with a /24. *Raises* ValueError."""
-    return ipaddress.ip_interface(f"{text}/24") if text else None
+    return Address.parse(f"{text}/24") if text else None
 
 
 def _text(address: Address | None) -> str | None:
@@ -237,7 +237,7 @@ def _address(value: object) -> Address | None:
         return None
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not an address")
-    return ipaddress.ip_interface(value)
+    return Address.parse(value)
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
+from ratchet.cni.ip import Address, Host
 from ratchet.errors import KernelError
-from ratchet.labels import Address
 from ratchet_child import rtnetlink
 from ratchet_child.netns import (
     NLM_F_CREATE,
@@ -36,7 +36,7 @@ from ratchet_child.netns import (
     Namespace,
     Netlink,
 )
-from ratchet_child.plan import Found, IPAddress
+from ratchet_child.plan import Found
 
 MARK = 0x7261  # the group of every interface made here: "ra"
 
@@ -116,7 +116,7 @@ class Kernel:
             text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             if text:
                 by_index.setdefault(message["index"], set()).add(
-                    ipaddress.ip_interface(f"{text}/{message['prefixlen']}")
+                    Address(Host.parse(text), message["prefixlen"])
                 )
         return {index: frozenset(found) for index, found in by_index.items()}
 
@@ -148,7 +148,7 @@ class Kernel:
     def first_address(self, ifname: str) -> str | None:
         """The interface's first global address, IPv4 before IPv6; None when it has none."""
         index = _index(self._node, ifname)
-        found: list[IPAddress] = []
+        found: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = []
         for answer in self._node.dump(_RTM_GETADDR, _body(ifaddrmsg())):
             message = _decode(ifaddrmsg, answer)
             text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
@@ -222,7 +222,7 @@ class Kernel:
         address: Address | None,
         mac: str,
         vni: int,
-        remote: IPAddress,
+        remote: Host,
         lower_index: int,
     ) -> None:
         """Make a tunnel's end. *Raises* KernelError or VniInUseError, having left nothing."""
@@ -372,7 +372,7 @@ def _found(link: Any, addresses: frozenset[Address] | None) -> Found:
         peer_index=link.get_attr("IFLA_LINK") if kind == "veth" else None,
         peer_nsid=link.get_attr("IFLA_LINK_NETNSID") if kind == "veth" else None,
         vni=data.get_attr("IFLA_VXLAN_ID") if data else None,
-        remote=ipaddress.ip_address(remote) if remote else None,
+        remote=Host.parse(remote) if remote else None,
         port=data.get_attr("IFLA_VXLAN_PORT") if data else None,
         lower=data.get_attr("IFLA_VXLAN_LINK") if data else None,
     )

@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ratchet.labels import Address, Link
+from ratchet.cni.ip import Address, Host
+from ratchet.labels import Link
 from ratchet_child.keys import PodKey
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 Form = tuple[object, ...]
 
@@ -116,7 +114,7 @@ class Vxlan:
 
     side: Side
     vni: int
-    remote: IPAddress
+    remote: Host
 
     @property
     def form(self) -> Form:
@@ -223,9 +221,9 @@ def _seniority(declared: Declared) -> tuple[PodKey, str]:
     return declared.primary, declared.link.ifname
 
 
-def _ip(text: str) -> IPAddress | None:
+def _ip(text: str) -> Host | None:
     try:
-        return ipaddress.ip_address(text)
+        return Host.parse(text)
     except ValueError:
         return None
 
@@ -243,7 +241,7 @@ class Found:
     peer_index: int | None = None  # veth: IFLA_LINK
     peer_nsid: int | None = None  # veth: IFLA_LINK_NETNSID, -1 when the kernel gives none
     vni: int | None = None
-    remote: IPAddress | None = None
+    remote: Host | None = None
     port: int | None = None
     lower: int | None = None  # vxlan: index of the lower device, in the node's namespace
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import socket
 import struct
 
-from ratchet.labels import Address
-from ratchet_child.plan import IPAddress
+from ratchet.cni.ip import Address, Host
 
 _IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
 _IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
@@ -56,7 +55,7 @@ def veth(peer: bytes) -> bytes:
     return _kind("veth", _attribute(_VETH_INFO_PEER, peer))
 
 
-def vxlan(vni: int, remote: IPAddress, lower_index: int, port: int) -> bytes:
+def vxlan(vni: int, remote: Host, lower_index: int, port: int) -> bytes:
     """What makes a new interface a vxlan end with one far end."""
     group = _IFLA_VXLAN_GROUP if remote.version == 4 else _IFLA_VXLAN_GROUP6
     return _kind(
@@ -75,7 +74,7 @@ def address(index: int, given: Address) -> bytes:
     family, flags = (socket.AF_INET, 0) if given.version == 4 else (socket.AF_INET6, _IFA_F_NODAD)
     packed = given.ip.packed
     message = (
-        _IFADDR.pack(family, given.network.prefixlen, flags, 0, index)
+        _IFADDR.pack(family, given.prefix_len, flags, 0, index)
         + _attribute(_IFA_LOCAL, packed)
         + _attribute(_IFA_ADDRESS, packed)
     )

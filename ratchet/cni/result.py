@@ -1,7 +1,6 @@
 """Results of every version: read from any of them, written in any of them.
 
-Apart from the rest of ``ratchet.cni`` because a pass-through never looks into a result: it may
-import ``ipaddress``.
+Apart from the rest of ``ratchet.cni`` because a pass-through never looks into a result.
 
 What is read is taken by its shape and not by its ``cniVersion``. Plugins err there: the reference
 loopback plugin of 2022 answers a 0.1.0 configuration with ``interfaces`` and ``ips``, and a 0.3.1
@@ -11,20 +10,16 @@ one with ``ips`` that have no ``version``.
 from __future__ import annotations
 
 import binascii
-import ipaddress
 
 from ratchet.cni import version
 from ratchet.cni.frozen import dataclass, field, replace
+from ratchet.cni.ip import Address, Host
 from ratchet.cni.version import at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
-
-Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
-Host = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # What CNI spec 1.1.0 added to interfaces and routes.
 _INTERFACE_ADDITIONS = ("mtu", "socketPath", "pciID")
@@ -50,7 +45,7 @@ class IP:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    dst: Network
+    dst: Address
     gw: Host | None = None
     additions: Mapping[str, Any] = field(default_factory=dict)
 
@@ -141,13 +136,13 @@ def is_of(obj: dict[str, Any], to_version: str) -> bool:
     return at_least(to_version, "1.0.0") or all("version" in ip for ip in obj.get("ips") or ())
 
 
-def link_local(seed: str) -> ipaddress.IPv4Interface:
+def link_local(seed: str) -> Address:
     """Return an address of 169.254/16 that is always the same for the same seed.
 
     RFC 3927 §2.1: the first and the last 256 addresses are reserved.
     """
     number = 256 + binascii.crc32(seed.encode()) % (0x10000 - 512)
-    return ipaddress.IPv4Interface((0xA9FE0000 + number, 16))
+    return Address(Host(b"\xa9\xfe" + number.to_bytes(2, "big")), 16)
 
 
 def _index(interfaces: list[Interface], name: str, netns: str) -> int:
@@ -196,7 +191,7 @@ def _parse_route(obj: dict[str, Any]) -> Route:
     if dst is None:
         raise ValueError("a route without dst")
     additions = {key: obj[key] for key in _ROUTE_ADDITIONS if key in obj}
-    return Route(ipaddress.ip_network(dst, strict=False), _host(obj, "gw"), additions)
+    return Route(Address.parse(dst).network, _host(obj, "gw"), additions)
 
 
 def _serialise_current(result: Result, to_version: str) -> dict[str, Any]:
@@ -288,12 +283,12 @@ def _address(obj: dict[str, Any], key: str) -> Address:
     text = _string(obj, key)
     if text is None:
         raise ValueError(f"an address without {key}")
-    return ipaddress.ip_interface(text)
+    return Address.parse(text)
 
 
 def _host(obj: dict[str, Any], key: str) -> Host | None:
     text = _string(obj, key)
-    return None if text is None else ipaddress.ip_address(text)
+    return None if text is None else Host.parse(text)
 
 
 def _dns(obj: dict[str, Any]) -> dict[str, Any]:

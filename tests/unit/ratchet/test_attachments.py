@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import json
 import os
 from pathlib import Path
@@ -13,15 +12,16 @@ from hypothesis import strategies as st
 
 from ratchet import statedir
 from ratchet.attachments import Attachment, Boot, Directory
+from ratchet.cni.ip import Address
 from ratchet.errors import StateError
 from ratchet.labels import Link
 
 LINK = Link(
     "in1",
-    ipaddress.ip_interface("192.168.2.100/24"),
+    Address.parse("192.168.2.100/24"),
     "pair-pod",
     "in2",
-    ipaddress.ip_interface("192.168.2.101/24"),
+    Address.parse("192.168.2.101/24"),
 )
 
 
@@ -60,7 +60,7 @@ def files(directory: Directory) -> list[str]:
     )
 
 
-addresses = st.none() | st.ip_addresses().map(ipaddress.ip_interface)
+addresses = st.none() | st.ip_addresses().map(lambda host: Address.parse(str(host)))
 words = st.text(max_size=5)
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ratchet.cni.ip import Address
 from ratchet.errors import LabelError
 from ratchet.labels import Link, Wiring, check_ifname, is_eligible, parse
 
@@ -55,10 +56,10 @@ def test_the_primary_of_the_example_declares_one_link() -> None:
         links=(
             Link(
                 ifname="in1",
-                address=ipaddress.ip_interface("192.168.2.100/24"),
+                address=Address.parse("192.168.2.100/24"),
                 pair="pair-pod",
                 pair_ifname="in2",
-                pair_address=ipaddress.ip_interface("192.168.2.101/24"),
+                pair_address=Address.parse("192.168.2.101/24"),
             ),
         ),
         public_ip=None,
@@ -112,14 +113,14 @@ def test_addresses_get_the_prefix_length_that_they_have_or_the_usual_one(
     text: str, address: str
 ) -> None:
     (link,) = read(PRIMARY, {"ratchet.local_ip": text}).links
-    assert link.address == ipaddress.ip_interface(address)
+    assert link.address == Address.parse(address)
 
 
 def test_annotations_win_field_by_field() -> None:
     wiring = read(PRIMARY, {"ratchet.pair_ip": "2001:db8::2/80", "ratchet.pod_name": "me"})
     assert wiring.pod_name == "me"
-    assert wiring.links[0].address == ipaddress.ip_interface("192.168.2.100/24")
-    assert wiring.links[0].pair_address == ipaddress.ip_interface("2001:db8::2/80")
+    assert wiring.links[0].address == Address.parse("192.168.2.100/24")
+    assert wiring.links[0].pair_address == Address.parse("2001:db8::2/80")
 
 
 def test_pod_wide_fields_are_recorded() -> None:
@@ -131,7 +132,7 @@ def test_pod_wide_fields_are_recorded() -> None:
             "ratchet.target_container": "",
         }
     )
-    assert wiring.public_ip == ipaddress.ip_interface("10.9.8.7/24")
+    assert wiring.public_ip == Address.parse("10.9.8.7/24")
     assert (wiring.target_pod, wiring.target_container) == ("target", "")
 
 
@@ -380,7 +381,7 @@ def assert_rules_hold(wiring: Wiring, own_ifname: str) -> None:
             assert not set(ifname) & set("/:% \t\n\v\f\r\0\xa0")
             assert ifname not in (".", "..", "lo", "all", "default", own_ifname)
         for address in (link.address, link.pair_address):
-            assert address is None or not (address.is_multicast or address.is_unspecified)
+            assert address is None or not (address.ip.is_multicast or address.ip.is_unspecified)
     assert len({link.ifname for link in wiring.links}) == len(wiring.links)
     assert len({(link.pair, link.pair_ifname) for link in wiring.links}) == len(wiring.links)
 
@@ -417,7 +418,7 @@ hosts = st.integers(1, 254).map("10.1.1.{}".format) | st.integers(1, 2**63).map(
     lambda number: str(ipaddress.IPv6Address((0x20010DB8 << 96) + number))
 )
 addresses = st.none() | hosts.map(ipaddress.ip_address).map(
-    lambda host: ipaddress.ip_interface(f"{host}/{24 if host.version == 4 else 64}")
+    lambda host: Address.parse(f"{host}/{24 if host.version == 4 else 64}")
 )
 links = st.builds(
     Link,

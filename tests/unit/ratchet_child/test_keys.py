@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratchet.cni.ip import Address
 from ratchet.config import is_ifname
 from ratchet.labels import Link
 from ratchet_child import keys
@@ -24,12 +24,12 @@ PODS = st.builds(PodKey, NAMESPACE, NAME)
 ADDRESSES = st.one_of(
     st.none(),
     st.builds(
-        lambda ip, length: ipaddress.ip_interface(f"{ip}/{length}"),
+        lambda ip, length: Address.parse(f"{ip}/{length}"),
         st.ip_addresses(v=4),
         st.integers(0, 32),
     ),
     st.builds(
-        lambda ip, length: ipaddress.ip_interface(f"{ip}/{length}"),
+        lambda ip, length: Address.parse(f"{ip}/{length}"),
         st.ip_addresses(v=6),
         st.integers(0, 128),
     ),
@@ -152,7 +152,7 @@ def test_v010_keys_stay_in_the_pairs_directory_and_end_with_the_primary(
 
 
 def test_v010_adds_the_prefix_length_itself() -> None:
-    link = Link("in1", None, "b", "in2", ipaddress.ip_interface("192.168.2.101/28"))
+    link = Link("in1", None, "b", "in2", Address.parse("192.168.2.101/28"))
     written = keys.legacy(PodKey("default", "b"), "a", Declaration("c", 11, link))
     assert written == {
         "association/b/vxlanid": "11",
@@ -160,7 +160,7 @@ def test_v010_adds_the_prefix_length_itself() -> None:
         "association/b/pairifname": "in2",
         "association/b/primaryname": "a",
     }
-    assert keys.legacy_address("192.168.2.101") == ipaddress.ip_interface("192.168.2.101/24")
+    assert keys.legacy_address("192.168.2.101") == Address.parse("192.168.2.101/24")
     assert keys.legacy_address("") is None
     assert keys.legacy_address(None) is None
     with pytest.raises(ValueError, match=r"."):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 
 import pytest
 
+from ratchet.cni.ip import Address
 from ratchet.labels import Link
 from ratchet_child import keys
 from ratchet_child.keys import Declaration, PodKey, Published
@@ -17,10 +17,10 @@ from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 A, B, C = (PodKey("default", name) for name in "abc")
 LINK = Link(
     "in1",
-    ipaddress.ip_interface("192.168.2.100/24"),
+    Address.parse("192.168.2.100/24"),
     "b",
     "in2",
-    ipaddress.ip_interface("192.168.2.101/24"),
+    Address.parse("192.168.2.101/24"),
 )
 
 
@@ -235,7 +235,7 @@ def test_a_v010_primary_is_understood(near: Host) -> None:
     assert (offer.primary, offer.vni) == (PodKey("default", "old"), 42)
     assert (offer.link.pair_ifname, offer.link.pair_address) == (
         "in2",
-        ipaddress.ip_interface("192.168.2.101/24"),
+        Address.parse("192.168.2.101/24"),
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratchet.cni.ip import Address, Host
 from ratchet.labels import Link
 from ratchet_child.keys import PodKey
 from ratchet_child.plan import (
@@ -47,7 +47,7 @@ def declared(
     vni: int | None = 11,
     created: int = 5,
 ) -> Declared:
-    near, far = ipaddress.ip_interface("10.1.0.1/24"), ipaddress.ip_interface("10.1.0.2/24")
+    near, far = Address.parse("10.1.0.1/24"), Address.parse("10.1.0.2/24")
     return Declared(pod(primary), Link(ifname, near, pair, pair_ifname, far), vni, created)
 
 
@@ -226,7 +226,7 @@ def test_a_far_node_without_an_ip_address_is_told(address: str) -> None:
 def test_an_ipv6_node_is_a_remote() -> None:
     (end,) = want("a", [declared("a", "in1", "b", "in2")], {pod("b"): Place("b1", "fd00::2")}).ends
     assert isinstance(end, Vxlan)
-    assert end.remote == ipaddress.ip_address("fd00::2")
+    assert end.remote == Host.parse("fd00::2")
 
 
 def test_forms_differ_only_by_what_the_kernel_must_know() -> None:
@@ -247,9 +247,9 @@ RIGHT_VXLAN = Found(
     "vxlan",
     ours=True,
     up=True,
-    addresses=frozenset({ipaddress.ip_interface("10.1.0.1/24")}),
+    addresses=frozenset({Address.parse("10.1.0.1/24")}),
     vni=11,
-    remote=ipaddress.ip_address(THERE),
+    remote=Host.parse(THERE),
     port=PORT,
     lower=LOWER,
 )
@@ -283,7 +283,7 @@ def test_somebody_elses_interface_is_never_touched(paired: bool) -> None:
         {"kind": "dummy"},
         {"kind": None},
         {"vni": 12},
-        {"remote": ipaddress.ip_address("10.0.0.3")},
+        {"remote": Host.parse("10.0.0.3")},
         {"port": 8472},
         {"lower": 4},
     ],
@@ -305,9 +305,9 @@ def test_what_is_down_or_lacks_its_address_is_mended(wrong: dict[str, object]) -
 
 
 def test_further_addresses_are_the_users() -> None:
-    more = RIGHT_VXLAN.addresses | {ipaddress.ip_interface("10.9.9.9/8")}
+    more = RIGHT_VXLAN.addresses | {Address.parse("10.9.9.9/8")}
     found = dataclasses.replace(RIGHT_VXLAN, addresses=more)
-    assert is_mended(ipaddress.ip_interface("10.1.0.1/24"), found)
+    assert is_mended(Address.parse("10.1.0.1/24"), found)
     assert is_mended(None, found)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 import pytest
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from ratchet.cni.ip import Address, Host
 from ratchet_child import rtnetlink
 
 MAC = "02:ab:cd:ef:01:23"
@@ -56,7 +56,7 @@ def test_veth_holds_both_ends() -> None:
     [("10.0.0.7", "IFLA_VXLAN_GROUP"), ("fd99::7", "IFLA_VXLAN_GROUP6")],
 )
 def test_vxlan_has_one_far_end_and_learns_nothing(remote: str, attribute: str) -> None:
-    body = new() + rtnetlink.vxlan(2**24 - 1, ipaddress.ip_address(remote), 7, 4789)
+    body = new() + rtnetlink.vxlan(2**24 - 1, Host.parse(remote), 7, 4789)
     info = read(ifinfmsg, body).get_attr("IFLA_LINKINFO")
     assert info.get_attr("IFLA_INFO_KIND") == "vxlan"
     data = info.get_attr("IFLA_INFO_DATA")
@@ -83,9 +83,9 @@ def test_interface_names_only_its_index() -> None:
     [("192.168.2.100/24", 0), ("10.0.0.0/31", 0), ("fd00::1/64", 2)],
 )
 def test_address_has_its_prefix_and_ipv6_no_detection(given: str, flags: int) -> None:
-    address = ipaddress.ip_interface(given)
+    address = Address.parse(given)
     found = read(ifaddrmsg, rtnetlink.address(5, address))
-    assert (found["index"], found["prefixlen"]) == (5, address.network.prefixlen)
+    assert (found["index"], found["prefixlen"]) == (5, address.prefix_len)
     assert found["flags"] == flags
     assert found.get_attr("IFA_LOCAL") == found.get_attr("IFA_ADDRESS") == str(address.ip)
     assert (found.get_attr("IFA_FLAGS") or 0) == flags

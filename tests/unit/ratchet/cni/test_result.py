@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.cni import result as cni_result
+from ratchet.cni.ip import Address, Host
 from ratchet.cni.result import IP, Interface, Result, Route, convert, parse, serialise
 from ratchet.cni.version import SUPPORTED
 
@@ -30,12 +30,12 @@ BRIDGE: dict[str, Any] = {
     "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}],
     "dns": {"nameservers": ["10.1.0.1"]},
 }
-ADDRESS = ipaddress.ip_interface("192.168.2.100/24")
+ADDRESS = Address.parse("192.168.2.100/24")
 NO_MAC = "00:00:00:00:00:00"
 
-hosts = st.ip_addresses()
+hosts = st.ip_addresses().map(lambda host: Host.parse(str(host)))
 addresses = st.builds(
-    lambda host, length: ipaddress.ip_interface((host, length % (host.max_prefixlen + 1))),
+    lambda host, length: Address(host, length % (len(host.packed) * 8 + 1)),
     hosts,
     st.integers(0, 128),
 )
@@ -155,7 +155,7 @@ def test_a_bridges_result_in_every_version() -> None:
 def test_the_nodes_end_of_a_pair_that_is_named_like_the_pods_is_not_the_pods() -> None:
     found = Result(
         (Interface("eth0"), Interface("eth0", sandbox="/run/netns/x")),
-        (IP(ipaddress.ip_interface("10.0.0.1/24"), interface=0),),
+        (IP(Address.parse("10.0.0.1/24"), interface=0),),
     )
     assert found.ips_of("eth0") == ()
 
@@ -199,5 +199,5 @@ def test_nonsense_is_a_value_error(obj: Any) -> None:
 def test_a_link_local_address_is_a_usable_one_and_always_the_same(seed: str) -> None:
     address = cni_result.link_local(seed)
     assert address == cni_result.link_local(seed)
-    assert address.network == ipaddress.ip_network("169.254.0.0/16")
+    assert address.network == Address.parse("169.254.0.0/16")
     assert 0 < address.ip.packed[2] < 255

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ratchet.labels import Address
+from ratchet.cni.ip import Address, Host
 from ratchet_child.links import VniInUseError
-from ratchet_child.plan import Found, IPAddress
+from ratchet_child.plan import Found
 
 PORT = 4789
 LOWER = 2
@@ -27,7 +27,7 @@ class Device:
     addresses: set[Address] = field(default_factory=set)
     far: tuple[Space, str] | None = None
     vni: int | None = None
-    remote: IPAddress | None = None
+    remote: Host | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -163,7 +163,7 @@ class Kernel:
         address: Address | None,
         _mac: str,
         vni: int,
-        remote: IPAddress,
+        remote: Host,
         lower_index: int,
     ) -> None:
         self._before()

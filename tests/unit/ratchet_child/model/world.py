@@ -12,7 +12,6 @@ name another container holds may look unasked, since nobody rings for these.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 from unittest import mock
 
 from ratchet.attachments import Attachment
+from ratchet.cni.ip import Address
 from ratchet.errors import StoreError
 from ratchet.labels import Link
 from ratchet_child import bells, ends, engine, pairing
@@ -145,7 +145,7 @@ class Pod:
 
 
 def link(ifname: str, pair: str, pair_ifname: str) -> Link:
-    return Link(ifname, None, pair, pair_ifname, ipaddress.ip_interface("10.0.0.2/24"))
+    return Link(ifname, None, pair, pair_ifname, Address.parse("10.0.0.2/24"))
 
 
 @dataclass(slots=True)
