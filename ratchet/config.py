@@ -12,7 +12,6 @@ an error that names the right one.
 from __future__ import annotations
 
 import _socket
-import os
 
 from ratchet.errors import ConfigError, shown
 
