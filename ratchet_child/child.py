@@ -26,12 +26,20 @@ from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine
 from ratchet_child.keys import PodKey
 from ratchet_child.netns import Monitor
-from ratchet_child.service import MAX_REQUEST_BYTES, Answer, Service, decode, failure
+from ratchet_child.service import (
+    MAX_REQUEST_BYTES,
+    OPERATIONS,
+    Answer,
+    Service,
+    decode,
+    failure,
+)
 
 _SWEEP_S = 2.0
 _IDLE_S = 30.0
 _CHANGING_S = 1.0  # a runtime reads the configuration and starts a parent in less
 _CLIENT_TIMEOUT_S = 150.0
+_MOST_CLIENTS = 500
 
 
 class Child:
@@ -51,9 +59,12 @@ class Child:
         self._start(config)
 
     def _start(self, config: Config) -> None:
-        self._config = config
         log.configure(config.log_file, config.log_level, "ratchet-child", to_stderr=self._stay)
-        self._engine = Engine(config, self._directory, self._wake)
+        self._use(config, Engine(config, self._directory, self._wake))
+
+    def _use(self, config: Config, engine: Engine) -> None:
+        self._config = config
+        self._engine = engine
         self._service = Service(self._engine, config.kubeconfig)
         self._bells = Bells(self._engine.store, self._engine)
         self._serve_metrics(config.metrics_address)
@@ -205,6 +216,9 @@ class Child:
                 log.error("a request cannot be accepted", error=str(error))
                 return
             connection.setblocking(False)
+            if len(self._clients) >= _MOST_CLIENTS:
+                # Those that have asked nothing first: a parent asks at once.
+                self._drop(min(self._clients.values(), key=lambda one: (one.is_asked, one.since)))
             client = _Client(connection)
             self._clients[connection.fileno()] = client
             self._selector.register(connection, selectors.EVENT_READ, self._readable)
@@ -241,12 +255,16 @@ class Child:
 
         try:
             request = decode(line)
-            operation = str(request.get("op"))[:16]
+            asked = request.get("op")
+            operation = asked if asked in OPERATIONS else "unknown"
             if operation != "status":  # who only looks changes nothing
                 self._follow(request.get("settings"), request.get("started_s"))
             self._service.handle(request, reply)
         except CniError as error:
             reply(failure(error))
+        except Exception as error:  # noqa: BLE001 - who asks must hear of it
+            log.crash("a request could not be served", error, operation=operation)
+            reply(failure(RatchetError("the child's log has the traceback")))
 
     def _follow(self, settings: object, started_s: object) -> None:
         """Work by the configuration that the parents have now."""
@@ -254,8 +272,10 @@ class Child:
             return
         if settings == self._config.settings():
             return
-        if not isinstance(started_s, int | float):
-            started_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        # What lies in the future would have every later change ignored. Also true of NaN.
+        if type(started_s) not in (int, float) or not 0 <= started_s <= now:  # type: ignore[operator]
+            started_s = now
         if started_s < self._changed_s + _CHANGING_S:
             return  # a parent that was given the configuration of before the change
         config = Config.from_settings(settings)
@@ -264,11 +284,14 @@ class Child:
             return
         if config.state_dir != self._config.state_dir:
             raise RatchetError(f"this child serves {self._config.state_dir}")
+        # Made before the other one is stopped: it may not be possible.
+        engine = Engine(config, self._directory, self._wake)
         log.info("the configuration has changed")
         self._changed_s = started_s
         self._stop()
         self._watch_namespaces()
-        self._start(config)
+        log.configure(config.log_file, config.log_level, "ratchet-child", to_stderr=self._stay)
+        self._use(config, engine)
 
     def _drop(self, client: _Client) -> None:
         self._clients.pop(client.fd, None)

@@ -18,6 +18,7 @@ from ratchet.errors import CniError, RatchetError, shown
 from ratchet_child.engine import Engine
 from ratchet_child.keys import VXLANID, PodKey
 
+OPERATIONS = ("attached", "deleted", "check", "labels", "health", "status")
 MAX_REQUEST_BYTES = 1 << 20
 _LOOKUP_THREADS = 4
 _LONGEST_WAIT_S = 120.0
