@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from ratchet.errors import PodSourceError, shown
 
 MAX_BYTES = 1 << 20
+MAX_KEYS = 1000  # of one object; merge keys can double them at each step
 
 _UNSUPPORTED_USER = (
     "exec",
@@ -262,9 +263,15 @@ def _decode(content: bytes, path: str) -> dict[Any, Any]:
 def _decode_yaml(content: bytes, path: str) -> Any:
     import yaml  # noqa: PLC0415 - 20 ms, and not needed for JSON
 
+    # Not the faster CSafeLoader, which crashes the process on a hundred thousand brackets.
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            super().flatten_mapping(node)
+            if len(node.value) > MAX_KEYS:
+                raise yaml.YAMLError("merge keys without end")
+
     try:
-        # Not the faster CSafeLoader, which crashes the process on a hundred thousand brackets.
-        return yaml.load(content, yaml.SafeLoader)
+        return yaml.load(content, Loader)  # noqa: S506 - it is a safe loader
     # PyYAML lets all errors of the types that it constructs through: dates, numbers, keys.
     except Exception as error:  # noqa: BLE001
         # Only where: what stands there may be a secret. For the same reason without the cause.
