@@ -13,6 +13,8 @@ code, only a sentence for a person.
 
 from __future__ import annotations
 
+import reprlib
+
 
 class OperatorError(Exception):
     """A command of ratchetctl cannot do what was asked; the message says why and what to check."""
@@ -22,7 +24,8 @@ class ManifestError(OperatorError):
     """A Kubernetes YAML file is wrong: names the file, document, field and value."""
 
     def __init__(self, where: str, field: str, value: object, allowed: str) -> None:
-        shown = "missing" if value is None else repr(value)
+        # A few aliases are enough for a value that has no end when it is written out.
+        shown = "missing" if value is None else reprlib.repr(value)
         super().__init__(
             f"{where}: {field}: {shown}: {allowed}" if field else f"{where}: {allowed}"
         )

@@ -37,6 +37,9 @@ CONTROLLERS = frozenset(
     )
 )
 
+MAX_KEYS = 10_000  # of one object
+DEEPEST = 10_000
+
 Document = Mapping[str, object]
 
 
@@ -118,12 +121,25 @@ def _documents(path: str) -> Iterator[tuple[str, object]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise OperatorError(f"{shown}: {reason}") from error
-    try:
-        for number, document in enumerate(yaml.load_all(text, Loader=_Loader), start=1):
-            if document is not None:
-                yield f"{shown}: document {number}", document
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ManifestError(shown, "", None, f"not YAML: {error}") from error
+    loader = _CarefulLoader if _may_be_deep(text) else _Loader
+    documents = enumerate(yaml.load_all(text, Loader=loader), start=1)
+    while True:
+        try:
+            number, document = next(documents)
+        except StopIteration:
+            return
+        # PyYAML lets all errors of the types that it constructs through: dates, numbers, keys.
+        except Exception as error:
+            why = str(error) if isinstance(error, yaml.YAMLError | ValueError) else repr(error)
+            raise ManifestError(shown, "", None, f"not YAML: {why[:1000]}") from error
+        if document is not None:
+            yield f"{shown}: document {number}", document
+
+
+def _may_be_deep(text: str) -> bool:
+    """Whether something may be nested so deeply that libyaml's recursion ends the process."""
+    brackets = text.count("[") + text.count("{")
+    return brackets > DEEPEST or max(map(len, text.splitlines()), default=0) > DEEPEST
 
 
 def _items(where: str, document: object) -> Iterator[tuple[str, Document]]:
@@ -343,11 +359,18 @@ def _quote(value: object) -> str:
     return "must be a string"
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader, in C where it was built in, that refuses a key given twice.
+class _Strict(yaml.constructor.SafeConstructor):
+    """Refuses a key given twice, and merge keys that double what they hold over and over.
 
-    YAML 1.2 §3.2.1.3 forbids it and Kubernetes refuses it; PyYAML would take the last one.
+    YAML 1.2 §3.2.1.3 forbids the first and Kubernetes refuses it; PyYAML would take the last one.
     """
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_KEYS:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"more than {MAX_KEYS} keys", node.start_mark
+            )
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         seen: set[str] = set()
@@ -361,3 +384,11 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
                 seen.add(key)
         made: dict[object, object] = super().construct_mapping(node, deep)
         return made
+
+
+class _Loader(_Strict, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """In C where that was built in."""
+
+
+class _CarefulLoader(_Strict, yaml.SafeLoader):
+    """For what the other one may not survive."""
