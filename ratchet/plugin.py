@@ -153,9 +153,10 @@ def _labels_from_child(
     if not answer.get("ok"):
         raise _failure(answer)
     labels, annotations = answer.get("labels"), answer.get("annotations")
-    for words in (labels, annotations):
-        if not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
-            raise ChildError("its answer has no labels")
+    if not isinstance(labels, dict) or not isinstance(annotations, dict):
+        raise ChildError("its answer has no labels")
+    if not all(isinstance(word, str) for word in (*labels.values(), *annotations.values())):
+        raise ChildError("its answer has labels that are no strings")
     return labels, annotations
 
 

@@ -273,8 +273,12 @@ class Child:
         if settings == self._config.settings():
             return
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        # What lies in the future would have every later change ignored. Also true of NaN.
-        if type(started_s) not in (int, float) or not 0 <= started_s <= now:  # type: ignore[operator]
+        if (
+            isinstance(started_s, bool)
+            or not isinstance(started_s, int | float)
+            # What lies in the future would have every later change ignored. Also true of NaN.
+            or not 0 <= started_s <= now
+        ):
             started_s = now
         if started_s < self._changed_s + _CHANGING_S:
             return  # a parent that was given the configuration of before the change

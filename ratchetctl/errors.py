@@ -24,12 +24,21 @@ class ManifestError(OperatorError):
     """A Kubernetes YAML file is wrong: names the file, document, field and value."""
 
     def __init__(self, where: str, field: str, value: object, allowed: str) -> None:
-        # A few aliases are enough for a value that has no end when it is written out.
-        shown = "missing" if value is None else reprlib.repr(value)
+        shown = "missing" if value is None else _shown(value)
         super().__init__(
             f"{where}: {field}: {shown}: {allowed}" if field else f"{where}: {allowed}"
         )
         self.where, self.field, self.value, self.allowed = where, field, value, allowed
+
+
+def _shown(value: object) -> str:
+    """A value on one line; in part, as a few YAML aliases are enough for one without end."""
+    writer = reprlib.Repr()
+    writer.maxstring = writer.maxother = writer.maxlong = 200
+    try:
+        return writer.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a value of type {type(value).__name__}"
 
 
 class SimError(OperatorError):
