@@ -45,19 +45,19 @@ class Bells:
         self._stopped.set()
 
     def _run(self) -> None:
-        reached = True
+        told: set[str] = set()  # why etcd is away, since it answered last
         while not self._stopped.is_set():
             try:
                 self._listen()
-                if not reached:
+                if told:
                     log.info("etcd answers again")
-                reached = True
+                    told.clear()
             except HistoryLostError:
                 continue
             except StoreError as error:
-                if reached:
+                if error.details not in told:  # members may fail in turn, each in its way
                     log.warning("etcd is away", error=str(error))
-                reached = False
+                    told.add(error.details)
                 self._engine.etcd_is_away(str(error))
                 self._stopped.wait(_RETRY_S)
             except Exception as error:  # noqa: BLE001 - the node must not grow deaf

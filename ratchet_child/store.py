@@ -1,15 +1,18 @@
 """etcd, by its v2 API. The only importer of `etcd` (python-etcd).
 
 Keys go in and come out relative to the prefix. Everything that python-etcd 0.4.5 leaves to chance
-is settled here: keys are quoted, IPv6 hosts bracketed, certificates always verified, requests never
-sent twice (a compare-and-swap whose answer was lost may have been carried out: its caller must look
-again, not the transport), and a 404 that is not etcd's own is not taken for "no such key".
+is settled here: keys are quoted and stay below the prefix, IPv6 hosts bracketed, certificates
+always verified, requests never sent twice (a compare-and-swap whose answer was lost may have been
+carried out: its caller must look again, not the transport), and a 404 that is not etcd's own is not
+taken for "no such key".
 
-A store is used from many threads at once; each thread has its own connection.
+A store is used from many threads at once; each thread has its own connection, which is made anew
+when certificates or password have changed.
 """
 
 from __future__ import annotations
 
+import logging
 import ssl
 import threading
 from collections.abc import Iterator
@@ -23,6 +26,7 @@ from urllib3.util import Retry
 from ratchet.config import Config
 from ratchet.errors import StoreError
 from ratchet_child import faults, metrics
+from ratchet_child.credentials import Access, Credentials
 
 REQUEST_TIMEOUT_S = 3.0
 WATCH_TIMEOUT_S = 20.0
@@ -35,6 +39,16 @@ _CONDITION_FAILED = (
     etcd.EtcdNotFile,
     etcd.EtcdNotDir,
 )
+
+_OPTIONS: dict[str, Any] = {
+    "read_timeout": REQUEST_TIMEOUT_S,
+    "allow_redirect": False,
+    "allow_reconnect": False,
+    "per_host_pool_size": 1,
+}
+
+# What it has to say StoreError says; without a handler it would write to standard error.
+logging.getLogger("etcd").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +80,9 @@ class Store:
     def __init__(self, config: Config) -> None:
         self._prefix = config.etcd_prefix.rstrip("/")
         self._endpoints = config.etcd_endpoints
-        self._options = _client_options(config)
+        self._config = config
+        self._credentials = Credentials(config)
+        self._options = dict(_OPTIONS)
         self._current = 0
         self._threads = threading.local()
 
@@ -212,30 +228,65 @@ class Store:
         except etcd.EtcdClusterIdChanged as error:
             if name == "watch":
                 raise HistoryLostError(str(error)) from error
+            metrics.etcd_failed(name)
             raise StoreError(f"{name} {path}", "it is another cluster than before") from error
         except (etcd.EtcdKeyNotFound, *_CONDITION_FAILED):
             raise
         except (etcd.EtcdException, ValueError, OSError) as error:
             self._turn_away_from(number)
-            host, port = self._endpoints[number]
-            raise StoreError(f"{name} {path} at {host}:{port}", str(error)) from error
+            raise StoreError(
+                f"{name} {path} at {self._url(number)}", self._why(error, number)
+            ) from error
         faults.reach("etcd done")
         return result
 
     def _client(self) -> tuple[int, etcd.Client]:
-        """This thread's connection to the member in use."""
+        """This thread's connection to the member in use. *Raises* StoreError for unusable files."""
+        access = self._credentials.access()
         number = self._current
-        clients = self._threads.__dict__.setdefault("clients", {})
-        client = clients.get(number)
+        own = self._threads.__dict__
+        if own.get("access") is not access:
+            own["access"], own["clients"] = access, {}
+        client = own["clients"].get(number)
         if client is None:
-            host, port = self._endpoints[number]
-            client = etcd.Client(host=_bracketed(host), port=port, **self._options)
-            # Only a connection that was never made may be tried again by the transport.
-            client.http.connection_pool_kw["retries"] = Retry(
-                total=1, connect=1, read=0, redirect=0, status=0, other=0
-            )
-            clients[number] = client
+            client = own["clients"][number] = self._connect(number, access)
         return number, client
+
+    def _connect(self, number: int, access: Access) -> etcd.Client:
+        host, port = self._endpoints[number]
+        client = etcd.Client(
+            host=_bracketed(host),
+            port=port,
+            protocol="http" if access.context is None else "https",
+            username=access.username,
+            password=access.password,
+            **self._options,
+        )
+        # Only a connection that was never made may be tried again by the transport.
+        client.http.connection_pool_kw["retries"] = Retry(
+            total=1, connect=1, read=0, redirect=0, status=0, other=0
+        )
+        if access.context is not None:
+            # Not python-etcd's own options: without ca_cert those verify nothing.
+            client.http.connection_pool_kw["ssl_context"] = access.context
+        return client
+
+    def _why(self, error: Exception, number: int) -> str:
+        """What is to be mended, as far as that can be told."""
+        if isinstance(error, etcd.EtcdInsufficientPermissions):
+            return self._credentials.why_forbidden()
+        cause = _innermost(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return self._credentials.why_distrusted(cause)
+        if isinstance(cause, ssl.SSLError | ConnectionResetError | BrokenPipeError):
+            return self._credentials.why_hung_up(*self._endpoints[number]) or str(cause)
+        if cause is not None:
+            return cause.strerror or str(cause)
+        return str(error)
+
+    def _url(self, number: int) -> str:
+        host, port = self._endpoints[number]
+        return f"{'https' if self._config.etcd_tls else 'http'}://{_bracketed(host)}:{port}"
 
     def _turn_away_from(self, number: int) -> None:
         """Use the next member from now on, unless somebody else has turned already."""
@@ -243,35 +294,21 @@ class Store:
             self._current = (number + 1) % len(self._endpoints)
 
 
-def _client_options(config: Config) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "read_timeout": REQUEST_TIMEOUT_S,
-        "allow_redirect": False,
-        "allow_reconnect": False,
-        "per_host_pool_size": 1,
-    }
-    if config.etcd_ca_cert or config.etcd_cert:
-        options["protocol"] = "https"
-        # Without ca_cert python-etcd verifies nothing: then use the machine's own authorities.
-        options["ca_cert"] = config.etcd_ca_cert or ssl.get_default_verify_paths().cafile
-        if config.etcd_cert:
-            options["cert"] = (
-                (config.etcd_cert, config.etcd_key) if config.etcd_key else config.etcd_cert
-            )
-    if config.etcd_username:
-        options["username"] = config.etcd_username
-        options["password"] = _password(config.etcd_password_file)
-    return options
-
-
-def _password(path: str | None) -> str:
-    if not path:
-        raise StoreError("etcd_username is given without etcd_password_file")
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"etcd_password_file {path}", str(error)) from error
+def _innermost(error: BaseException) -> OSError | None:
+    """The system's error that lies beneath python-etcd's and urllib3's."""
+    found: OSError | None = None
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        cause = waiting.pop(0)
+        if not isinstance(cause, BaseException) or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        if isinstance(cause, OSError):
+            found = cause
+        waiting += [getattr(cause, "cause", None), getattr(cause, "reason", None), *cause.args]
+        waiting += [cause.__cause__, cause.__context__]
+    return found
 
 
 def _bracketed(host: str) -> str:

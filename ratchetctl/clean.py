@@ -60,8 +60,7 @@ def clean(
         if cert and key:
             session.cert = (cert, key)
         if username and password_file:
-            with open(password_file, encoding="utf-8") as file:
-                session.auth = (username, file.read().rstrip("\n"))
+            session.auth = (_as_sent(username), _as_sent(_password(password_file)))
         if remove(session, urls, directory):
             click.echo(f"removed {directory}")
         else:
@@ -98,7 +97,7 @@ def remove(session: requests.Session, urls: Sequence[str], directory: str) -> bo
                 timeout=REQUEST_TIMEOUT_S,
             )
         except (requests.RequestException, OSError) as error:
-            problems.append(f"{url}: {error}")
+            problems.append(f"{url}: {_innermost(error)}")
             continue
         if answer.status_code == HTTPStatus.OK:
             return True
@@ -106,6 +105,11 @@ def remove(session: requests.Session, urls: Sequence[str], directory: str) -> bo
             return False
         if answer.status_code == HTTPStatus.NOT_FOUND:
             raise EtcdError(f"{url} has no v2 API: start etcd with --enable-v2")
+        if answer.status_code == HTTPStatus.UNAUTHORIZED:
+            raise EtcdError(
+                f"{url} refuses the user: wrong password, no such user, or no role that may write"
+                f" {directory} itself, which {directory}/* does not include"
+            )
         raise EtcdError(f"{url} refuses: {answer.status_code} {answer.text.strip()[:200]}")
     raise EtcdError("etcd cannot be reached:\n  " + "\n  ".join(problems))
 
@@ -117,6 +121,32 @@ def _directory(prefix: str) -> str:
             f"--prefix {prefix!r}: name a directory; all of etcd is not Ratchet's to remove"
         )
     return directory
+
+
+def _password(path: str) -> str:
+    """The password in a file, as the nodes read it: without white space around it."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            password = file.read().strip()
+    except OSError as error:
+        raise EtcdError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise EtcdError(f"{path} is not UTF-8 text") from None
+    if not password:
+        raise EtcdError(f"{path} is empty")
+    return password
+
+
+def _as_sent(text: str) -> str:
+    """A text whose Latin-1 bytes, which requests sends, are the UTF-8 ones that etcd expects."""
+    return text.encode().decode("latin-1")
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What the system said, beneath what requests and urllib3 say of it."""
+    while (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    return error
 
 
 def _error_code(answer: requests.Response) -> int | None:

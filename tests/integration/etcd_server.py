@@ -1,4 +1,4 @@
-"""A private, real etcd with the v2 API in a namespace, and a look at its keys.
+"""A private, real etcd with the v2 API in a namespace, plain or secured, and a look at its keys.
 
 Keys are read by plain HTTP on a socket made in that namespace, not by python-etcd: the program
 under test uses that, and its reading of the answers is part of what is tested.
@@ -6,6 +6,7 @@ under test uses that, and its reading of the answers is part of what is tested.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
@@ -16,11 +17,13 @@ import subprocess
 import urllib.parse
 from typing import Any
 
+from tests.integration.certificates import Pair
 from tests.integration.namespaces import Namespace
 from tests.integration.polling import wait_for
 
 START_TIMEOUT_S = 20.0
 HTTP_TIMEOUT_S = 5.0
+ROOT = "password-of-root"
 
 
 class Etcd:
@@ -32,6 +35,10 @@ class Etcd:
         self.port = port
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
+        # Where the tests themselves ask it, and as whom.
+        self._door = address
+        self._headers: dict[str, str] = {}
+        self._has_root = False
 
     @property
     def running(self) -> bool:
@@ -41,7 +48,7 @@ class Etcd:
         """Start it and wait until it answers. Safe to call twice."""
         if self.running:
             return
-        client = f"http://{self.address}:{self.port}"
+        clients = self._client_urls()
         peer = f"http://127.0.0.1:{self.port + 1}"
         with open(os.path.join(self._directory, "etcd.log"), "ab") as log:
             self._process = subprocess.Popen(
@@ -49,16 +56,24 @@ class Etcd:
                     "etcd",
                     *("--name", "only", "--data-dir", os.path.join(self._directory, "etcd")),
                     "--enable-v2",
-                    *("--listen-client-urls", client, "--advertise-client-urls", client),
+                    *("--listen-client-urls", ",".join(clients)),
+                    *("--advertise-client-urls", clients[0]),
                     *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
                     *("--initial-cluster", f"only={peer}"),
                     *("--log-level", "error"),
+                    *self._more_options(),
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         wait_for("etcd to answer", self.answers, timeout_s=START_TIMEOUT_S)
+
+    def _client_urls(self) -> list[str]:
+        return [f"http://{self.address}:{self.port}"]
+
+    def _more_options(self) -> list[str]:
+        return []
 
     def stop(self) -> None:
         """Kill it, as a crash does; the data stay. Safe to call twice."""
@@ -131,10 +146,57 @@ class Etcd:
         for key in list(self.tree()):
             self.delete(key.rstrip("/"))
 
+    # v2 authentication
+
+    def require_users(self) -> None:
+        """Turn authentication on: guests may do nothing from now on."""
+        if not self._has_root:
+            self.auth("PUT", "users/root", {"user": "root", "password": ROOT})
+        self.auth("PUT", "enable")
+        token = base64.b64encode(f"root:{ROOT}".encode()).decode()
+        self._headers = {"Authorization": f"Basic {token}"}
+        if not self._has_root:
+            self._has_root = True
+            everything = {"kv": {"read": ["/*"], "write": ["/*"]}}
+            self.auth("PUT", "roles/guest", {"role": "guest", "revoke": everything})
+
+    def admit_guests(self) -> None:
+        """Turn it off again; users and roles stay. Safe to call twice."""
+        if self._headers:
+            self.auth("DELETE", "enable")
+            self._headers = {}
+
+    def role(self, name: str, read: list[str], write: list[str]) -> None:
+        with contextlib.suppress(AssertionError):
+            self.auth("DELETE", f"roles/{name}")
+        kv = {"read": read, "write": write}
+        self.auth("PUT", f"roles/{name}", {"role": name, "permissions": {"kv": kv}})
+
+    def user(self, name: str, password: str, *roles: str) -> None:
+        """Make a user, in the place of an earlier one."""
+        with contextlib.suppress(AssertionError):
+            self.auth("DELETE", f"users/{name}")
+        self.auth("PUT", f"users/{name}", {"user": name, "password": password, "roles": roles})
+
+    def auth(self, method: str, what: str, body: dict[str, Any] | None = None) -> None:
+        connection = self._connect()
+        try:
+            connection.request(
+                method,
+                f"/v2/auth/{urllib.parse.quote(what)}",
+                None if body is None else json.dumps(body),
+                {"Content-Type": "application/json", **self._headers},
+            )
+            answer = connection.getresponse()
+            said = answer.read()
+        finally:
+            connection.close()
+        assert answer.status in (200, 201), (method, what, answer.status, said)
+
     def _connect(self) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(self.address, self.port, timeout=HTTP_TIMEOUT_S)
+        connection = http.client.HTTPConnection(self._door, self.port, timeout=HTTP_TIMEOUT_S)
         connection.sock = self.namespace.do(
-            lambda: socket.create_connection((self.address, self.port), HTTP_TIMEOUT_S)
+            lambda: socket.create_connection((self._door, self.port), HTTP_TIMEOUT_S)
         )
         return connection
 
@@ -149,7 +211,10 @@ class Etcd:
                 method,
                 f"/v2/keys{urllib.parse.quote(key, safe='/:')}{query}",
                 body,
-                {"Content-Type": "application/x-www-form-urlencoded"} if body else {},
+                {
+                    **({"Content-Type": "application/x-www-form-urlencoded"} if body else {}),
+                    **self._headers,
+                },
             )
             answer = connection.getresponse()
             decoded: dict[str, Any] = json.loads(answer.read())
@@ -159,3 +224,42 @@ class Etcd:
             return None
         assert answer.status in (200, 201), decoded
         return decoded
+
+
+class SecureEtcd(Etcd):
+    """One member that speaks TLS to those who show a certificate of its CA.
+
+    It speaks plain HTTP as well, at `plain_port`, for what v2 authentication alone has to show, and
+    to the tests themselves; and TLS at `misnamed`, an address that is not in its certificate.
+    """
+
+    misnamed = "127.0.0.2"
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        address: str,
+        port: int,
+        directory: str,
+        ca_cert: str,
+        server: Pair,
+    ) -> None:
+        super().__init__(namespace, address, port, directory)
+        self.plain_port = port + 2
+        self.ca_cert = ca_cert
+        self.server = server
+        self._door = "127.0.0.1"
+
+    def _client_urls(self) -> list[str]:
+        return [
+            f"https://{self.address}:{self.port}",
+            f"http://{self.address}:{self.plain_port}",
+            f"http://{self._door}:{self.port}",
+            f"https://{self.misnamed}:{self.port}",
+        ]
+
+    def _more_options(self) -> list[str]:
+        return [
+            *("--cert-file", self.server.cert, "--key-file", self.server.key),
+            *("--client-cert-auth", "--trusted-ca-file", self.ca_cert),
+        ]

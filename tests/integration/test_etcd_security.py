@@ -1,0 +1,590 @@
+"""etcd with TLS, with users, and with both: pods are linked, and what is wrong is said.
+
+The member is real; its certificates are made by `openssl`. What is wrong is tried on the store
+alone, where a case costs milliseconds, and some of it on whole pods.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet.config import Config
+from ratchet.errors import StoreError
+from ratchet_child.store import Store
+from tests.faults.members import Members
+from tests.integration.certificates import Authority, Pair
+from tests.integration.cluster import Cluster
+from tests.integration.etcd_server import SecureEtcd
+from tests.integration.namespaces import run
+from tests.integration.polling import hold_for, wait_for
+from tests.integration.runtime import PAIR, Node, in1_in2
+
+pytestmark = pytest.mark.root
+
+PREFIX_ONLY = ["/ratchet/*"]  # docs/configuration.md: enough for the nodes
+PASSWORD = "correct horse: battery=stäple €%s{0}$(x)\"'"
+AWAY_S = 20.0
+
+
+@dataclasses.dataclass
+class Site:
+    """A secured etcd, who vouches for whom, and the files that nodes are configured with."""
+
+    etcd: SecureEtcd
+    authority: Authority
+    stranger: Authority
+    folder: str
+
+    @property
+    def ca_cert(self) -> str:
+        return f"{self.folder}/ca.pem"
+
+    @property
+    def cert(self) -> str:
+        return f"{self.folder}/node.pem"
+
+    @property
+    def key(self) -> str:
+        return f"{self.folder}/node-key.pem"
+
+    @property
+    def password_file(self) -> str:
+        return f"{self.folder}/password"
+
+    def reset(self) -> None:
+        put(self.authority.cert, self.ca_cert)
+        self.show(self.authority.client())
+        self.say(PASSWORD)
+
+    def show(self, pair: Pair) -> None:
+        """Put another client certificate in the place of the nodes' one."""
+        put(pair.cert, self.cert)
+        put(pair.key, self.key)
+
+    def say(self, password: str | bytes) -> None:
+        write(self.password_file, password if isinstance(password, bytes) else password.encode())
+
+    def tls(self, **changes: Any) -> dict[str, Any]:
+        """Return the keys of a configuration with TLS."""
+        return {
+            "etcd_host": self.etcd.address,
+            "etcd_port": self.etcd.port,
+            "etcd_ca_cert": self.ca_cert,
+            "etcd_cert": self.cert,
+            "etcd_key": self.key,
+            **changes,
+        }
+
+    def user(self, name: str = "node", **changes: Any) -> dict[str, Any]:
+        """Return the keys of a configuration with a user and without TLS."""
+        return {
+            "etcd_host": self.etcd.address,
+            "etcd_port": self.etcd.plain_port,
+            "etcd_username": name,
+            "etcd_password_file": self.password_file,
+            **changes,
+        }
+
+    def store(self, **keys: Any) -> Store:
+        given = {key: value for key, value in keys.items() if value is not None}
+        return Store(Config.parse({"name": "net", "delegate": {"type": "bridge"}, **given}))
+
+    def refused(self, store: Store) -> str:
+        """What is said of a request that fails, the same each time."""
+        said = {self.etcd.namespace.do(lambda: refusal(store)) for _ in range(4)}
+        assert len(said) == 1, said
+        return said.pop()
+
+    def works(self, store: Store) -> bool:
+        """Whether a key can be written and read."""
+
+        def ask() -> bool:
+            try:
+                store.set("probe", "1")
+            except StoreError:
+                return False
+            return store.get("probe") is not None
+
+        return self.etcd.namespace.do(ask)
+
+
+def refusal(store: Store) -> str:
+    with pytest.raises(StoreError) as caught:
+        store.set("probe", "1")
+    return str(caught.value)
+
+
+def put(source: str, target: str) -> None:
+    with open(source, "rb") as file:
+        write(target, file.read())
+
+
+def write(path: str, data: bytes) -> None:
+    """Replace a file as a whole, as those who renew certificates do."""
+    new = f"{path}.new"
+    with open(new, "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(data)
+    os.rename(new, path)
+
+
+@pytest.fixture(scope="module")
+def whole_site(session_cluster: Cluster) -> Iterator[Site]:
+    if shutil.which("openssl") is None:
+        pytest.fail("no program openssl")
+    folder = Path(session_cluster.directory) / f"secure-{secrets.token_hex(4)}"
+    folder.mkdir()
+    authority, stranger = Authority(str(folder), "ours"), Authority(str(folder), "stranger")
+    etcd = session_cluster.etcd
+    server = SecureEtcd(
+        etcd.namespace,
+        etcd.address,
+        30000 + secrets.randbelow(2000),
+        str(folder),
+        authority.cert,
+        authority.server(etcd.address),
+    )
+    try:
+        server.start()
+        yield Site(server, authority, stranger, str(folder))
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def site(whole_site: Site) -> Iterator[Site]:
+    """Give the secured etcd, empty and for everybody who has a certificate."""
+    whole_site.reset()
+    yield whole_site
+    whole_site.etcd.start()
+    whole_site.etcd.admit_guests()
+    whole_site.etcd.wipe()
+
+
+@pytest.fixture(scope="module")
+def registered(whole_site: Site) -> Site:
+    """Give the site with users; each request of one costs etcd a tenth of a second."""
+    etcd = whole_site.etcd
+    etcd.role("ratchet", PREFIX_ONLY, PREFIX_ONLY)
+    etcd.role("reader", PREFIX_ONLY, [])
+    etcd.role("elsewhere", ["/other/*"], ["/other/*"])
+    etcd.user("node", PASSWORD, "ratchet")
+    etcd.user("reader", PASSWORD, "reader")
+    etcd.user("elsewhere", PASSWORD, "elsewhere")
+    etcd.user("idle", PASSWORD)
+    etcd.user("certified", PASSWORD, "ratchet")
+    return whole_site
+
+
+@pytest.fixture
+def users(site: Site, registered: Site) -> Site:
+    """Give the secured etcd with authentication on."""
+    site.etcd.require_users()
+    return site
+
+
+@pytest.fixture
+def linked(cluster: Cluster, site: Site) -> Iterator[Cluster]:
+    """Give a cluster whose pods use the secured etcd, and see to it that they leave nothing."""
+    yield cluster
+    for node in cluster.nodes:
+        for attachment in list(node.attachments.values()):
+            node.delete(attachment.pod, ifname=attachment.ifname).succeeded()
+    wait_for(
+        "all keys but vxlanid to go",
+        site.etcd.tree,
+        until=lambda tree: set(tree) <= {"/ratchet/", "/ratchet/vxlanid"},
+    )
+
+
+def link(cluster: Cluster, at: Node, far: Node, keys: dict[str, Any]) -> None:
+    """Attach a pair of pods and see that they reach each other."""
+    left, right = cluster.pod("a"), cluster.pod("b")
+    at.add(left, in1_in2("b"), **keys).succeeded()
+    far.add(right, PAIR, **keys).succeeded()
+    left.netns.wait_link("in1", "vxlan" if far is not at else "veth")
+    left.netns.wait_ping("192.168.2.101")
+
+
+def status(node: Node, keys: dict[str, Any]) -> str | None:
+    """What STATUS says, None when all is well."""
+    outcome = node.status(config=node.config(cniVersion="1.1.0", **keys))
+    if outcome.exit == 0:
+        return None
+    assert outcome.error["code"] == 50
+    return outcome.error_text
+
+
+# TLS
+
+
+def test_pods_are_linked_over_tls_with_client_certificates(
+    linked: Cluster, node: Node, far: Node, site: Site
+) -> None:
+    link(linked, node, far, site.tls())
+    assert status(node, site.tls()) is None
+    assert node.wait_child()
+    # Nothing went past the secured etcd.
+    assert linked.etcd.keys() == {}
+
+
+TLS_FAULTS: list[tuple[str, Callable[[Site], dict[str, Any]], list[str]]] = [
+    (
+        "ca that has not issued etcd's certificate",
+        lambda site: site.tls(etcd_ca_cert=site.stranger.cert),
+        ["{port}", "not trusted", "stranger/ca.pem", "unable to get local issuer certificate"],
+    ),
+    (
+        "no ca, so the system's",
+        lambda site: site.tls(etcd_ca_cert=None),
+        ["{port}", "not trusted", "without etcd_ca_cert"],
+    ),
+    (
+        "host that etcd's certificate does not name",
+        lambda site: site.tls(etcd_host=site.etcd.misnamed),
+        ["https://127.0.0.2:{port}", "not trusted", "IP address mismatch"],
+    ),
+    (
+        "no client certificate",
+        lambda site: site.tls(etcd_cert=None, etcd_key=None),
+        ["{port}", "wants a client certificate", "etcd_cert and etcd_key"],
+    ),
+    (
+        "expired client certificate",
+        lambda site: certified(site, site.authority.client("expired", days=-1)),
+        ["{port}", "refuses the client certificate", "expired-", "has expired"],
+    ),
+    (
+        "client certificate of another ca",
+        lambda site: certified(site, site.stranger.client()),
+        ["{port}", "refuses the client certificate", "stranger/client-", "--trusted-ca-file"],
+    ),
+    (
+        "etcd without TLS",
+        lambda site: site.tls(etcd_port=site.etcd.plain_port),
+        ["{plain_port}", "does not speak TLS"],
+    ),
+    (
+        "etcd with TLS and we without",
+        lambda site: {"etcd_host": site.etcd.address, "etcd_port": site.etcd.port},
+        ["{port}", "should it want TLS", "etcd_ca_cert"],
+    ),
+    (
+        "key of another certificate",
+        lambda site: site.tls(etcd_key=site.authority.client().key),
+        ["etcd_key", "client-", "is not the key of", "node.pem"],
+    ),
+    (
+        "missing ca",
+        lambda site: site.tls(etcd_ca_cert=f"{site.folder}/none.pem"),
+        ["etcd_ca_cert", "none.pem", "No such file"],
+    ),
+    (
+        "missing certificate",
+        lambda site: site.tls(etcd_cert=f"{site.folder}/none.pem"),
+        ["etcd_cert", "none.pem", "No such file"],
+    ),
+    (
+        "missing key",
+        lambda site: site.tls(etcd_key=f"{site.folder}/none.pem"),
+        ["etcd_key", "none.pem", "No such file"],
+    ),
+    (
+        "directory",
+        lambda site: site.tls(etcd_ca_cert=site.folder),
+        ["etcd_ca_cert", "is a directory"],
+    ),
+    (
+        "ca that is no certificate",
+        lambda site: site.tls(etcd_ca_cert=site.password_file),
+        ["etcd_ca_cert", "holds no PEM certificate"],
+    ),
+    (
+        "certificate that is none",
+        lambda site: site.tls(etcd_cert=site.password_file),
+        ["etcd_cert", "holds no PEM certificate"],
+    ),
+    (
+        "key that is none",
+        lambda site: site.tls(etcd_key=site.password_file),
+        ["etcd_key", "holds no PEM key"],
+    ),
+    (
+        "key with a passphrase",
+        lambda site: site.tls(etcd_key=encrypted(site)),
+        ["etcd_key", "is encrypted"],
+    ),
+]
+
+
+def certified(site: Site, pair: Pair) -> dict[str, Any]:
+    return site.tls(etcd_cert=pair.cert, etcd_key=pair.key)
+
+
+def encrypted(site: Site) -> str:
+    path = f"{site.folder}/encrypted.pem"
+    run("openssl", "pkey", "-in", site.key, "-aes256", "-passout", "pass:x", "-out", path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [pytest.param(keys, words, id=name) for name, keys, words in TLS_FAULTS],
+)
+def test_tls_that_fails_says_what_to_mend(
+    site: Site, keys: Callable[[Site], dict[str, Any]], words: list[str]
+) -> None:
+    said = site.refused(site.store(**keys(site)))
+    for word in words:
+        assert word.format(port=site.etcd.port, plain_port=site.etcd.plain_port) in said
+    assert "urllib3" not in said
+    assert "Error(" not in said, "an exception's innards are shown"
+    assert site.etcd.keys() == {}
+
+
+def test_links_inside_the_node_work_whatever_is_wrong_with_the_files(
+    linked: Cluster, node: Node, far: Node, site: Site
+) -> None:
+    keys = site.tls()
+    os.unlink(site.ca_cert)
+    link(linked, node, node, keys)
+    assert "etcd_ca_cert" in (status(node, keys) or "")
+    child = node.wait_child()
+
+    mendings: list[tuple[str, Callable[[], object]]] = [
+        ("etcd_ca_cert", lambda: put(site.stranger.cert, site.ca_cert)),
+        ("not trusted", lambda: site.show(site.authority.client("expired", days=-1))),
+        ("not trusted", lambda: put(site.authority.cert, site.ca_cert)),
+        ("refuses the client certificate", lambda: write(site.key, b"")),
+        ("holds no PEM key", lambda: site.show(site.authority.client())),
+    ]
+    for said, mend in mendings:
+        assert said in (status(node, keys) or "")
+        assert site.etcd.keys() == {}
+        mend()
+    wait_for("STATUS to be well", lambda: status(node, keys), until=lambda said: said is None)
+    wait_for("the pods' keys", lambda: site.etcd.get("/ratchet/association/a/id"))
+    assert node.children() == [child]
+    # An operator who reads the log alone is told as well.
+    assert 'msg="etcd is away"' in node.log()
+    assert f"etcd_ca_cert {site.ca_cert}" in node.log()
+    assert "Traceback" not in node.log()
+
+
+def test_certificates_are_renewed_under_a_child_that_runs(
+    linked: Cluster, node: Node, far: Node, site: Site
+) -> None:
+    keys = site.tls()
+    link(linked, node, far, keys)
+    children = [node.wait_child(), far.wait_child()]
+
+    # Another CA for both sides; until the nodes are given theirs, etcd is away.
+    site.etcd.stop()
+    old = site.etcd.ca_cert, site.etcd.server
+    site.etcd.ca_cert = site.stranger.cert
+    site.etcd.server = site.stranger.server(site.etcd.address)
+    try:
+        site.etcd.start()
+        assert "not trusted" in (status(node, keys) or "")
+        put(site.stranger.cert, site.ca_cert)
+        assert "refuses the client certificate" in (status(node, keys) or "")
+        site.show(site.stranger.client())
+        for at in (node, far):
+            assert status(at, keys) is None
+        # A link between the nodes, by what they say to each other from now on.
+        third, fourth = linked.pod("c"), linked.pod("d")
+        node.add(third, in1_in2("d"), **keys).succeeded()
+        far.add(fourth, PAIR, **keys).succeeded()
+        third.netns.wait_ping("192.168.2.101")
+        assert [node.wait_child(), far.wait_child()] == children
+        for attachment in list(node.attachments.values()):
+            node.delete(attachment.pod).succeeded()
+        for attachment in list(far.attachments.values()):
+            far.delete(attachment.pod).succeeded()
+        wait_for("the pods' keys to go", lambda: "/ratchet/nodes/" not in site.etcd.tree())
+    finally:
+        site.etcd.stop()
+        site.etcd.ca_cert, site.etcd.server = old
+        site.etcd.start()
+
+
+def test_a_watch_that_waits_does_not_keep_an_old_certificate_in_use(site: Site) -> None:
+    """A connection that etcd has accepted stays open; what is asked next goes by the new files."""
+    store = site.store(**site.tls())
+    assert site.works(store)
+    site.show(site.stranger.client())
+    assert "refuses the client certificate" in site.refused(store)
+    site.show(site.authority.client())
+    assert site.works(store)
+
+
+# Users
+
+
+def test_pods_are_linked_by_a_user_who_may_use_the_prefix_alone(
+    linked: Cluster, node: Node, far: Node, users: Site
+) -> None:
+    link(linked, node, far, users.user())
+    assert status(node, users.user()) is None
+    assert linked.etcd.keys() == {}
+
+
+def test_a_user_over_tls_needs_both_certificate_and_password(
+    linked: Cluster, node: Node, far: Node, users: Site
+) -> None:
+    link(linked, node, far, users.user(**users.tls()))
+    assert "etcd_username" in users.refused(users.store(**users.tls()))
+    assert "client certificate" in users.refused(
+        users.store(**users.user(**users.tls(etcd_cert=None, etcd_key=None)))
+    )
+
+
+def test_a_certificate_that_names_the_user_needs_no_password(users: Site) -> None:
+    users.show(users.authority.client("certified"))
+    assert users.works(users.store(**users.tls()))
+
+
+@pytest.mark.parametrize("name", ["nobody", "reader", "elsewhere", "idle"])
+def test_a_user_who_may_not_is_named(users: Site, name: str) -> None:
+    said = users.refused(users.store(**users.user(name)))
+    for word in (f"refuses the user {name}", users.password_file, "/ratchet", "roles"):
+        assert word in said
+    assert "stäple" not in said
+
+
+def test_a_wrong_password_is_said_and_a_new_one_taken_up(users: Site) -> None:
+    store = users.store(**users.user())
+    assert users.works(store)
+    users.say("canary-wrong")
+    said = users.refused(store)
+    assert "refuses the user node" in said
+    assert users.password_file in said
+    assert "canary" not in said
+    users.say(PASSWORD)
+    assert users.works(store)
+
+
+@pytest.mark.parametrize("form", ["{}", "{}\n", "\r\n {} \r\n"])
+def test_white_space_around_a_password_is_ignored(users: Site, form: str) -> None:
+    users.say(form.format(PASSWORD))
+    assert users.works(users.store(**users.user()))
+
+
+@pytest.mark.parametrize(
+    ("written", "word"),
+    [(b"", "is empty"), (b" \n", "is empty"), (b"canary\xff\xfe", "is not UTF-8")],
+)
+def test_a_password_file_without_a_password_is_an_error(
+    site: Site, written: bytes, word: str
+) -> None:
+    site.say(written)
+    said = site.refused(site.store(**site.user()))
+    assert f"etcd_password_file {site.password_file}" in said
+    assert word in said
+    assert "canary" not in said
+
+
+def test_pods_are_linked_when_the_password_is_mended_under_a_child_that_runs(
+    linked: Cluster, node: Node, far: Node, users: Site
+) -> None:
+    keys = users.user()
+    os.unlink(users.password_file)
+    left, right = linked.pod("a"), linked.pod("b")
+    node.add(left, in1_in2("b"), **keys).succeeded()
+    far.add(right, PAIR, **keys).succeeded()
+    assert f"etcd_password_file {users.password_file}" in (status(node, keys) or "")
+    assert f"etcd_password_file {users.password_file}" in node.log()
+    users.say("canary-wrong")
+    wait_for("the log to name the user", node.log, until=lambda log: "refuses the user node" in log)
+    hold_for("no link without etcd", lambda: not left.netns.link("in1"), duration_s=0.3)
+    users.say(PASSWORD)
+    left.netns.wait_ping("192.168.2.101")
+    assert "canary" not in node.log()
+
+
+def test_the_next_member_is_asked_with_the_same_password(session_cluster: Cluster) -> None:
+    addresses = [f"10.99.0.{number}" for number in (1, 2, 3)]
+    namespace = session_cluster.underlay
+    folder = Path(session_cluster.directory) / f"members-{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    for address in addresses[1:]:
+        namespace.ip("addr", "add", f"{address}/32", "dev", "lo")
+    members = Members(namespace, addresses, 32500 + secrets.randbelow(200), str(folder))
+    password = folder / "password"
+    password.write_text("right\n")
+    try:
+        members.start()
+        members.require_users()
+        members.role("ratchet", PREFIX_ONLY, PREFIX_ONLY)
+        members.user("node", "right", "ratchet")
+        store = Store(
+            Config.parse(
+                {
+                    "name": "net",
+                    "delegate": {"type": "bridge"},
+                    "etcd_host": members.hosts,
+                    "etcd_username": "node",
+                    "etcd_password_file": str(password),
+                }
+            )
+        )
+
+        def ask() -> bool:
+            with contextlib.suppress(StoreError):
+                store.set("probe", secrets.token_hex(4))
+                return True
+            return False
+
+        assert namespace.do(ask)
+        members.kill(addresses[0])
+        wait_for("another member to be asked", lambda: namespace.do(ask), timeout_s=AWAY_S)
+        password.write_text("wrong\n")
+        assert "refuses the user node" in namespace.do(lambda: refusal(store))
+    finally:
+        members.stop()
+        for address in addresses[1:]:
+            namespace.ip("addr", "delete", f"{address}/32", "dev", "lo")
+        shutil.rmtree(folder)
+
+
+# ratchetctl
+
+
+def clean(site: Site, *options: str) -> tuple[int, str]:
+    done = subprocess.run(
+        site.etcd.namespace.command(
+            *(sys.executable, "-m", "ratchetctl", "clean", "--yes"),
+            *("--etcd-host", site.etcd.address, "--etcd-port", str(site.etcd.port)),
+            *("--ca-cert", site.ca_cert, "--cert", site.cert, "--key", site.key, *options),
+        ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_ratchetctl_cleans_over_tls_as_a_user(users: Site) -> None:
+    users.etcd.role("cleaner", ["/ratchet*"], ["/ratchet*"])
+    users.etcd.user("cleaner", PASSWORD, "cleaner")
+    users.etcd.put("/ratchet/vxlanid", "12")
+    password = ("--password-file", users.password_file)
+
+    code, said = clean(users, "--username", "node", *password)
+    assert code != 0, "the nodes' role removes the directory itself"
+    assert "refuses" in said
+    code, said = clean(users, "--username", "cleaner", *password)
+    assert (code, said.strip()) == (0, "removed /ratchet")
+    assert users.etcd.tree() == {}
