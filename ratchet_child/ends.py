@@ -331,8 +331,9 @@ class Ends:
         ifname = end.side.ifname
         state.right[ifname] = end.form
         state.lowered.pop(ifname, None)
-        waited_s = state.note_up(end.side)
-        if state.found is not None and step in (Step.MAKE, Step.REPLACE):
+        is_new = step in (Step.MAKE, Step.REPLACE)
+        waited_s = state.note_up(end.side, is_new=is_new)
+        if state.found is not None and is_new:
             state.found[ifname] = Found(ifname, _UNREAD, None, True, True, frozenset())
         if step is not Step.NOTHING:
             metrics.end_done(step.value, took_s)

@@ -412,7 +412,8 @@ class Engine:
                     "links": links,
                 }
             )
-        return shown + [{**_shown(one), "superseded": True, "links": []} for one in replaced]
+        without = {"error": None, "last_error": None, "last_error_at": None, "links": list[Any]()}
+        return shown + [{**_shown(one), "superseded": True, **without} for one in replaced]
 
     # Working ------------------------------------------------------------------------------------
 
@@ -697,6 +698,7 @@ def _shown(attachment: Attachment) -> dict[str, Any]:
     return {
         "namespace": attachment.namespace,
         "name": attachment.pod,
+        "kubernetes_name": attachment.kubernetes_name,
         "container": attachment.container_id,
         "netns": attachment.netns,
         "attached_at": attachment.attached_at,

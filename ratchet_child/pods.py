@@ -185,14 +185,19 @@ class PodState:
             note.error, note.error_at = error, time.time()
         return note
 
-    def note_up(self, side: Side) -> float:
-        """Note that a link is up; the seconds since it was not, or since its pod came."""
+    def note_up(self, side: Side, *, is_new: bool) -> float:
+        """Note that a link is up; the seconds since it was not, or since its pod came.
+
+        `is_new`: its end was made at this moment. The link may have been unknown for a while.
+        """
         before = self._notes.get((side.ifname, side.peer, side.peer_ifname))
         now = time.time()
         since = now if self.attachment is None else self.attachment.attached_at
         if before is not None:
             since = now if before.state == UP else before.since
-        self.note(side, UP)
+        note = self.note(side, UP)
+        if is_new:
+            note.since = now
         return max(now - since, 0.0)
 
     def forget_notes(self) -> None:

@@ -175,6 +175,7 @@ class Service:
             "node": self._engine.node.address,
             "parent_interface": self._engine.node.interface,
             "etcd": self._engine.etcd_error,
+            "etcd_away": self._engine.is_etcd_away,
             "etcd_since": self._engine.etcd_since,
             "pods": self._engine.status(),
         }

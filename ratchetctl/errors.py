@@ -5,6 +5,7 @@
     ├── SimError            the simulated cluster cannot do what was asked
     │   └── PluginError     a plugin answered with a CNI error
     ├── EtcdError           etcd cannot be reached, or refuses
+    ├── StatusError         the node, network or pod that was asked for is not there
     └── DemoError           the demo saw something other than what it claims
 
 These are apart from ratchet.errors because they are never turned into a CNI answer: they carry no
@@ -56,6 +57,10 @@ class PluginError(SimError):
 
 class EtcdError(OperatorError):
     """etcd cannot be reached, or refuses the request."""
+
+
+class StatusError(OperatorError):
+    """The node, network or pod that was asked for is not there, or not to be found."""
 
 
 class DemoError(OperatorError):

@@ -1,4 +1,4 @@
-"""`ratchetctl`, the operator's tool: the one-machine simulator, the demo, cleaning etcd up.
+"""`ratchetctl`, the operator's tool: a node's status, the simulator, the demo, cleaning etcd up.
 
 Only arguments are dealt with here; each sub-command lives in a module of its own. What goes wrong
 is a sentence on standard error and exit status 1, never a traceback.
@@ -11,7 +11,7 @@ import sys
 import click
 
 from ratchet import __version__
-from ratchetctl import clean, demo
+from ratchetctl import clean, demo, status
 from ratchetctl.errors import OperatorError
 from ratchetctl.sim import command as sim
 
@@ -31,6 +31,7 @@ def version() -> None:
 cli.add_command(clean.clean)
 cli.add_command(demo.demo)
 cli.add_command(sim.sim)
+cli.add_command(status.status)
 
 
 def main() -> None:

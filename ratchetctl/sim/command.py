@@ -122,7 +122,7 @@ def up(
     )
     with interruptible():
         _simulator(name, parallel).up(plan, manifest.pods, keep=keep)
-    status.show(SimDirectory(name), Console())
+    status.show(SimDirectory(name), Console(markup=False, emoji=False))
 
 
 @sim.command()
@@ -207,7 +207,7 @@ def show_status(name: str, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(status.collect(directory), indent=2))
     else:
-        status.show(directory, Console())
+        status.show(directory, Console(markup=False, emoji=False))
 
 
 @sim.command()

@@ -24,7 +24,7 @@ def collect(directory: SimDirectory) -> dict[str, Any]:
     """The simulation as JSON. Raises SimError when there is none."""
     state = directory.read_state()
     pods = directory.pods()
-    links = {node.name: _links(directory.state_dir(node.name)) for node in state.nodes}
+    seen = {node.name: _seen(directory.state_dir(node.name)) for node in state.nodes}
     return {
         "name": directory.name,
         "directory": directory.path,
@@ -51,7 +51,7 @@ def collect(directory: SimDirectory) -> dict[str, Any]:
                 "netns": pod.netns,
                 "attached": pod.result is not None,
                 "addresses": addresses(pod),
-                "links": links[pod.node].get(pod.container_id, []),
+                **seen[pod.node].get(pod.container_id, {"superseded": False, "links": []}),
             }
             for pod in pods
         ],
@@ -77,7 +77,9 @@ def show(directory: SimDirectory, console: Console) -> None:
             pod["name"] if namespace == "default" else f"{namespace}/{pod['name']}",
             pod["node"],
             " ".join(pod["addresses"]) if pod["attached"] else "not attached",
-            "\n".join(_sentence(link) for link in pod["links"]),
+            "superseded: a newer container has the name"
+            if pod["superseded"]
+            else "\n".join(_sentence(link) for link in pod["links"]),
         )
     console.print(nodes)
     if found["pods"]:
@@ -104,12 +106,12 @@ def _processes(path: str) -> list[int]:
     return processes.pids({found}) if found else []
 
 
-def _links(state_dir: str) -> dict[str, list[dict[str, Any]]]:
-    """The links of a node by container ID; as declared where no child answers."""
-    links: dict[str, list[dict[str, Any]]] = {}
+def _seen(state_dir: str) -> dict[str, dict[str, Any]]:
+    """A node's pods with their links, by container ID; as declared where no child answers."""
+    seen: dict[str, dict[str, Any]] = {}
     for record in Directory(state_dir).live():
         if record.ifname == IFNAME:
-            links[record.container_id] = [
+            links = [
                 {
                     "ifname": link.ifname,
                     "peer": link.pair,
@@ -118,10 +120,11 @@ def _links(state_dir: str) -> dict[str, list[dict[str, Any]]]:
                 }
                 for link in record.links
             ]
+            seen[record.container_id] = {"superseded": False, "links": links}
     for pod in _ask(state_dir):
-        if pod.get("container") in links:
-            links[pod["container"]] = pod["links"]
-    return links
+        if pod.get("container") in seen:
+            seen[pod["container"]] = {"superseded": pod["superseded"], "links": pod["links"]}
+    return seen
 
 
 def _ask(state_dir: str) -> list[dict[str, Any]]:

@@ -1,0 +1,242 @@
+"""`ratchetctl status`: this node's labelled pods and their links, for a person or a script.
+
+Everything that is shown is text by strangers (labels, etcd, the kernel): it is stripped of what a
+terminal would obey, and nothing in it is taken for markup. How well the node is, is also the exit
+status, so that a script need not read.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from ratchetctl import node
+from ratchetctl.errors import StatusError
+from ratchetctl.node import ERROR, SUPERSEDED, UNKNOWN, UP, WAITING, Link, Node, Pod
+
+WELL, WAITS, WRONG = 0, 3, 4  # exit statuses; 1 is the command's own failure, 2 wrong arguments
+# Without a terminal nothing is folded: one line a link, for grep.
+PIPED_WIDTH = 1000
+CONTAINER_CHARS = 12
+SHOWN_NAMES = 5
+
+
+@click.command()
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="the node's 10-ratchet.conf or .conflist",
+)
+@click.option("--state-dir", metavar="DIR", help="the network's state directory instead")
+@click.option(
+    "-o", "--output", type=click.Choice(("table", "json")), default="table", show_default=True
+)
+@click.argument("pod", required=False)
+def status(config_file: str | None, state_dir: str | None, output: str, pod: str | None) -> None:
+    """Show this node's labelled pods and their links, or those of one POD.
+
+    POD is a name, or namespace/name. Without an option the network configuration is looked for in
+    /etc/cni/net.d.
+
+    Exit status: 0 all is up, 3 something waits, 4 something is wrong (an error, a superseded pod,
+    etcd away, no child although there are pods), 1 the command failed.
+    """
+    if config_file is not None and state_dir is not None:
+        raise click.UsageError("--config and --state-dir say the same: give one")
+    found = node.read(node.state_dir_of(config_file, state_dir))
+    if pod is not None:
+        found = replace(found, pods=tuple(_named(found, pod)))
+    if found.child_error is not None:
+        shown = "what follows is what the records say" if found.pods else "no pod is recorded"
+        click.echo(f"ratchetctl: {_plain(found.child_error)}: {shown}", err=True)
+    if output == "json":
+        click.echo(json.dumps(as_json(found), indent=2))
+    else:
+        show(found, _console())
+    click.get_current_context().exit(exit_status(found))
+
+
+def exit_status(found: Node) -> int:
+    """How well the node is: WELL, WAITS or WRONG."""
+    states = {pod.state for pod in found.pods}
+    if found.child != "running":
+        return WRONG if found.pods else WELL
+    if found.etcd == "away" or states & {ERROR, SUPERSEDED}:
+        return WRONG
+    return WAITS if WAITING in states or found.etcd != "reachable" else WELL
+
+
+def as_json(found: Node) -> dict[str, Any]:
+    """The whole of it; docs/operations.md describes the keys."""
+    return {
+        "state_dir": found.state_dir,
+        "child": {"state": found.child, "error": found.child_error},
+        "node": found.address,
+        "parent_interface": found.interface,
+        "etcd": {
+            "state": found.etcd,
+            "since": _iso(found.etcd_since),
+            "error": found.etcd_error,
+        },
+        "pods": [
+            {
+                **asdict(pod),
+                "attached_at": _iso(pod.attached_at),
+                "last_error_at": _iso(pod.last_error_at),
+                "links": [
+                    {
+                        **asdict(link),
+                        "since": _iso(link.since),
+                        "last_error_at": _iso(link.last_error_at),
+                    }
+                    for link in pod.links
+                ],
+            }
+            for pod in found.pods
+        ],
+    }
+
+
+def show(found: Node, console: Console) -> None:
+    """Print it as tables."""
+    now = time.time()
+    if found.address is not None:
+        interface = f" ({found.interface})" if found.interface else ""
+        console.print(
+            _plain(f"node {found.address}{interface}, {_etcd(found, now)}"), soft_wrap=True
+        )
+        console.print()
+    if not found.pods:
+        console.print("no labelled pods")
+        return
+    pods = _table("pod", "container", "since", "state", "links")
+    links = _table("pod", "link", "far end", "node", "by", "state")
+    for pod in found.pods:
+        pods.add_row(
+            _plain(pod.full_name),
+            _plain(pod.container_id[:CONTAINER_CHARS]),
+            _for(pod.attached_at, now),
+            pod.state,
+            _counted(pod.links),
+        )
+        for link in pod.links:
+            links.add_row(
+                _plain(pod.full_name),
+                _plain(" ".join(filter(None, (link.ifname, link.address)))),
+                _plain(" ".join(filter(None, (link.peer, link.peer_ifname)))),
+                _plain(link.peer_node or "-"),
+                _plain(" ".join(str(one) for one in _by(link)) or "-"),
+                f"{link.state} {_for(link.since, now)}".strip(),
+            )
+    console.print(pods)
+    if links.row_count:
+        console.print()
+        console.print(links)
+    errors = [line for pod in found.pods for line in _errors(pod, now)]
+    if errors:
+        console.print()
+    for line in errors:
+        console.print(_plain(line), soft_wrap=True)
+
+
+def _named(found: Node, wanted: str) -> list[Pod]:
+    """The pods of a name. *Raises* StatusError when there is none."""
+    # The logs write namespace:name.
+    namespace, _, name = wanted.replace(":", "/").rpartition("/")
+    named = [
+        pod
+        for pod in found.pods
+        if name in (pod.name, pod.kubernetes_name) and namespace in ("", pod.namespace)
+    ]
+    if named:
+        return named
+    names = [pod.full_name for pod in found.pods]
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    there = f"there are {', '.join(names[:SHOWN_NAMES])}{more}" if names else "there are none"
+    raise StatusError(f"no labelled pod {wanted!r} on this node: {_plain(there)}")
+
+
+def _console() -> Console:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED_WIDTH
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def _table(*columns: str) -> Table:
+    """A table whose cells are folded, never cut, where the terminal is narrow."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _etcd(found: Node, now: float) -> str:
+    if found.etcd == "away":
+        return f"etcd is away for {_for(found.etcd_since, now)}: {found.etcd_error}"
+    if found.etcd == "reachable":
+        return f"etcd reachable for {_for(found.etcd_since, now)}"
+    return "etcd has not been asked yet"
+
+
+def _by(link: Link) -> Iterable[object]:
+    """veth, or vxlan with its VNI."""
+    if link.kind is not None:
+        yield link.kind
+        if link.kind == "vxlan" and link.vni is not None:
+            yield link.vni
+
+
+def _counted(links: Iterable[Link]) -> str:
+    counts = Counter(link.state for link in links)
+    return ", ".join(f"{counts[one]} {one}" for one in (UP, WAITING, ERROR, UNKNOWN) if counts[one])
+
+
+def _errors(pod: Pod, now: float) -> Iterable[str]:
+    if pod.state == SUPERSEDED:
+        yield f"{pod.full_name}: superseded: a newer container has the name"
+    for where, error, last, at in (
+        (pod.full_name, pod.error, pod.last_error, pod.last_error_at),
+        *(
+            (f"{pod.full_name} {link.ifname}", link.error, link.last_error, link.last_error_at)
+            for link in pod.links
+        ),
+    ):
+        if error is not None:
+            yield f"{where}: {error}"
+        elif last is not None and at is not None:
+            yield f"{where}: {_for(at, now)} ago, over since: {last}"
+
+
+def _for(then: float | None, now: float) -> str:
+    """How long ago something was: the largest unit is enough. A clock may have been set back."""
+    if then is None:
+        return ""
+    seconds = max(int(now - then), 0)
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+def _iso(moment: float | None) -> str | None:
+    """RFC 3339, in whole seconds of UTC."""
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(int(moment), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _plain(text: str) -> str:
+    """Text without what a terminal would obey."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
