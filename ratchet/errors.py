@@ -71,9 +71,10 @@ class ConfigError(RatchetError):
     sentence = "invalid network configuration: {}"
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
-        what = f"{key} is missing" if value is None else f"{key} is {shown(value)}"
+        # Labels and annotations have keys, too.
+        self.key = key if len(key) <= LONGEST_NAME and key.isprintable() else shown(key)
+        what = f"{self.key} is missing" if value is None else f"{self.key} is {shown(value)}"
         super().__init__(f"{what}, allowed is {allowed}")
-        self.key = key
 
     @classmethod
     def misspelt(cls, key: str, meant: str) -> ConfigError:
