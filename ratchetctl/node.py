@@ -213,10 +213,11 @@ def _sorted(pods: Iterator[Pod]) -> tuple[Pod, ...]:
 
 
 def _pod(found: dict[str, Any]) -> Pod:
-    links = tuple(map(_link, _taken(found, "links", list)))
+    namespace = _taken(found, "namespace", str)
+    links = tuple(_link(one, namespace) for one in _taken(found, "links", list))
     error = _taken(found, "error", *_NO_TEXT)
     return Pod(
-        namespace=_taken(found, "namespace", str),
+        namespace=namespace,
         name=_taken(found, "name", str),
         kubernetes_name=_taken(found, "kubernetes_name", *_NO_TEXT),
         container_id=_taken(found, "container", str),
@@ -238,14 +239,14 @@ def _worst(error: str | None, links: tuple[Link, ...]) -> str:
     return WAITING if WAITING in states else UP
 
 
-def _link(found: dict[str, Any]) -> Link:
+def _link(found: dict[str, Any], namespace: str) -> Link:
     state = _taken(found, "state", str)
     if state not in (UP, WAITING, ERROR):
         raise ValueError(f"state {state!r}")
     return Link(
         ifname=_taken(found, "ifname", str),
         address=_taken(found, "address", *_NO_TEXT),
-        peer=_taken(found, "peer", str).rpartition(":")[2],  # always of the pod's own namespace
+        peer=_taken(found, "peer", str).removeprefix(f"{namespace}:"),
         peer_ifname=_taken(found, "peer_ifname", *_NO_TEXT),
         peer_address=_taken(found, "peer_address", *_NO_TEXT),
         peer_node=_taken(found, "peer_node", *_NO_TEXT),

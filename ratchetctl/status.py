@@ -30,6 +30,7 @@ WELL, WAITS, WRONG = 0, 3, 4  # exit statuses; 1 is the command's own failure, 2
 PIPED_WIDTH = 1000
 CONTAINER_CHARS = 12
 SHOWN_NAMES = 5
+IPV4_CHARS = len("255.255.255.255/32")  # is not folded
 
 
 @click.command()
@@ -143,6 +144,8 @@ def show(found: Node, console: Console) -> None:
             )
     console.print(pods)
     if links.row_count:
+        words = [word for cell in links.columns[1].cells for word in str(cell).split()]
+        links.columns[1].min_width = min(max(map(len, words)), IPV4_CHARS)
         console.print()
         console.print(links)
     errors = [line for pod in found.pods for line in _errors(pod, now)]
