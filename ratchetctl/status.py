@@ -30,7 +30,9 @@ WELL, WAITS, WRONG = 0, 3, 4  # exit statuses; 1 is the command's own failure, 2
 PIPED_WIDTH = 1000
 CONTAINER_CHARS = 12
 SHOWN_NAMES = 5
-IPV4_CHARS = len("255.255.255.255/32")  # is not folded
+GAP_CHARS = 2  # between columns
+IPV4_CHARS = len("255.255.255.255/32")
+LEAST_CHARS = 8
 
 
 @click.command()
@@ -144,8 +146,7 @@ def show(found: Node, console: Console) -> None:
             )
     console.print(pods)
     if links.row_count:
-        words = [word for cell in links.columns[1].cells for word in str(cell).split()]
-        links.columns[1].min_width = min(max(map(len, words)), IPV4_CHARS)
+        _fit(links, console.width)
         console.print()
         console.print(links)
     errors = [line for pod in found.pods for line in _errors(pod, now)]
@@ -183,6 +184,18 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def _fit(links: Table, width: int) -> None:
+    """Have names folded before addresses are, which rich would fold wherever it must."""
+    widths = [max(len(str(cell)) for cell in column.cells) for column in links.columns]
+    if sum(widths) + GAP_CHARS * (len(widths) - 1) <= width:
+        return
+    pod, link, far_end = links.columns[:3]
+    words = [len(word) for cell in link.cells for word in str(cell).split()]
+    link.max_width = min(max(words), IPV4_CHARS)
+    rest = width - GAP_CHARS * (len(widths) - 1) - link.max_width - sum(widths[3:])
+    pod.max_width = far_end.max_width = max(rest // 2, LEAST_CHARS)
 
 
 def _etcd(found: Node, now: float) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -223,12 +222,13 @@ def test_nothing_is_lost_on_a_narrow_terminal(
 ) -> None:
     monkeypatch.setattr("ratchetctl.status.PIPED_WIDTH", 80)
     name = "a-deployment-with-a-long-name-7d9f8c6b5-x2x4z"
-    child.says(pod(name, link(peer=name, since=time.time()), attached_at=time.time()))
+    child.says(pod(name, link(peer=name)))
     text = child.status().stdout
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
-    for word in ("192.168.2.100/24", "10.0.0.2", "vxlan 11", "cccccccccccc", "up 0 s"):
+    for word in ("192.168.2.100/24", "10.0.0.2", "vxlan 11", "cccccccccccc"):
         assert word in text
+    assert re.search(r"up \d+ d$", text, re.MULTILINE)
 
 
 def test_nothing_that_strangers_wrote_reaches_the_terminal_as_a_command(child: Child) -> None:
