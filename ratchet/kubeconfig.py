@@ -247,7 +247,8 @@ def _server(cluster: _Section) -> str:
         or url.fragment
     ):
         raise cluster.error("server", "is not a URL such as https://host:6443")
-    return text.rstrip("/")
+    # The scheme as urlsplit has it, in lower case.
+    return f"{url.scheme}://{text.partition('://')[2].rstrip('/')}"
 
 
 def _decode(content: bytes, path: str) -> dict[Any, Any]:
