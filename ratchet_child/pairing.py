@@ -690,7 +690,7 @@ def _legacy_offer(pod: PodKey, own: dict[str, Entry]) -> Declared | None:
     ifname = _text(own, "pairifname")
     if not primary or not ifname or not (vni.isascii() and vni.isdigit()):
         return None
-    if not is_ifname(ifname) or not is_container_name(primary):
+    if not is_ifname(ifname) or "%" in ifname or not is_container_name(primary):
         return None
     if not 0 < int(vni) <= keys.LAST_VNI:
         return None
