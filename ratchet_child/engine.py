@@ -79,6 +79,7 @@ class Engine:
         self._replaced: set[str] = set()  # attachments that are not their pod's newest
         self._primaries: dict[PodKey, set[PodKey]] = {}  # pods of this node that declare on a pod
         self._earlier: dict[PodKey, tuple[str, int]] | None = None
+        self._moved: dict[PodKey, tuple[str, int]] = {}  # the same, below earlier addresses
         self._schedule: Schedule[PodKey] = Schedule()
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
@@ -215,7 +216,7 @@ class Engine:
         *Raises* StoreError.
         """
         if self._earlier is None:
-            self._leave_earlier_addresses()
+            self._moved = self._leave_earlier_addresses()
         if self.etcd_error is not None:
             self.etcd_since = time.time()
         self.etcd_error = None
@@ -227,6 +228,11 @@ class Engine:
                 self._earlier = {
                     key: (one.container, index) for key, (one, index) in published.items()
                 }
+                # Another address makes no container a newer one.
+                for key, (container, index) in self._moved.items():
+                    claim = self._earlier.get(key, (container, index))
+                    if claim[0] == container:
+                        self._earlier[key] = container, min(index, claim[1])
             for key, (one, _) in published.items():
                 state = self._states.get(key)
                 if state is None or state.container != one.container:
@@ -239,16 +245,25 @@ class Engine:
         if idle:
             self.pairing.leave(self.node.address)
 
-    def _leave_earlier_addresses(self) -> None:
-        """Have what was published under other addresses of this node withdrawn."""
+    def _leave_earlier_addresses(self) -> dict[PodKey, tuple[str, int]]:
+        """Have what was published under other addresses of this node withdrawn.
+
+        The containers among it that are still here, with etcd's index of when they were published.
+        """
+        moved: dict[PodKey, tuple[str, int]] = {}
         for address in self._addresses.use(self.node.address):
             found = self.pairing.node(address).published
             with self._lock:
-                for key, (one, _) in found.items():
+                for key, (one, index) in found.items():
                     self._note_gone(key, Gone(one.container, one, address, None, None))
+                    state = self._state(key)
+                    earlier = moved.get(key, (one.container, index))
+                    if state.container == one.container:
+                        moved[key] = one.container, min(index, earlier[1])
             if not found:
                 self.pairing.leave(address)
                 self._addresses.forget(address)
+        return moved
 
     def etcd_is_away(self, error: str) -> None:
         if not self.is_etcd_away:
@@ -518,6 +533,9 @@ class Engine:
         with self._lock:
             gone = list(state.gone)
             attachment, memory, looked = state.attachment, state.memory, state.looked
+        # What stands below an earlier address of this node goes when it stands below the new one.
+        moved = [one for one in gone if self._has_moved(one, state)]
+        gone = [one for one in gone if one not in moved]
         for one in gone:
             self._ends.remove_gone(one, state, self._namespaces_in_use())
         pod = None
@@ -535,6 +553,15 @@ class Engine:
             self._withdraw(state, one)
         if pod is not None:
             self._pair(state, pod, memory, look, number)
+        for one in moved if memory.published and not memory.superseded else ():
+            self._move(state, one)
+
+    def _has_moved(self, gone: Gone, state: PodState) -> bool:
+        """Whether the container is still here, and only its node's address is another one."""
+        return (
+            gone.container == state.container != state.vanished
+            and gone.node_address != self.node.address
+        )
 
     def _open(self, state: PodState, attachment: Attachment) -> bool:
         """Whether the pod's namespace exists."""
@@ -588,6 +615,13 @@ class Engine:
             state.gone.remove(gone)
             self._withdrawn.discard(gone)
             self._rouse(self._local_peers_of(state.key, gone.published), state.key)
+
+    def _move(self, state: PodState, gone: Gone) -> None:
+        """Forget where a pod was published when its node had another address."""
+        self.pairing.forget(state.key, gone.container, gone.node_address)
+        self._leave_earlier_addresses()
+        with self._lock:
+            state.gone.remove(gone)
 
     def _pair(
         self, state: PodState, pod: LocalPod, memory: Memory, look: Look, number: int

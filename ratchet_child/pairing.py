@@ -479,7 +479,7 @@ class Pairing:
             self._vnis.release_all(container)
         self._store.prune(keys.association(pod))
         self._ring_places(pod, places)
-        self._forget(pod, container, node_address)
+        self.forget(pod, container, node_address)
         log.info("withdrawn", pod=pod, container=container, node=node_address)
 
     def undeclare(self, pod: LocalPod, declared: Iterable[tuple[str, str]]) -> None:
@@ -593,7 +593,7 @@ class Pairing:
             places[peer] = place
         return there
 
-    def _forget(self, pod: PodKey, container: str, node_address: str) -> None:
+    def forget(self, pod: PodKey, container: str, node_address: str) -> None:
         """The last step: after it the node no longer knows that it had published the pod."""
         key = keys.node_pod(node_address, pod)
         entry = self._store.get(key)

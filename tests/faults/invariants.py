@@ -200,10 +200,13 @@ def _keys(world: World, seen: Seen) -> Iterator[str]:
     optional: set[str] = set()
     vnis: dict[int, str] = {}
     for sandbox, _ in world.late:
-        key = f"{PREFIX}/nodes/{world.nodes[sandbox.node].address}/pods/{sandbox.id}"
-        published = _json(seen, key)
-        if published is not None and published.get("container") == sandbox.pod.container_id:
-            optional.add(key)
+        node = world.nodes[sandbox.node]
+        # An entry below a former address tells how old the container is.
+        for address in (node.first_address, node.second_address):
+            key = f"{PREFIX}/nodes/{address}/pods/{sandbox.id}"
+            published = _json(seen, key)
+            if published is not None and published.get("container") == sandbox.pod.container_id:
+                optional.add(key)
     for pod, sandbox in world.attached.items():
         node = world.nodes[sandbox.node]
         for name, value in (

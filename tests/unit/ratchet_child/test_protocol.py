@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from ratchet_child.keys import Declaration
 from tests.unit.ratchet_child.model.explore import explore, walk
 from tests.unit.ratchet_child.model.scenarios import (
     ALSO,
@@ -49,6 +50,8 @@ WHOLE = [
     "a primary comes while its pair's name is taken elsewhere",
     "three nodes start in a row",
     "a pod starts while the other goes",
+    "a node gets another address",
+    "a node gets another address while its pod comes back elsewhere",
 ]
 
 
@@ -61,6 +64,51 @@ def test_every_order_with_one_departure_comes_to_the_same_end(name: str) -> None
 def test_orders_drawn_at_random_come_to_the_same_end(name: str) -> None:
     for seed in range(WALKS):
         walk(SCENARIOS[name], seed)
+
+
+def test_another_address_makes_no_container_a_newer_one() -> None:
+    with World(2) as world:
+        first, second = world.nodes
+        world.attach(first, A, "a1")
+        world.attach(second, B, "b1")
+        world.settle()
+        world.attach(second, A, "a2")
+        world.settle()
+        world.readdress(first, "10.0.0.9")
+        world.settle()
+        assert world.etcd.contents()["association/a/id"] == "a2"
+        world.crash(first)
+        world.start(first)
+        world.settle()
+        assert world.etcd.contents()["association/a/id"] == "a2"
+        world.detach(second, "a2")  # the older one, whose DEL has not come, has the name then
+        world.check()
+        assert world.etcd.contents()["association/a/parentaddr"] == "10.0.0.9"
+        world.detach(first, "a1")
+        world.detach(second, "b1")
+        world.check_empty()
+
+
+def test_links_stay_as_they_are_when_their_node_gets_another_address() -> None:
+    with World(2) as world:
+        first, second = world.nodes
+        world.attach(first, TWICE, "a1")
+        world.attach(second, B, "b1")
+        world.check()
+        before = _vnis(world)
+        world.readdress(second, "10.0.0.9")
+        world.readdress(first, "10.0.0.8")
+        world.check()
+        assert len(before) == 2
+        assert _vnis(world) == before
+
+
+def _vnis(world: World) -> dict[str, int]:
+    return {
+        key: Declaration.loads(value, "b").vni
+        for key, value in world.etcd.contents().items()
+        if "/links/" in key
+    }
 
 
 if LONG_S:  # RATCHET_MODEL_SECONDS

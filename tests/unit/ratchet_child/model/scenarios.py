@@ -36,6 +36,10 @@ def reboot(node: str) -> Happening:
     return Happening(node, action)
 
 
+def readdress(node: str, address: str) -> Happening:
+    return Happening(node, lambda world: world.readdress(world.node(node), address))
+
+
 def lose_history() -> Happening:
     return Happening("A", lambda world: world.etcd.forget_history())
 
@@ -181,6 +185,24 @@ SCENARIOS = {
         3,
         [[reboot("B")], [attach("C", MIDDLE, "b2")]],
         before=[attach("A", A, "a1"), attach("B", MIDDLE, "b1"), attach("A", C, "c1")],
+        crashes=1,
+    ),
+    "a node gets another address": Scenario(
+        2, [[readdress("A", "10.0.0.9")], [detach("B", "b1")]], before=_linked(), crashes=1
+    ),
+    "a node gets another address while its pod comes back elsewhere": Scenario(
+        2,
+        [[attach("B", A, "a2")], [readdress("A", "10.0.0.9")]],
+        before=_linked(),
+        crashes=1,
+    ),
+    "a node gets another address and the former one again": Scenario(
+        2,
+        [
+            [readdress("A", "10.0.0.9"), readdress("A", "10.0.0.1"), detach("A", "a1")],
+            [attach("B", A, "a2")],
+        ],
+        before=_linked(),
         crashes=1,
     ),
     "watches lose their place and bells fade": Scenario(

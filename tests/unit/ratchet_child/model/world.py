@@ -318,6 +318,12 @@ class World:
                 self.spaces.remove(space.path)
         self.spaces.lost.clear()
 
+    def readdress(self, node: Node, address: str) -> None:
+        """An administrator gives the node another address: a new engine, at once."""
+        self.crash(node)
+        node.address = address
+        self.start(node)
+
     def pass_time(self, seconds: float) -> None:
         """Long enough for bells to fade."""
         self.clock.now += seconds
@@ -585,6 +591,8 @@ class World:
         links: dict[str, list[tuple[str, Declaration]]] = {}
         written_for: dict[str, str] = {}
         keys = self.etcd.contents()
+        holders, _ = self._holders()
+        listed: dict[str, list[str]] = {pod: [] for pod in holders}
         for key, value in keys.items():
             parts = key.split("/")
             if parts[0] == "vni":
@@ -592,7 +600,9 @@ class World:
             elif parts[-1] == "id":
                 written_for[key] = value
             elif "pods" in parts:
-                written_for[key] = Published.loads(value).container
+                written_for[key] = container = Published.loads(value).container
+                if parts[3] in holders and holders[parts[3]][1].container_id == container:
+                    listed[parts[3]].append(parts[1])
             elif "links" in parts:
                 declaration = Declaration.loads(value, parts[1])
                 written_for[key] = declaration.container
@@ -602,6 +612,9 @@ class World:
                 links.setdefault(parts[1], []).append((parts[3], declaration))
             elif parts[-1] in ("parentaddr", "parentiface") and parts[1] not in self.attached():
                 yield f"{key} is of a pod that is gone"
+        for pod, (node, _) in holders.items():
+            if listed[pod] != [node.address]:
+                yield f"{pod} is listed on {listed[pod]}, and is on {node.address}"
         for key, container in written_for.items():
             if container not in live:
                 yield f"{key} is of a container that is gone: {container}"
