@@ -185,12 +185,12 @@ class Child:
         They are closed here and nowhere else: a descriptor that was closed by another thread could
         stand for something else by the time it is heard.
         """
-        for monitor in self._engine.retired_monitors():
-            if self._monitored.pop(monitor, None) is not None:
+        for monitor, key in self._engine.monitors():
+            if key is None:
+                del self._monitored[monitor]
                 self._selector.unregister(monitor)
-            monitor.close()
-        for monitor, key in self._engine.monitors().items():
-            if monitor not in self._monitored:
+                monitor.close()
+            else:
                 self._monitored[monitor] = key
                 self._selector.register(
                     monitor, selectors.EVENT_READ, partial(self._interfaces_changed, monitor)

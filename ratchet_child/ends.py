@@ -71,7 +71,7 @@ class Ends:
                 return False
             state.namespace = Namespace(attachment.netns)
             state.opened = attachment.container_id
-            state.monitor = Monitor(state.namespace)
+            state.watch(Monitor(state.namespace))
             return True
 
     def remove_gone(self, gone: Gone, state: PodState, in_use: set[tuple[int, int]]) -> None:

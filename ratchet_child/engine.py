@@ -32,7 +32,7 @@ from ratchet_child.netns import Monitor
 from ratchet_child.pairing import LocalPod, Memory, Node, Pairing
 from ratchet_child.plan import Declared, Place, Wanted, wanted
 from ratchet_child.pods import ERROR, UP, WAITING, Gone, Look, PodState
-from ratchet_child.records import Records
+from ratchet_child.records import Records, pod_of
 from ratchet_child.schedule import Schedule
 from ratchet_child.store import Store
 
@@ -74,9 +74,9 @@ class Engine:
             find=self._find,
         )
         self._states: dict[PodKey, PodState] = {}
-        self._retired: deque[Monitor] = deque()
+        self._monitors: deque[tuple[Monitor, PodKey | None]] = deque()
         self._withdrawn: set[Gone] = set()  # from etcd, but not forgotten yet
-        self._replaced: set[str] = set()  # attachments that are not their pod's newest
+        self._replaced: dict[PodKey, list[Attachment]] = {}  # not their pod's newest
         self._primaries: dict[PodKey, set[PodKey]] = {}  # pods of this node that declare on a pod
         self._earlier: dict[PodKey, tuple[str, int]] | None = None
         self._moved: dict[PodKey, tuple[str, int]] = {}  # the same, below earlier addresses
@@ -108,55 +108,43 @@ class Engine:
     def scan(self) -> None:
         """Take up whatever has changed among the records."""
         with self._lock:
-            if self._records.scan():
-                self._take_up()
+            self._take_up(self._records.scan())
 
     def attached(self, name: str) -> tuple[PodKey, int] | None:
         """Take up one record; the pod and the number of the request, None without a record."""
         with self._lock:
-            if self._records.refresh(name):
-                self._take_up()
-            for state in self._states.values():
-                attachment = state.attachment
-                if attachment is not None and attachment.name == name:
-                    state.asked += 1
-                    self._schedule.put(state.key)
-                    return state.key, state.asked
-        return None
+            self._take_up(self._records.refresh(name))
+            attachment = self._records.named(name)
+            state = None if attachment is None else self._states.get(pod_of(attachment))
+            if state is None or state.attachment is None or state.attachment.name != name:
+                return None
+            state.asked += 1
+            self._schedule.put(state.key)
+            return state.key, state.asked
 
-    def _take_up(self) -> None:
-        """Bring the states to the records."""
-        newest: dict[PodKey, Attachment] = {}
-        for attachment in self._records.live.values():
-            key = _key(attachment)
-            other = newest.get(key)
-            if other is None or _age(other) <= _age(attachment):
-                newest[key] = attachment
-        for path, attachment in self._records.deleted.items():
-            self._note_gone(_key(attachment), _gone(attachment, self.node.address, path))
-        for key in self._states.keys() | newest.keys():
-            self._change(key, newest.get(key))
-        self._retire(newest)
+    def _take_up(self, pods: Iterable[PodKey]) -> None:
+        """Bring the states of pods to their records."""
+        for key in pods:
+            live, deleted = self._records.of(key)
+            for path, attachment in deleted.items():
+                self._note_gone(key, _gone(attachment, self.node.address, path))
+            newest = max(live, key=_age, default=None)
+            if newest is not None or key in self._states:
+                self._change(key, newest)
+            self._retire(key, [] if newest is None else _others(live, newest))
 
-    def _retire(self, newest: dict[PodKey, Attachment]) -> None:
+    def _retire(self, key: PodKey, older: list[Attachment]) -> None:
         """Clean up after containers that have been replaced on this node, and wait for their DEL.
 
         An earlier process may have died before it could.
         """
-        older = {
-            attachment.name: attachment
-            for attachment in self._records.live.values()
-            if attachment.container_id != newest[_key(attachment)].container_id
-        }
-        for name in older.keys() - self._replaced:
-            log.info(
-                "superseded on this node",
-                pod=_key(older[name]),
-                container=older[name].container_id,
-            )
-            gone = _gone(older[name], self.node.address, None)
-            self._note_gone(_key(older[name]), gone)
-        self._replaced = set(older)
+        before = self._replaced.pop(key, [])
+        for attachment in older:
+            if attachment not in before:
+                log.info("superseded on this node", pod=key, container=attachment.container_id)
+                self._note_gone(key, _gone(attachment, self.node.address, None))
+        if older:
+            self._replaced[key] = older
 
     def _note_gone(self, key: PodKey, gone: Gone) -> None:
         state = self._state(key)
@@ -189,7 +177,7 @@ class Engine:
     def _state(self, key: PodKey) -> PodState:
         state = self._states.get(key)
         if state is None:
-            state = self._states[key] = PodState(key, self._retired)
+            state = self._states[key] = PodState(key, self._monitors)
         return state
 
     def _find(self, key: PodKey) -> PodState | None:
@@ -310,18 +298,15 @@ class Engine:
                     state.look.everyone = True
                     self._schedule.put(state.key)
 
-    def monitors(self) -> dict[Monitor, PodKey]:
-        """The monitors to wait for."""
-        with self._lock:
-            found = {state.monitor: key for key, state in self._states.items()}
-        return {monitor: key for monitor, key in found.items() if monitor is not None}
+    def monitors(self) -> list[tuple[Monitor, PodKey | None]]:
+        """What has changed since the last call: monitors to wait for, with their pod.
 
-    def retired_monitors(self) -> list[Monitor]:
-        """Monitors that are no longer needed, each given once: the caller closes them."""
-        retired = []
-        while self._retired:
-            retired.append(self._retired.popleft())
-        return retired
+        None for one that is no longer needed, which the caller closes.
+        """
+        changes = []
+        while self._monitors:
+            changes.append(self._monitors.popleft())
+        return changes
 
     def interfaces_lost(self, key: PodKey, ifnames: set[str] | None) -> None:
         """Interfaces of a pod have gone or gone down; None when it may be any."""
@@ -391,7 +376,7 @@ class Engine:
         )
         with self._lock:
             states = list(self._states.values())
-            counts.superseded = len(self._replaced)
+            counts.superseded = sum(map(len, self._replaced.values()))
         for state in states:
             if state.attachment is None:
                 continue
@@ -409,7 +394,7 @@ class Engine:
         """Every pod of the node with its links, also those whose name another container has."""
         with self._lock:
             states = sorted(self._states.values(), key=lambda state: state.key)
-            replaced = [one for one in self._records.live.values() if one.name in self._replaced]
+            replaced = [one for older in self._replaced.values() for one in older]
         shown = []
         for state in states:
             attachment = state.attachment
@@ -724,10 +709,6 @@ def _this_node(config: Config, kernel: Kernel) -> Node:
     return Node(address, interface or "", config.state_dir)
 
 
-def _key(attachment: Attachment) -> PodKey:
-    return PodKey(attachment.namespace, attachment.pod)
-
-
 def _shown(attachment: Attachment) -> dict[str, Any]:
     return {
         "namespace": attachment.namespace,
@@ -741,6 +722,11 @@ def _shown(attachment: Attachment) -> dict[str, Any]:
 
 def _age(attachment: Attachment) -> float:
     return attachment.boottime_s
+
+
+def _others(live: list[Attachment], newest: Attachment) -> list[Attachment]:
+    """The attachments of other containers."""
+    return [one for one in live if one.container_id != newest.container_id]
 
 
 def _declared(attachment: Attachment) -> set[tuple[str, str]]:

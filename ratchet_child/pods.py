@@ -76,10 +76,13 @@ class Note:
 class PodState:
     """Everything about one pod of this node."""
 
-    def __init__(self, key: PodKey, retired: deque[Monitor]) -> None:
-        """`retired` takes monitors that are no longer needed: who waits for them closes them."""
+    def __init__(self, key: PodKey, monitors: deque[tuple[Monitor, PodKey | None]]) -> None:
+        """`monitors` takes what is to be waited for, and without a pod what no longer is.
+
+        Who waits closes them.
+        """
         self.key = key
-        self._retired = retired
+        self._monitors = monitors
         self.attachment: Attachment | None = None
         self.gone: list[Gone] = []
         self.dropped: set[tuple[str, str]] = set()  # (pair, ifname) that it no longer declares
@@ -138,11 +141,16 @@ class PodState:
     def is_idle(self) -> bool:
         return self.attachment is None and not self.gone
 
+    def watch(self, monitor: Monitor) -> None:
+        """Have somebody wait for what the namespace's monitor tells."""
+        self.monitor = monitor
+        self._monitors.append((monitor, self.key))
+
     def forget_kernel(self) -> None:
         """Let go of the namespace and of what was found in it."""
         monitor, self.monitor = self.monitor, None
         if monitor is not None:
-            self._retired.append(monitor)  # now it may be closed at any moment
+            self._monitors.append((monitor, None))  # now it may be closed at any moment
         if self.namespace is not None:
             self.namespace.close()
         self.namespace = self.opened = None

@@ -137,7 +137,9 @@ class Service:
         self.settle()
 
     def _links(self, waiter: _Waiter, *, complete: bool) -> Answer:
-        return {"ok": True, "complete": complete, "links": self._engine.links(waiter.key)}
+        if complete:
+            return {"ok": True, "complete": True}
+        return {"ok": True, "complete": False, "links": self._engine.links(waiter.key)}
 
     def _health(self, reply: Reply) -> None:
         try:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ratchet.attachments import Attachment, Directory
+from ratchet.cni.frozen import replace
+from ratchet_child.keys import PodKey
 from ratchet_child.records import Records
 
 
@@ -86,6 +88,32 @@ def test_refresh_reads_one_record_only(directory: Directory, records: Records) -
     assert containers(records.live) == ["c1"]
     assert not records.refresh("c1.eth0")
     assert not records.refresh("c3.eth0")
+
+
+def test_what_has_changed_is_told_by_pod(directory: Directory, records: Records) -> None:
+    pod = PodKey("default", "a")
+    directory.write(attachment("c1"))
+    assert records.scan() == {pod}
+    directory.write(attachment("c2"))
+    directory.mark_deleted("c1", "eth0")
+    assert records.scan() == {pod}
+    live, deleted = records.of(pod)
+    assert [one.container_id for one in live] == ["c2"]
+    assert containers(deleted) == ["c1"]
+    assert records.of(PodKey("other", "a")) == ([], {})
+
+
+def test_a_record_that_is_of_another_pod_now_tells_of_both(
+    directory: Directory, records: Records
+) -> None:
+    directory.write(attachment())
+    records.scan()
+    directory.write(replace(attachment(), pod="b"))
+    assert records.refresh("c1.eth0") == {PodKey("default", "a"), PodKey("default", "b")}
+    assert records.of(PodKey("default", "a")) == ([], {})
+    named = records.named("c1.eth0")
+    assert named is not None
+    assert named.pod == "b"
 
 
 def test_a_record_that_has_vanished_is_dropped(directory: Directory, records: Records) -> None:

@@ -26,6 +26,7 @@ from ratchet_child import bells, ends, engine, pairing
 from ratchet_child.engine import Engine
 from ratchet_child.keys import FIRST_VNI, Declaration, PodKey, Published
 from ratchet_child.plan import Declared
+from ratchet_child.records import pod_of
 from ratchet_child.store import Entry, HistoryLostError
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 from tests.unit.ratchet_child.model.kernel import PORT, Kernel, Monitor, Namespace, Space, Spaces
@@ -105,17 +106,31 @@ class Records:
         self.live: dict[str, Attachment] = {}
         self.deleted: dict[str, Attachment] = {}
 
-    def scan(self) -> bool:
-        before = self.live, self.deleted
-        self.live, self.deleted = dict(self._disk.live), dict(self._disk.deleted)
-        return before != (self.live, self.deleted)
+    def of(self, pod: PodKey) -> tuple[list[Attachment], dict[str, Attachment]]:
+        live = [one for one in self.live.values() if pod_of(one) == pod]
+        return live, {path: one for path, one in self.deleted.items() if pod_of(one) == pod}
 
-    def refresh(self, name: str) -> bool:
-        found = self._disk.live.get(name)
-        changed = found is not None and self.live.get(name) != found
-        if found is not None:
-            self.live[name] = found
-        return changed
+    def named(self, name: str) -> Attachment | None:
+        return self.live.get(name)
+
+    def scan(self) -> set[PodKey]:
+        before = {**self.live, **self.deleted}
+        self.live, self.deleted = dict(self._disk.live), dict(self._disk.deleted)
+        now = {**self.live, **self.deleted}
+        return {
+            pod_of(one)
+            for path in before.keys() | now.keys()
+            if before.get(path) != now.get(path)
+            for one in (before.get(path), now.get(path))
+            if one is not None
+        }
+
+    def refresh(self, name: str) -> set[PodKey]:
+        found, before = self._disk.live.get(name), self.live.get(name)
+        if found is None or found == before:
+            return set()
+        self.live[name] = found
+        return {pod_of(one) for one in (before, found) if one is not None}
 
     def forget(self, path: str) -> None:
         self.deleted.pop(path, None)
