@@ -233,6 +233,7 @@ class Store:
         except (etcd.EtcdKeyNotFound, *_CONDITION_FAILED):
             raise
         except (etcd.EtcdException, ValueError, OSError) as error:
+            metrics.etcd_failed(name)
             self._turn_away_from(number)
             raise StoreError(
                 f"{name} {path} at {self._url(number)}", self._why(error, number)
