@@ -39,6 +39,9 @@ _SWEEP_S = 2.0
 _IDLE_S = 30.0
 _CHANGING_S = 1.0  # a runtime reads the configuration and starts a parent in less
 _CLIENT_TIMEOUT_S = 150.0
+# What a parent asks that was given the configuration of today, in an ADD or a STATUS. A runtime may
+# give DEL and CHECK the one that it kept from the pod's ADD (CNI spec 1.1.0, section 2).
+_CURRENT = ("attached", "labels", "health")
 _MOST_CLIENTS = 500
 
 
@@ -257,7 +260,7 @@ class Child:
             request = decode(line)
             asked = request.get("op")
             operation = asked if asked in OPERATIONS else "unknown"
-            if operation != "status":  # who only looks changes nothing
+            if operation in _CURRENT:
                 self._follow(request.get("settings"), request.get("started_s"))
             self._service.handle(request, reply)
         except CniError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -68,3 +69,23 @@ def test_del_succeeds_when_the_child_cannot_be_started(cluster: Cluster, node: N
     node.delete(right).succeeded()
     left.netns.wait_no_link("in1")
     wait_for("the records to go", node.records, until=lambda records: not records)
+
+
+def test_del_with_the_configuration_of_before_a_change_does_not_bring_it_back(
+    cluster: Cluster, node: Node
+) -> None:
+    """CRI-O and podman keep what they gave the ADD, and give it to the DEL."""
+    later = node.config(cniVersion="1.1.0", parent_address="10.99.0.77")
+    published = "/ratchet/association/new/parentaddr"
+    old, new = cluster.pod("old"), cluster.pod("new")
+    node.add(old, PAIR).succeeded()
+    time.sleep(1)  # a parent that was started in this time may not know of a change
+    node.status(config=later).succeeded()
+    node.add(new, PAIR, config=request_config(later, PAIR, None)).succeeded()
+    wait_for("the new address", lambda: cluster.etcd.get(published), until="10.99.0.77".__eq__)
+    time.sleep(1)
+    node.check(old).succeeded()
+    node.delete(old).succeeded()
+    wait_for("the keys to go", lambda: not cluster.etcd.keys("/ratchet/association/old"))
+    assert node.log().count("the configuration has changed") == 1
+    assert cluster.etcd.get(published) == "10.99.0.77"
