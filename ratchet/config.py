@@ -144,7 +144,7 @@ class Config:
         self.etcd_ca_cert = _path(obj, "etcd_ca_cert")
         self.etcd_cert = _path(obj, "etcd_cert")
         self.etcd_key = _path(obj, "etcd_key")
-        self.etcd_username = _text(obj, "etcd_username")
+        self.etcd_username = _user(obj)
         self.etcd_password_file = _path(obj, "etcd_password_file")
         _both_or_neither(obj, "etcd_cert", "etcd_key")
         _both_or_neither(obj, "etcd_username", "etcd_password_file")
@@ -220,6 +220,13 @@ def _text(obj: Mapping[str, Any], key: str) -> str | None:
         return None
     if not isinstance(value, str) or not value.isprintable():
         raise ConfigError(key, value, "a string without control characters")
+    return value
+
+
+def _user(obj: Mapping[str, Any]) -> str | None:
+    value = _text(obj, "etcd_username")
+    if value is not None and ":" in value:  # RFC 7617 §2
+        raise ConfigError("etcd_username", value, "a name without ':'")
     return value
 
 

@@ -116,6 +116,12 @@ class StateError(RatchetError):
     code = 104
     sentence = "the state directory cannot be used: {}"
 
+    @classmethod
+    def open_to_others(cls, state_dir: str, part: str) -> StateError:
+        return cls(
+            f"state_dir is {state_dir}", f"others than root can write to {part}, or replace it"
+        )
+
 
 class CheckError(RatchetError):
     code = 105

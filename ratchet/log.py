@@ -101,11 +101,18 @@ def _write(level: int, message: str, fields: dict[str, object]) -> None:
 def _opened(path: str) -> int:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
     try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        folder = os.path.dirname(path)
+        os.makedirs(folder, mode=0o755, exist_ok=True)
         # O_NONBLOCK: should somebody put a FIFO there, a pod does not hang on its reader.
-        return os.open(path, flags | os.O_NONBLOCK, 0o600)
+        fd = os.open(path, flags | os.O_NONBLOCK, 0o600)
+        # In /tmp it may be anybody's, who would read and change what it says.
+        is_strange = os.fstat(fd).st_uid not in (0, os.geteuid())
+        if is_strange and os.stat(folder).st_mode & 0o002:
+            os.close(fd)
+            fd = -1
     except OSError:
         return -1
+    return fd
 
 
 def _append(fd: int, data: bytes) -> None:

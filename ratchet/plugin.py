@@ -13,7 +13,14 @@ from ratchet.cni import config as cni_config
 from ratchet.cni import invoke, version
 from ratchet.cni.errors import CniError
 from ratchet.config import Config
-from ratchet.errors import ChildError, ConfigError, PodSourceError, PodUnknownError, StoreError
+from ratchet.errors import (
+    ChildError,
+    ConfigError,
+    PodSourceError,
+    PodUnknownError,
+    StateError,
+    StoreError,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,6 +130,10 @@ _GC_KEYS = (cni_config.VALID_ATTACHMENTS, cni_config.ATTACHMENTS)
 def _configured(request: Request) -> Config:
     config = Config.parse(request.config)
     log.configure(config.log_file, config.log_level, "ratchet", to_stderr=True)
+    # Records say which plugins a DEL runs, as root.
+    replaceable = statedir.open_to_others(config.state_dir)
+    if replaceable is not None:
+        raise StateError.open_to_others(config.state_dir, replaceable)
     return config
 
 

@@ -14,7 +14,7 @@ import threading
 
 from ratchet import log, statedir
 from ratchet.config import Config
-from ratchet.errors import ConfigError, RatchetError
+from ratchet.errors import ConfigError, RatchetError, StateError
 from ratchet_child.child import Child, listen
 
 _STACK_BYTES = 512 * 1024
@@ -99,6 +99,9 @@ def _json_object(path: str) -> dict[str, object]:
 
 def _become_the_child(state_dir: str) -> tuple[socket.socket, int] | None:
     """Take the lock and the socket as a parent would; None when another child has them."""
+    replaceable = statedir.open_to_others(state_dir)
+    if replaceable is not None:
+        raise StateError.open_to_others(state_dir, replaceable)
     statedir.make_private(state_dir)
     lock = os.open(
         os.path.join(state_dir, statedir.LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600

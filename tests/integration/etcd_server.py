@@ -17,7 +17,6 @@ import subprocess
 import urllib.parse
 from typing import Any
 
-from tests.integration.certificates import Pair
 from tests.integration.namespaces import Namespace
 from tests.integration.polling import wait_for
 
@@ -242,7 +241,7 @@ class SecureEtcd(Etcd):
         port: int,
         directory: str,
         ca_cert: str,
-        server: Pair,
+        server: tuple[str, str],
     ) -> None:
         super().__init__(namespace, address, port, directory)
         self.plain_port = port + 2
@@ -260,6 +259,6 @@ class SecureEtcd(Etcd):
 
     def _more_options(self) -> list[str]:
         return [
-            *("--cert-file", self.server.cert, "--key-file", self.server.key),
+            *("--cert-file", self.server[0], "--key-file", self.server[1]),
             *("--client-cert-auth", "--trusted-ca-file", self.ca_cert),
         ]

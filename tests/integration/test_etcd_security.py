@@ -23,10 +23,9 @@ from ratchet.config import Config
 from ratchet.errors import StoreError
 from ratchet_child.store import Store
 from tests.faults.members import Members
-from tests.integration.certificates import Authority, Pair
+from tests.integration.api_server import Authority, lock_key
 from tests.integration.cluster import Cluster
 from tests.integration.etcd_server import SecureEtcd
-from tests.integration.namespaces import run
 from tests.integration.polling import hold_for, wait_for
 from tests.integration.runtime import PAIR, Node, in1_in2
 
@@ -63,14 +62,14 @@ class Site:
         return f"{self.folder}/password"
 
     def reset(self) -> None:
-        put(self.authority.cert, self.ca_cert)
-        self.show(self.authority.client())
+        put(self.authority.ca, self.ca_cert)
+        self.show(self.authority.issue("client"))
         self.say(PASSWORD)
 
-    def show(self, pair: Pair) -> None:
+    def show(self, pair: tuple[str, str]) -> None:
         """Put another client certificate in the place of the nodes' one."""
-        put(pair.cert, self.cert)
-        put(pair.key, self.key)
+        put(pair[0], self.cert)
+        put(pair[1], self.key)
 
     def say(self, password: str | bytes) -> None:
         write(self.password_file, password if isinstance(password, bytes) else password.encode())
@@ -145,15 +144,15 @@ def whole_site(session_cluster: Cluster) -> Iterator[Site]:
         pytest.fail("no program openssl")
     folder = Path(session_cluster.directory) / f"secure-{secrets.token_hex(4)}"
     folder.mkdir()
-    authority, stranger = Authority(str(folder), "ours"), Authority(str(folder), "stranger")
+    authority, stranger = Authority(str(folder / "ours")), Authority(str(folder / "stranger"))
     etcd = session_cluster.etcd
     server = SecureEtcd(
         etcd.namespace,
         etcd.address,
         30000 + secrets.randbelow(2000),
         str(folder),
-        authority.cert,
-        authority.server(etcd.address),
+        authority.ca,
+        authority.issue("server", hosts=f"IP:{etcd.address}"),
     )
     try:
         server.start()
@@ -243,8 +242,8 @@ def test_pods_are_linked_over_tls_with_client_certificates(
 TLS_FAULTS: list[tuple[str, Callable[[Site], dict[str, Any]], list[str]]] = [
     (
         "ca that has not issued etcd's certificate",
-        lambda site: site.tls(etcd_ca_cert=site.stranger.cert),
-        ["{port}", "not trusted", "stranger/ca.pem", "unable to get local issuer certificate"],
+        lambda site: site.tls(etcd_ca_cert=site.stranger.ca),
+        ["{port}", "not trusted", "stranger/ca.crt", "unable to get local issuer certificate"],
     ),
     (
         "no ca, so the system's",
@@ -263,13 +262,13 @@ TLS_FAULTS: list[tuple[str, Callable[[Site], dict[str, Any]], list[str]]] = [
     ),
     (
         "expired client certificate",
-        lambda site: certified(site, site.authority.client("expired", days=-1)),
-        ["{port}", "refuses the client certificate", "expired-", "has expired"],
+        lambda site: certified(site, site.authority.issue("expired", expired=True)),
+        ["{port}", "refuses the client certificate", "expired.crt", "has expired"],
     ),
     (
         "client certificate of another ca",
-        lambda site: certified(site, site.stranger.client()),
-        ["{port}", "refuses the client certificate", "stranger/client-", "--trusted-ca-file"],
+        lambda site: certified(site, site.stranger.issue("client")),
+        ["{port}", "refuses the client certificate", "stranger/client.crt", "--trusted-ca-file"],
     ),
     (
         "etcd without TLS",
@@ -283,8 +282,8 @@ TLS_FAULTS: list[tuple[str, Callable[[Site], dict[str, Any]], list[str]]] = [
     ),
     (
         "key of another certificate",
-        lambda site: site.tls(etcd_key=site.authority.client().key),
-        ["etcd_key", "client-", "is not the key of", "node.pem"],
+        lambda site: site.tls(etcd_key=site.authority.issue("other")[1]),
+        ["etcd_key", "other.key", "is not the key of", "node.pem"],
     ),
     (
         "missing ca",
@@ -329,13 +328,13 @@ TLS_FAULTS: list[tuple[str, Callable[[Site], dict[str, Any]], list[str]]] = [
 ]
 
 
-def certified(site: Site, pair: Pair) -> dict[str, Any]:
-    return site.tls(etcd_cert=pair.cert, etcd_key=pair.key)
+def certified(site: Site, pair: tuple[str, str]) -> dict[str, Any]:
+    return site.tls(etcd_cert=pair[0], etcd_key=pair[1])
 
 
 def encrypted(site: Site) -> str:
     path = f"{site.folder}/encrypted.pem"
-    run("openssl", "pkey", "-in", site.key, "-aes256", "-passout", "pass:x", "-out", path)
+    lock_key(site.key, path)
     return path
 
 
@@ -364,11 +363,11 @@ def test_links_inside_the_node_work_whatever_is_wrong_with_the_files(
     child = node.wait_child()
 
     mendings: list[tuple[str, Callable[[], object]]] = [
-        ("etcd_ca_cert", lambda: put(site.stranger.cert, site.ca_cert)),
-        ("not trusted", lambda: site.show(site.authority.client("expired", days=-1))),
-        ("not trusted", lambda: put(site.authority.cert, site.ca_cert)),
+        ("etcd_ca_cert", lambda: put(site.stranger.ca, site.ca_cert)),
+        ("not trusted", lambda: site.show(site.authority.issue("expired", expired=True))),
+        ("not trusted", lambda: put(site.authority.ca, site.ca_cert)),
         ("refuses the client certificate", lambda: write(site.key, b"")),
-        ("holds no PEM key", lambda: site.show(site.authority.client())),
+        ("holds no PEM key", lambda: site.show(site.authority.issue("client"))),
     ]
     for said, mend in mendings:
         assert said in (status(node, keys) or "")
@@ -393,14 +392,14 @@ def test_certificates_are_renewed_under_a_child_that_runs(
     # Another CA for both sides; until the nodes are given theirs, etcd is away.
     site.etcd.stop()
     old = site.etcd.ca_cert, site.etcd.server
-    site.etcd.ca_cert = site.stranger.cert
-    site.etcd.server = site.stranger.server(site.etcd.address)
+    site.etcd.ca_cert = site.stranger.ca
+    site.etcd.server = site.stranger.issue("server", hosts=f"IP:{site.etcd.address}")
     try:
         site.etcd.start()
         assert "not trusted" in (status(node, keys) or "")
-        put(site.stranger.cert, site.ca_cert)
+        put(site.stranger.ca, site.ca_cert)
         assert "refuses the client certificate" in (status(node, keys) or "")
-        site.show(site.stranger.client())
+        site.show(site.stranger.issue("client"))
         for at in (node, far):
             assert status(at, keys) is None
         # A link between the nodes, by what they say to each other from now on.
@@ -424,9 +423,9 @@ def test_a_watch_that_waits_does_not_keep_an_old_certificate_in_use(site: Site) 
     """A connection that etcd has accepted stays open; what is asked next goes by the new files."""
     store = site.store(**site.tls())
     assert site.works(store)
-    site.show(site.stranger.client())
+    site.show(site.stranger.issue("client"))
     assert "refuses the client certificate" in site.refused(store)
-    site.show(site.authority.client())
+    site.show(site.authority.issue("client"))
     assert site.works(store)
 
 
@@ -452,7 +451,7 @@ def test_a_user_over_tls_needs_both_certificate_and_password(
 
 
 def test_a_certificate_that_names_the_user_needs_no_password(users: Site) -> None:
-    users.show(users.authority.client("certified"))
+    users.show(users.authority.issue("certified"))
     assert users.works(users.store(**users.tls()))
 
 

@@ -110,6 +110,8 @@ WRONG: list[Any] = [
     *each(("label_source",), ("Auto", "k8s", 1, ["auto"])),
     *each(("wait",), ("some", True)),
     *each(("wait_seconds",), (-1, 101, "x", True, "nan", "inf", [])),
+    *each(("etcd_username",), ("a:b", 1)),
+    *each(("etcd_host",), ("user:password@a", "user@a", "user:password@a:1")),
     ("log_level", "trace"),
     *each(("metrics_address",), ("a", "a:x", 9100, "[::1]")),
     *each(("delegate",), ("bridge", [], {}, {"type": ""}, {"type": 1})),
