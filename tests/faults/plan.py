@@ -298,6 +298,8 @@ class Plan:
         when = rng.choice(("before", "after", "late"))
         if kind == "attach" or here not in nodes:
             when = "before"
+        if fault.kind == "keys wiped" and when == "late":
+            when = "after"  # nobody could say which container came last, if both were to stay
         if when == "late" and kind == "restart":
             self._model.lingering.add(pod)
         return Operation(kind, node=node, other=rng.choice(nodes), del_when=when, **common)  # type: ignore[arg-type]
