@@ -20,6 +20,7 @@ from ratchet_child.pairing import BELL_TTL_S, targets
 from ratchet_child.store import Event, HistoryLostError, Store
 
 _RETRY_S = 0.3
+_LOST_S = 0.02  # not at once, should the next answer be the same
 # Longer than a quiet watch with its list, so that an idle node looks at nothing; shorter than a
 # bell stands, so that the list shows whatever was rung meanwhile.
 _LONGEST_SILENCE_S = BELL_TTL_S - 5
@@ -53,7 +54,7 @@ class Bells:
                     log.info("etcd answers again")
                     told.clear()
             except HistoryLostError:
-                continue
+                self._stopped.wait(_LOST_S)
             except StoreError as error:
                 if error.details not in told:  # members may fail in turn, each in its way
                     log.warning("etcd is away", error=str(error))

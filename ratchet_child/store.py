@@ -40,6 +40,8 @@ _CONDITION_FAILED = (
     etcd.EtcdNotDir,
 )
 
+_NONSENSE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
+
 _OPTIONS: dict[str, Any] = {
     "read_timeout": REQUEST_TIMEOUT_S,
     "allow_redirect": False,
@@ -104,7 +106,7 @@ class Store:
                 lambda client, path: client.read(path, quorum=True, recursive=recursive),
             )
         except etcd.EtcdKeyNotFound as error:
-            return {}, int(_not_found(error, f"tree {key}").get("index") or 0)
+            return {}, _number(_not_found(error, f"tree {key}").get("index"))
         except _CONDITION_FAILED as error:
             raise StoreError(f"tree {key}", str(error)) from error
         below = f"{self._prefix}/{key}/"
@@ -113,13 +115,13 @@ class Store:
             for leaf in _leaves(result)
             if str(leaf.key).startswith(below)
         }
-        return entries, int(result.etcd_index)
+        return entries, _number(result.etcd_index)
 
     def set(self, key: str, value: str, ttl_s: int | None = None) -> str | None:
         """Write a key whatever it was; its previous value, None when it had none."""
         result = self._call("set", key, lambda client, path: client.write(path, value, ttl=ttl_s))
         previous = getattr(result, "_prev_node", None)
-        return None if previous is None else previous.value
+        return None if previous is None or previous.value is None else _entry(previous).value
 
     def create(self, key: str, value: str) -> Entry | None:
         """Write a key that is not there; None when it is."""
@@ -176,11 +178,14 @@ class Store:
             return None
         if result is None:
             return None
+        heard = _entry(result)
+        if not isinstance(result.action, str) or not index <= heard.modified:
+            raise StoreError(f"watch {key}", "what it tells is not what was asked for")
         return Event(
             action=result.action,
-            key=result.key[len(self._prefix) + 1 :],
-            value=result.value or "",
-            index=int(result.modifiedIndex),
+            key=str(result.key)[len(self._prefix) + 1 :],
+            value=heard.value,
+            index=heard.modified,
         )
 
     def _compared(self, name: str, key: str, call: Any) -> bool:
@@ -224,7 +229,10 @@ class Store:
         except etcd.EtcdWatchTimedOut:
             raise
         except (etcd.EtcdEventIndexCleared, etcd.EtcdWatcherCleared) as error:
-            raise HistoryLostError(str(error)) from error
+            if name == "watch":
+                raise HistoryLostError(str(error)) from error
+            metrics.etcd_failed(name)
+            raise StoreError(f"{name} {path}", str(error)) from error
         except etcd.EtcdClusterIdChanged as error:
             if name == "watch":
                 raise HistoryLostError(str(error)) from error
@@ -232,7 +240,8 @@ class Store:
             raise StoreError(f"{name} {path}", "it is another cluster than before") from error
         except (etcd.EtcdKeyNotFound, *_CONDITION_FAILED):
             raise
-        except (etcd.EtcdException, ValueError, OSError) as error:
+        # python-etcd takes every answer for one of etcd's.
+        except (etcd.EtcdException, *_NONSENSE, OSError) as error:
             metrics.etcd_failed(name)
             self._turn_away_from(number)
             raise StoreError(
@@ -326,16 +335,29 @@ def _not_found(error: etcd.EtcdKeyNotFound, what: str) -> dict[str, Any]:
 
 def _entry(result: Any) -> Entry:
     value = result.value or ""
-    if not isinstance(value, str):
-        raise StoreError(f"read {result.key}", "its value is not text: not an etcd?")
+    if not isinstance(value, str) or not isinstance(result.key, str):
+        raise StoreError("read a key", "its value is not text: not an etcd?")
     return Entry(
         value=value,
-        modified=int(result.modifiedIndex or 0),
-        created=int(result.createdIndex or 0),
+        modified=_number(result.modifiedIndex),
+        created=_number(result.createdIndex),
     )
 
 
+def _number(value: object) -> int:
+    """One of etcd's indices."""
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
+        raise StoreError("read an index", "it is no number: not an etcd?")
+    return value
+
+
 def _leaves(result: Any) -> Iterator[Any]:
-    for leaf in result.leaves:
+    try:
+        leaves = list(result.leaves)
+    except _NONSENSE as error:
+        raise StoreError("read a directory", "it holds no keys: not an etcd?") from error
+    for leaf in leaves:
         if not leaf.dir:
             yield leaf
