@@ -20,12 +20,15 @@ from typing import Any
 from ratchet import __version__, log
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-# What is asked over the child's socket; anything else is counted together.
-OPERATIONS = ("attached", "check", "deleted", "health", "labels", "status")
+# All that can be counted is shown from the start: a counter that appears has no rate.
+ETCD = ("get", "tree", "set", "create", "swap", "remove", "prune", "remove_tree")
 WATCH = "watch"  # lasts until there is news: its duration says nothing
+REQUESTS = ("attached", "check", "deleted", "health", "labels", "status")
+UNKNOWN = "unknown"  # whatever else is written to the child's socket
+ENDS = ("make", "mend", "replace", "remove")
 
-_RETRY_S = 5.0
-_CLIENT_TIMEOUT_S = 5.0
+_RETRY_S = 2.0
+_CLIENT_TIMEOUT_S = 2.0
 
 
 @dataclass(slots=True)
@@ -67,10 +70,10 @@ class Figures:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.etcd: dict[str, Durations] = {}
-        self.etcd_errors: dict[str, int] = {}
-        self.requests: dict[str, Durations] = {}
-        self.ends: dict[str, Durations] = {}  # by what was done: make, mend, replace, remove
+        self.etcd = {name: Durations() for name in ETCD}
+        self.etcd_errors = dict.fromkeys((*ETCD, WATCH), 0)
+        self.requests = {name: Durations() for name in (*REQUESTS, UNKNOWN)}
+        self.ends = {name: Durations() for name in ENDS}
         self.end_failures = 0
         self.reconciliations = Durations()
         self.retries = 0
@@ -88,23 +91,23 @@ def etcd_request(name: str) -> Iterator[None]:
         yield
     finally:
         if name != WATCH:
-            _add(figures.etcd, name, time.monotonic() - started)
+            _add(figures.etcd[name], time.monotonic() - started)
 
 
 def etcd_failed(name: str) -> None:
     """etcd could not be asked, or gave no answer that is one."""
     with figures.lock:
-        figures.etcd_errors[name] = figures.etcd_errors.get(name, 0) + 1
+        figures.etcd_errors[name] += 1
 
 
 def served(operation: str, seconds: float) -> None:
     """A request has been answered."""
-    _add(figures.requests, operation if operation in OPERATIONS else "unknown", seconds)
+    _add(figures.requests[operation if operation in REQUESTS else UNKNOWN], seconds)
 
 
 def end_done(operation: str, seconds: float) -> None:
     """An end has been made, mended, replaced or removed."""
-    _add(figures.ends, operation, seconds)
+    _add(figures.ends[operation], seconds)
 
 
 @contextmanager
@@ -134,9 +137,9 @@ def reconciled(seconds: float) -> None:
         figures.last_reconciliation = time.time()
 
 
-def _add(by: dict[str, Durations], name: str, seconds: float) -> None:
+def _add(durations: Durations, seconds: float) -> None:
     with figures.lock:
-        by.setdefault(name, Durations()).add(seconds)
+        durations.add(seconds)
 
 
 class Endpoint:
