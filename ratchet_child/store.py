@@ -21,12 +21,12 @@ from typing import Any
 from urllib.parse import quote
 
 import etcd
-from urllib3.util import Retry
 
 from ratchet.config import Config
 from ratchet.errors import StoreError
 from ratchet_child import faults, metrics
 from ratchet_child.credentials import Access, Credentials
+from ratchet_child.transport import Transport
 
 REQUEST_TIMEOUT_S = 3.0
 WATCH_TIMEOUT_S = 20.0
@@ -37,7 +37,6 @@ _CONDITION_FAILED = (
     etcd.EtcdAlreadyExist,
     etcd.EtcdDirNotEmpty,
     etcd.EtcdNotFile,
-    etcd.EtcdNotDir,
 )
 
 _NONSENSE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
@@ -89,9 +88,14 @@ class Store:
         self._threads = threading.local()
 
     def get(self, key: str) -> Entry | None:
-        """One key, by a quorum read; None when there is none or it is a directory."""
+        """One key, by a quorum read; None when there is none. A directory is an error.
+
+        Nobody who finds nothing there could write it.
+        """
         result = self._call("get", key, lambda client, path: client.read(path, quorum=True))
-        return None if result is None or result.dir else _entry(result)
+        if result is not None and result.dir:
+            raise StoreError(f"get {result.key}", "it is a directory, which should be a key")
+        return None if result is None else _entry(result)
 
     def tree(self, key: str, *, recursive: bool = False) -> tuple[dict[str, Entry], int]:
         """The keys below a directory by their relative names, and etcd's index at that moment.
@@ -149,7 +153,10 @@ class Store:
 
     def prune(self, key: str) -> bool:
         """Remove a directory if it is empty; False when it is not, or is gone."""
-        return self._compared("prune", key, lambda client, path: client.delete(path, dir=True))
+        try:
+            return self._compared("prune", key, lambda client, path: client.delete(path, dir=True))
+        except etcd.EtcdNotDir:
+            return False
 
     def remove_tree(self, key: str) -> bool:
         """Remove a key or directory with all below it; False when there is none."""
@@ -218,7 +225,16 @@ class Store:
             return None
 
     def _path(self, key: str) -> str:
-        return quote(f"{self._prefix}/{key}", safe="/:")
+        """The key as it stands in a URL, below the prefix whatever it holds.
+
+        urllib3 and etcd take "." and ".." out of a path before they look at it.
+        """
+        if any(part in ("", ".", "..") for part in key.split("/")):
+            raise StoreError(f"use {key!a} as a key", "it does not stay where it is")
+        try:
+            return quote(f"{self._prefix}/{key}", safe="/:")
+        except UnicodeEncodeError as error:
+            raise StoreError(f"use {key!a} as a key", "it is not text") from error
 
     def _request(self, name: str, path: str, call: Any) -> Any:
         faults.reach("etcd")
@@ -238,6 +254,10 @@ class Store:
                 raise HistoryLostError(str(error)) from error
             metrics.etcd_failed(name)
             raise StoreError(f"{name} {path}", "it is another cluster than before") from error
+        except etcd.EtcdNotDir as error:
+            if name == "prune":
+                raise
+            raise StoreError(f"{name} {path}", f"a key is on the way: {error}") from error
         except (etcd.EtcdKeyNotFound, *_CONDITION_FAILED):
             raise
         # python-etcd takes every answer for one of etcd's.
@@ -272,13 +292,7 @@ class Store:
             password=access.password,
             **self._options,
         )
-        # Only a connection that was never made may be tried again by the transport.
-        client.http.connection_pool_kw["retries"] = Retry(
-            total=1, connect=1, read=0, redirect=0, status=0, other=0
-        )
-        if access.context is not None:
-            # Not python-etcd's own options: without ca_cert those verify nothing.
-            client.http.connection_pool_kw["ssl_context"] = access.context
+        client.http = Transport(host, port, access.context)
         return client
 
     def _why(self, error: Exception, number: int) -> str:
@@ -305,7 +319,7 @@ class Store:
 
 
 def _innermost(error: BaseException) -> OSError | None:
-    """The system's error that lies beneath python-etcd's and urllib3's."""
+    """The system's error that lies beneath python-etcd's."""
     found: OSError | None = None
     seen: set[int] = set()
     waiting: list[object] = [error]

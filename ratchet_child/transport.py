@@ -1,0 +1,195 @@
+"""HTTP/1.1 to one etcd member, for python-etcd in the place of its urllib3 pool.
+
+A thread of the child has one connection to a member and one request under way on it, so a pool,
+redirects, proxies and retries are of no use here, and they are half of the CPU time of a request. A
+request is sent once: whoever made it knows whether it may be carried out twice. An answer has an
+end, in time and in size: the time-out of a socket would begin anew with each byte.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import select
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from email.message import Message
+from typing import Any
+from urllib.parse import urlencode
+
+from urllib3.exceptions import ReadTimeoutError
+
+# The largest one that is right lists every pod of every node: 20 MB for a thousand nodes.
+LARGEST_ANSWER_BYTES = 64 << 20
+
+_FORM = "application/x-www-form-urlencoded"
+
+
+class Transport:
+    """What `etcd.Client` uses of `urllib3.PoolManager`.
+
+    Every request raises OSError, HTTPException or, when the answer does not come in time,
+    ReadTimeoutError.
+    """
+
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
+        """`context`: how TLS is spoken, None without it. Nothing is sent before a request."""
+        self._connection = (
+            http.client.HTTPConnection(host, port)
+            if context is None
+            else http.client.HTTPSConnection(host, port, context=context)
+        )
+        self._connection.response_class = _Bounded
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        fields: Mapping[str, str] | None,
+        timeout: float,
+        headers: Mapping[str, str],
+        **_: object,
+    ) -> Answer:
+        """Ask with the fields in the URL.
+
+        `timeout`: seconds to connect, to send, and for the whole answer to come.
+        """
+        query = f"?{urlencode(fields)}" if fields else ""
+        return self._exchange(method, _path(url) + query, None, headers, timeout)
+
+    def request_encode_body(
+        self,
+        method: str,
+        url: str,
+        *,
+        fields: Mapping[str, str] | None,
+        timeout: float,
+        headers: Mapping[str, str],
+        **_: object,
+    ) -> Answer:
+        """Ask with the fields as a form in the body."""
+        body = urlencode(fields or {}).encode()
+        headers = {**headers, "Content-Type": _FORM}
+        return self._exchange(method, _path(url), body, headers, timeout)
+
+    def clear(self) -> None:
+        """Close the connection; the next request makes another."""
+        self._connection.close()
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout_s: float,
+    ) -> Answer:
+        connection = self._connection
+        connection.timeout = timeout_s
+        if connection.sock is not None and _is_readable(connection.sock):
+            connection.close()  # the member has closed it, or says what nobody has asked
+        if connection.sock is None:
+            connection.connect()
+        try:
+            connection.sock.settimeout(timeout_s)
+            connection.request(method, path, body, headers)
+            return Answer(connection, connection.getresponse())
+        except BaseException as error:
+            connection.close()
+            _tell_timeout(error)
+            raise
+
+
+class Answer:
+    """An answer whose body has yet to come: a watch's comes with the change."""
+
+    def __init__(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+    ) -> None:
+        self.status = response.status
+        self._connection = connection
+        self._response = response
+        self._data: bytes | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The body. *Blocks* until it has come; raises what a request raises."""
+        if self._data is None:
+            try:
+                self._data = self._read()
+            except BaseException as error:
+                self._connection.close()
+                _tell_timeout(error)
+                raise
+        return self._data
+
+    def _read(self) -> bytes:
+        # Never as much as the answer says that it has: that may be more than there is memory.
+        data = self._response.read(LARGEST_ANSWER_BYTES)
+        if self._response.length:
+            raise http.client.IncompleteRead(b"", self._response.length)
+        return data
+
+    def getheader(self, name: str) -> str | None:
+        return self._response.headers.get(name)
+
+    def getheaders(self) -> Message:
+        """By name, in whatever case."""
+        return self._response.headers
+
+
+class _Bounded(http.client.HTTPResponse):
+    """An answer that has come by the end of the socket's time-out, or is an error."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_Received(self.fp.detach(), sock))
+
+
+class _Received(io.RawIOBase):
+    """What a socket receives, until the time is over or it is too much. *Raises* OSError then."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._deadline = time.monotonic() + (sock.gettimeout() or 0.0)
+        self._left_bytes = LARGEST_ANSWER_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left_s)
+        count: int | None = self._raw.readinto(buffer)
+        self._left_bytes -= count or 0
+        if self._left_bytes < 0:
+            raise OSError(f"an answer of more than {LARGEST_ANSWER_BYTES >> 20} MiB")
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+def _path(url: str) -> str:
+    """A URL's path; python-etcd has quoted it."""
+    return "/" + url.split("/", 3)[3]
+
+
+def _is_readable(connected: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connected, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _tell_timeout(error: BaseException) -> None:
+    """Raise an answer's timeout as python-etcd knows it: a watch that hears nothing ends so."""
+    if isinstance(error, TimeoutError):
+        raise ReadTimeoutError(None, "", "no answer in time") from error  # type: ignore[arg-type]
