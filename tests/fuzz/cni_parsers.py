@@ -336,7 +336,7 @@ TARGETS: tuple[Target, ...] = (
     target("json", make_json, check_json, 6),
     target("json-unencodable", make_unencodable, check_encode, 0.5),
     target("request-configuration", make_config, check_config, 4),
-    target("result", make_result, check_result, 4),
+    target("result", make_result, check_result, 2),
     target("link-local", make_container_id, check_link_local, 0.2),
     target("environment", make_environ, check_environ, 4),
 )

@@ -284,7 +284,7 @@ class Mutator:
 
     def tree(self, value: Any, keys: Sequence[str] = ()) -> Any:
         """A copy with something in it that is different. `keys` are names to make use of."""
-        value = copy.deepcopy(value)
+        value = _copied(value)
         for _ in range(self.times()):
             value = self._spoiled(value, keys)
         return value
@@ -306,11 +306,11 @@ class Mutator:
                 parent[self.misspelt(self.pick(keys))] = parent[key]
             else:
                 other = self.pick(places)
-                parent[key] = copy.deepcopy(other[0][other[1]])
+                parent[key] = _copied(other[0][other[1]])
         elif action < 0.9:
             parent.insert(self.random.randrange(len(parent) + 1), self.value())
         else:
-            parent.extend(copy.deepcopy(parent) * self.pick((1, 1, 40)))
+            parent.extend(_copied(parent) * self.pick((1, 1, 40)))
         return value
 
     def other(self, value: Any) -> Any:
@@ -402,7 +402,7 @@ class Mutator:
 
     def _with_raw(self, value: Any, ensure_ascii: bool) -> str:
         """JSON with a doubled key or with a piece that is no value of Python's."""
-        value = copy.deepcopy(value)
+        value = _copied(value)
         places = list(_places(value))
         if not places:
             return self.pick(RAW)
@@ -433,6 +433,13 @@ def _places(value: Any) -> Iterable[tuple[Any, Any]]:
             yield one, key
             if isinstance(inner, dict | list):
                 waiting.append(inner)
+
+
+def _copied(value: Any) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except RecursionError:
+        return "too deep to be copied"
 
 
 def _utf8(text: str) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import json
 import os
 import sys
 import tempfile
@@ -145,7 +146,7 @@ def _call(mutator: Mutator, command: str, seed: dict[str, Any]) -> Call:
         config["docker_socket"] = "/nonexistent/docker.sock"
         if config.get("label_source") == "kubernetes":
             config["kubeconfig"] = "/nonexistent/kubeconfig"
-    stdin = mutator.json(config) if mutator.chance(0.3) else _plain(config)
+    stdin = mutator.json(config) if mutator.chance(0.3) else json.dumps(config).encode()
     return Call(
         environ,
         stdin,
