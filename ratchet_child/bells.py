@@ -3,7 +3,7 @@
 A watch in etcd v2 is a long poll from an index on. When it has heard nothing for a while, or its
 place in the history (1,000 events over all keys) is lost, the node's keys are listed instead: bells
 stay there for `BELL_TTL_S`, so whatever was rung since is in the list. Only after a silence longer
-than that does the node look at all of its links again.
+than that, or in another etcd than before, does the node look at all of its links again.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Bells:
         self._engine = engine
         self._stopped = threading.Event()
         self._index = 0
+        self._cluster: str | None = None  # whose index that is
         self._listed_at: float | None = None  # monotonic seconds
         self._thread = threading.Thread(target=self._run, name="bells", daemon=True)
 
@@ -71,20 +72,20 @@ class Bells:
         asked_at = time.monotonic()
         found = self._engine.pairing.node(self._engine.node.address)
         missed = self._listed_at is None or asked_at - self._listed_at > _LONGEST_SILENCE_S
-        if found.index < self._index:
-            missed = True  # etcd has been set up anew
+        cluster = self._store.cluster
+        if cluster != self._cluster or found.index < self._index:
+            missed = True  # etcd has been set up anew, or restored
         for modified, pod, names in () if missed else found.bells:
             if modified > self._index:
                 self._engine.rung(pod, names)
         for pod, (written, modified) in () if missed else found.published.items():
             if modified > self._index:
                 self._engine.listed(pod, written)
-        self._index = found.index
         self._engine.etcd_is_back(found.published if missed else None)
-        self._listed_at = asked_at
+        self._index, self._cluster, self._listed_at = found.index, cluster, asked_at
         while not self._stopped.is_set():
             event = self._store.watch(keys.node(self._engine.node.address), self._index + 1)
-            if event is None:
+            if event is None or self._store.cluster != cluster:
                 return
             self._listed_at = time.monotonic()
             self._index = event.index

@@ -72,7 +72,7 @@ class Event:
 
 
 class HistoryLostError(Exception):
-    """The watch cannot be continued (error 401, or another cluster): list and look again."""
+    """The watch cannot be continued (error 401): list and look again."""
 
 
 class Store:
@@ -86,6 +86,16 @@ class Store:
         self._options = dict(_OPTIONS)
         self._current = 0
         self._threads = threading.local()
+
+    @property
+    def cluster(self) -> str | None:
+        """The ID of the cluster that has answered this thread last, None when none has.
+
+        Another one than before is another etcd at that address, or one restored from a backup:
+        indices of before mean nothing there.
+        """
+        cluster: str | None = getattr(self._threads, "cluster", None)
+        return cluster
 
     def get(self, key: str) -> Entry | None:
         """One key, by a quorum read; None when there is none. A directory is an error.
@@ -239,12 +249,14 @@ class Store:
     def _request(self, name: str, path: str, call: Any) -> Any:
         faults.reach("etcd")
         number, client = self._client()
+        client.expected_cluster_id = None  # its own check: one for each connection, by an error
         try:
             with metrics.etcd_request(name):
                 result = call(client, path)
         except etcd.EtcdWatchTimedOut:
             raise
         except (etcd.EtcdEventIndexCleared, etcd.EtcdWatcherCleared) as error:
+<<<<<<< Updated upstream
             if name == "watch":
                 raise HistoryLostError(str(error)) from error
             metrics.etcd_failed(name)
@@ -258,6 +270,9 @@ class Store:
             if name == "prune":
                 raise
             raise StoreError(f"{name} {path}", f"a key is on the way: {error}") from error
+=======
+            raise HistoryLostError(str(error)) from error
+>>>>>>> Stashed changes
         except (etcd.EtcdKeyNotFound, *_CONDITION_FAILED):
             raise
         # python-etcd takes every answer for one of etcd's.
@@ -267,6 +282,9 @@ class Store:
             raise StoreError(
                 f"{name} {path} at {self._url(number)}", self._why(error, number)
             ) from error
+        finally:
+            if client.expected_cluster_id is not None:
+                self._threads.cluster = client.expected_cluster_id
         faults.reach("etcd done")
         return result
 

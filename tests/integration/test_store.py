@@ -19,8 +19,8 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import pytest
 
@@ -511,9 +511,12 @@ class _Impostor(http.server.BaseHTTPRequestHandler):
 
     status = 404
     body = b""
+    clusters: ClassVar[list[str]] = []  # whose answers these are, one after the other
 
     def _answer(self) -> None:
         self.send_response(self.status)
+        if self.clusters:
+            self.send_header("X-Etcd-Cluster-Id", self.clusters.pop(0))
         self.send_header("Content-Length", str(len(self.body)))
         self.end_headers()
         self.wfile.write(self.body)
@@ -525,9 +528,10 @@ class _Impostor(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def impostor(status: int, body: bytes) -> Iterator[Store]:
+def impostor(status: int, body: bytes, clusters: Sequence[str] = ()) -> Iterator[Store]:
     """A store whose etcd is something else."""
-    handler = type("Handler", (_Impostor,), {"status": status, "body": body})
+    answer = {"status": status, "body": body, "clusters": list(clusters)}
+    handler = type("Handler", (_Impostor,), answer)
     server = http.server.HTTPServer(("127.0.0.1", 0), handler)
     serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     serving.start()
@@ -579,6 +583,18 @@ def test_a_value_that_is_not_text_is_an_error() -> None:
         pytest.raises(StoreError),
     ):
         store.get("a")
+
+
+def test_another_cluster_at_the_address_is_noticed_and_no_error() -> None:
+    """Each connection would be told by python-etcd, with a failed request."""
+    found = b'{"action": "get", "node": {"key": "/p/a", "value": "1"}}'
+    with impostor(200, found, ["a1", "a1", "b2", "b2"]) as store:
+        assert store.cluster is None
+        seen: list[str | None] = []
+        for _ in range(4):
+            assert store.get("a") is not None
+            seen.append(store.cluster)
+    assert seen == ["a1", "a1", "b2", "b2"]
 
 
 def test_many_threads_use_one_store(real: Store) -> None:

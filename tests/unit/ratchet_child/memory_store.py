@@ -45,6 +45,7 @@ class MemoryEtcd:
 
     def __init__(self) -> None:
         self.index = 0
+        self.cluster = "1"
         self._nodes: dict[str, _Node] = {}
         self._history: list[_Change] = []
 
@@ -69,6 +70,12 @@ class MemoryEtcd:
         """What a thousand changes of other keys do."""
         self.index += HISTORY + 1
         self._history.clear()
+
+    def begin_anew(self) -> None:
+        """What an administrator does who sets up another etcd in the place of this one."""
+        later, cluster = self.index + 100, f"{self.cluster}1"
+        self.__init__()  # type: ignore[misc]
+        self.index, self.cluster = later, cluster
 
     # Requests ---------------------------------------------------------------------------------
 
@@ -147,6 +154,10 @@ class MemoryStore:
     def __init__(self, etcd: MemoryEtcd, before: Before = lambda name, key: None) -> None:
         self._etcd = etcd
         self._before = before
+
+    @property
+    def cluster(self) -> str:
+        return self._etcd.cluster
 
     def get(self, key: str) -> Entry | None:
         self._before("get", key)

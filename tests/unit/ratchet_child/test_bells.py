@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ratchet.errors import StoreError
 from ratchet_child import bells as bells_module
 from ratchet_child.bells import Bells
 from ratchet_child.keys import PodKey, Published
@@ -26,6 +28,7 @@ class Listening:
         self.store = MemoryStore(self.etcd)
         self.heard: list[tuple[Any, ...]] = []
         self.now = 1000.0
+        self.fail_when_back: Callable[[object], None] = lambda published: None
         store: Any = self.store
         engine: Any = SimpleNamespace(
             node=Node("10.0.0.1", "eth1"),
@@ -40,10 +43,14 @@ class Listening:
             listed=lambda key, published: self.heard.append(
                 ("listed", key, published and published.container)
             ),
-            etcd_is_back=lambda published: self.heard.append(("back", published)),
+            etcd_is_back=self._back,
             etcd_is_away=lambda error: self.heard.append(("away", error)),
         )
         self._bells = Bells(store, engine)
+
+    def _back(self, published: object) -> None:
+        self.fail_when_back(published)
+        self.heard.append(("back", published))
 
     def monotonic(self) -> float:
         return self.now
@@ -125,6 +132,44 @@ def test_an_etcd_that_was_set_up_anew_has_everything_looked_at(node: Listening) 
     node.store.set("x", "1")
     node.listen()
     node.etcd.__init__()  # type: ignore[misc]
+    assert node.listen() == [("back", {})]
+
+
+def test_another_etcd_in_which_more_has_happened_has_everything_looked_at(node: Listening) -> None:
+    node.store.set(f"{OWN}/pods/a", Published("a1", ()).dumps())
+    node.listen()
+    node.etcd.begin_anew()
+    node.store.set(f"{OWN}/bell/a", "")
+    assert node.listen() == [("back", {})]
+    assert node.listen() == [("back", None)]
+
+
+def test_an_event_of_another_etcd_is_not_taken_for_the_next_one(node: Listening) -> None:
+    node.listen()
+
+    def restore(name: str, _key: str) -> None:
+        if name.startswith("watch"):
+            node.etcd.begin_anew()
+            node.etcd.write("set", f"{OWN}/bell/a", "", None, 0)
+            node.store._before = lambda name, key: None
+
+    node.store._before = restore
+    assert node.listen() == [("back", None)]
+    assert node.listen() == [("back", {})]
+
+
+def test_what_a_failure_interrupts_is_begun_again(node: Listening) -> None:
+    node.listen()
+    node.etcd.begin_anew()
+    failures = iter([StoreError("read", "away")])
+
+    def fail(_published: object) -> None:
+        for failure in failures:
+            raise failure
+
+    node.fail_when_back = fail
+    with pytest.raises(StoreError):
+        node.listen()
     assert node.listen() == [("back", {})]
 
 
