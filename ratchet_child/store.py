@@ -256,23 +256,14 @@ class Store:
         except etcd.EtcdWatchTimedOut:
             raise
         except (etcd.EtcdEventIndexCleared, etcd.EtcdWatcherCleared) as error:
-<<<<<<< Updated upstream
             if name == "watch":
                 raise HistoryLostError(str(error)) from error
             metrics.etcd_failed(name)
             raise StoreError(f"{name} {path}", str(error)) from error
-        except etcd.EtcdClusterIdChanged as error:
-            if name == "watch":
-                raise HistoryLostError(str(error)) from error
-            metrics.etcd_failed(name)
-            raise StoreError(f"{name} {path}", "it is another cluster than before") from error
         except etcd.EtcdNotDir as error:
             if name == "prune":
                 raise
             raise StoreError(f"{name} {path}", f"a key is on the way: {error}") from error
-=======
-            raise HistoryLostError(str(error)) from error
->>>>>>> Stashed changes
         except (etcd.EtcdKeyNotFound, *_CONDITION_FAILED):
             raise
         # python-etcd takes every answer for one of etcd's.
