@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import time
 
-from ratchet import log, statedir
+from ratchet import log, pods, statedir
 from ratchet.cni import codec
 from ratchet.cni.frozen import dataclass, replace
 from ratchet.cni.ip import Address
@@ -75,6 +75,10 @@ class Attachment:
     @property
     def name(self) -> str:
         return statedir.attachment_name(self.container_id, self.ifname)
+
+    @property
+    def pod_in_logs(self) -> str:
+        return pods.logged(self.namespace, self.pod)
 
     @property
     def is_finished(self) -> bool:

@@ -94,7 +94,7 @@ def delete(attachment: Attachment, request: Request, netns: str) -> None:
                 "the boot network's DEL failed",
                 plugin=plugin["type"],
                 container=attachment.container_id,
-                pod=f"{attachment.namespace}/{attachment.pod}",
+                pod=attachment.pod_in_logs,
                 error=exc,
             )
             errors.append(exc)

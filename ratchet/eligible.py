@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from ratchet import boot, labels, log, pods, spawn
+from ratchet import boot, labels, log, spawn
 from ratchet.attachments import Attachment, Directory
 from ratchet.cni import result as cni_result
 from ratchet.cni.errors import INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
@@ -45,15 +45,18 @@ def attach(config: Config, request: Request, pod: Pod) -> dict[str, Any]:
 
     attachment = _attachment(config, request, pod, wiring)
     boot.require(attachment.boot, request)
+    started = time.monotonic()
+    kubernetes = _other_name(attachment)
+    log.info("ADD", netns=attachment.netns, kubernetes=kubernetes, **_fields(attachment))
     with _Undo() as undo:
         _record(directory, attachment, undo)
         attachment = _boot(directory, attachment, request, undo)
-        undo.callback(_quietly, _hand_over, config, directory, attachment)
+        undo.callback(_quietly, attachment, _hand_over, config, directory, attachment)
         directory.write(attachment)
         answer = _answer(config, attachment)
         _await_links(config, attachment)
         undo.drop()
-    log.info("attached", **_fields(attachment))
+    log.info("attached", took_s=_took_s(started), **_fields(attachment))
     return answer
 
 
@@ -69,6 +72,7 @@ def detach(config: Config, request: Request) -> bool:
         attachment = directory.kept_boot(request.container_id, request.ifname)
         if attachment is None:
             return False
+    log.info("DEL", **_fields(attachment))
     _detach(config, directory, attachment, request, request.netns)
     return True
 
@@ -81,6 +85,7 @@ def check(config: Config, request: Request) -> bool:
         return False
     if not attachment.is_finished:
         raise CheckError(f"the ADD of {attachment.name} has not finished")
+    started = time.monotonic()
     boot.check(attachment, request)
     question = {"op": "check", "attachment": attachment.name, "timeout_s": CHECK_TIMEOUT_S}
     answer = spawn.ask(config, question, CHECK_TIMEOUT_S + GRACE_S, spawn=True) or {}
@@ -88,6 +93,7 @@ def check(config: Config, request: Request) -> bool:
         raise CheckError(f"{attachment.pod}: {answer.get('msg')}", str(answer.get("details", "")))
     if not answer.get("complete"):
         raise CheckError(f"links of {attachment.pod}", _describe(answer))
+    log.info("CHECK succeeded", took_s=_took_s(started), **_fields(attachment))
     return True
 
 
@@ -211,14 +217,15 @@ def _clear_leftover(directory: Directory, request: Request, before: Attachment |
         return
     log.warning("an earlier ADD has not finished", **_fields(leftover))
     netns = request.netns if leftover.netns == request.netns else ""
-    _quietly(boot.delete, leftover, request, netns)
-    _quietly(directory.forget_boot, request.container_id, request.ifname)
+    _quietly(leftover, boot.delete, leftover, request, netns)
+    _quietly(leftover, directory.forget_boot, request.container_id, request.ifname)
 
 
 def _record(directory: Directory, attachment: Attachment, undo: _Undo) -> None:
     if attachment.boot is None:
         return  # nothing will be changed before the record is written as a whole
-    undo.callback(_quietly, directory.remove, attachment.container_id, attachment.ifname)
+    container_id, ifname = attachment.container_id, attachment.ifname
+    undo.callback(_quietly, attachment, directory.remove, container_id, ifname)
     directory.write(attachment)
 
 
@@ -237,8 +244,10 @@ def _boot(
             raise ConfigError("prevResult", previous, f"a result ({exc})") from exc
         return attachment.with_result(previous)
     # A plugin that fails may have done half of its work (CNI spec 1.1.0 §2: DEL cleans up).
-    undo.callback(_quietly, _detach_boot, directory, attachment, request, request.netns)
+    undo.callback(_quietly, attachment, _detach_boot, directory, attachment, request, request.netns)
+    started = time.monotonic()
     used, result = boot.add(attachment.boot, request)
+    log.info("boot network attached", took_s=_took_s(started), **_fields(attachment))
     if directory.read(attachment.container_id, attachment.ifname) is None:
         raise StateError(f"{attachment.name} was detached while it was being attached")
     return replace(attachment, boot=used, result=result)
@@ -293,7 +302,7 @@ def _detach(
     config: Config, directory: Directory, attachment: Attachment, request: Request, netns: str
 ) -> None:
     """Hand the record to the child and detach the boot network. Raises StateError and CniError."""
-    failure = None
+    failure, started = None, time.monotonic()
     try:
         _hand_over(config, directory, attachment)
     except StateError as exc:  # the boot network is detached all the same
@@ -301,16 +310,16 @@ def _detach(
     _detach_boot(directory, attachment, request, netns)
     if failure is not None:
         raise failure
-    log.info("detached", **_fields(attachment))
+    log.info("detached", took_s=_took_s(started), **_fields(attachment))
 
 
 def _hand_over(config: Config, directory: Directory, attachment: Attachment) -> None:
     """Mark the record deleted, and tell the child to clean up after it. Raises StateError."""
     if attachment.boot is not None:
         # Once the record is the child's, it may be gone before the boot network's DEL succeeds.
-        _quietly(directory.keep_boot, attachment.container_id, attachment.ifname)
+        _quietly(attachment, directory.keep_boot, attachment.container_id, attachment.ifname)
     if directory.mark_deleted(attachment.container_id, attachment.ifname):
-        _quietly(spawn.tell, config, {"op": "deleted"}, TELL_TIMEOUT_S)
+        _quietly(attachment, spawn.tell, config, {"op": "deleted"}, TELL_TIMEOUT_S)
 
 
 def _detach_boot(
@@ -319,17 +328,17 @@ def _detach_boot(
     """Run the boot network's DEL; it is kept in mind until it has succeeded."""
     if attachment.boot is None:
         return
-    _quietly(directory.keep_boot, attachment.container_id, attachment.ifname)
+    _quietly(attachment, directory.keep_boot, attachment.container_id, attachment.ifname)
     boot.delete(attachment, request, netns)
-    _quietly(directory.forget_boot, attachment.container_id, attachment.ifname)
+    _quietly(attachment, directory.forget_boot, attachment.container_id, attachment.ifname)
 
 
-def _quietly(step: Callable[..., object], *args: object) -> None:
+def _quietly(attachment: Attachment, step: Callable[..., object], *args: object) -> None:
     """Do a step whose failure must not keep others from being done; it is logged."""
     try:
         step(*args)
     except CniError as exc:
-        log.warning(exc.msg, code=exc.code, details=exc.details or None)
+        log.warning(exc.msg, code=exc.code, details=exc.details or None, **_fields(attachment))
 
 
 def _describe(answer: dict[str, Any]) -> str:
@@ -347,16 +356,19 @@ def _describe(answer: dict[str, Any]) -> str:
     return ", ".join(waiting) or "nothing is known of its links"
 
 
-def _shown(attachment: Attachment) -> str:
-    """Return the pod as the child's lines have it, so that one search finds both."""
-    if attachment.namespace == pods.DEFAULT_NAMESPACE:
-        return attachment.pod
-    return f"{attachment.namespace}:{attachment.pod}"
+def _other_name(attachment: Attachment) -> str | None:
+    """Return Kubernetes' name where the pod is called something else in all other lines."""
+    name = attachment.kubernetes_name
+    return None if name == attachment.pod else name
+
+
+def _took_s(started: float) -> str:
+    return f"{time.monotonic() - started:.3f}"
 
 
 def _fields(attachment: Attachment) -> dict[str, Any]:
     return {
-        "pod": _shown(attachment),
+        "pod": attachment.pod_in_logs,
         "container": attachment.container_id,
         "links": ",".join(link.ifname for link in attachment.links) or None,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ratchet import log, plugin
+from ratchet import log, plugin, pods
 from ratchet.cni import skel
 from ratchet.errors import CniError, RatchetError
 
@@ -38,12 +38,22 @@ def _logged(operation: Operation) -> Operation:
                 operation=request.command,
                 code=exc.code,
                 details=exc.details or None,
+                pod=_pod(request),
                 container=request.container_id or None,
                 args=request.args or None,
             )
             raise
 
     return serve
+
+
+def _pod(request: skel.Request) -> str | None:
+    """Return the pod that a request is for, by the name that the runtime gives."""
+    try:
+        namespace, name, _ = pods.identity(pods.cni_args(request.args))
+    except CniError:
+        return None
+    return None if name is None else pods.logged(namespace, name)
 
 
 def _crashed(exc: Exception) -> CniError:

@@ -140,6 +140,11 @@ def cni_args(text: str) -> Words:
     return args
 
 
+def logged(namespace: str | None, name: str) -> str:
+    """Return a pod as every line of parent and child has it, so that one search finds all."""
+    return name if namespace in (None, DEFAULT_NAMESPACE) else f"{namespace}:{name}"
+
+
 def identity(args: Mapping[str, str]) -> tuple[str | None, str | None, str | None]:
     """Return the pod's namespace, name and UID from CNI_ARGS, checked. Raises `CniError` 4.
 

@@ -82,7 +82,7 @@ class Ends:
         """
         with self.lock:
             if state.namespace is not None and state.opened == gone.container:
-                self._remove_ours(state.namespace)
+                self._remove_ours(state.namespace, gone, state)
                 state.forget_kernel()
                 return
             if gone.netns is None or not os.path.exists(gone.netns):
@@ -93,14 +93,18 @@ class Ends:
                 return  # it went meanwhile, and its interfaces with it
             try:
                 if namespace.identity not in in_use | {_own_namespace()}:
-                    self._remove_ours(namespace)
+                    self._remove_ours(namespace, gone, state)
             finally:
                 namespace.close()
 
-    def _remove_ours(self, namespace: Namespace) -> None:
+    def _remove_ours(self, namespace: Namespace, gone: Gone, state: PodState) -> None:
         for found in self._kernel.found(namespace).values():
             if found.ours:
-                self._kernel.remove(namespace, found.ifname)
+                with metrics.end_operation("remove"):
+                    self._kernel.remove(namespace, found.ifname)
+                log.info(
+                    "end removed", pod=state.key, container=gone.container, ifname=found.ifname
+                )
 
     # The pod's ends -------------------------------------------------------------------------------
 
@@ -160,7 +164,7 @@ class Ends:
                         "end removed",
                         pod=state.key,
                         container=state.container,
-                        link=one.ifname,
+                        ifname=one.ifname,
                     )
             for end in wanted.ends:
                 ifname = end.side.ifname
