@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz import cni_parsers, pod_parsers, shared_parsers, whole_requests
+from tests.fuzz import cni_parsers, lying_etcd, pod_parsers, shared_parsers, whole_requests
 from tests.fuzz.runner import Target
 
 TARGETS: tuple[Target, ...] = (
@@ -10,9 +10,10 @@ TARGETS: tuple[Target, ...] = (
     *pod_parsers.TARGETS,
     *shared_parsers.TARGETS,
     *whole_requests.TARGETS,
+    *lying_etcd.TARGETS,
 )
 # Of each kind, in a long run.
-INPUTS = {"parser": 1_200_000, "request": 60_000, "process": 1_500}
+INPUTS = {"parser": 1_200_000, "request": 60_000, "process": 1_500, "etcd": 4_000}
 
 
 def shares(factor: float) -> dict[str, int]:
