@@ -325,7 +325,11 @@ def _within(deadline: float, pod: str, work: Callable[[], dict[str, Any]]) -> di
         except BaseException as error:  # noqa: BLE001 - it is raised again by the one who waits
             answers.put(error)
 
-    threading.Thread(target=run, name="ratchet-kubernetes", daemon=True).start()
+    try:
+        hand = _idle_hands.pop()
+    except IndexError:
+        hand = _Hand()
+    hand.work.put(run)
     try:
         answer = answers.get(timeout=max(deadline - time.monotonic(), 0.001))
     except queue.Empty:
@@ -333,6 +337,22 @@ def _within(deadline: float, pod: str, work: Callable[[], dict[str, Any]]) -> di
     if isinstance(answer, BaseException):
         raise answer
     return answer
+
+
+class _Hand:
+    """A thread that is kept for the next work: to start one takes as long as to ask the server."""
+
+    def __init__(self) -> None:
+        self.work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="ratchet-kubernetes", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            self.work.get()()
+            _idle_hands.append(self)
+
+
+_idle_hands: list[_Hand] = []
 
 
 def _left(deadline: float) -> float:
