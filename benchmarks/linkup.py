@@ -80,11 +80,16 @@ class _Case:
     cold: bool
 
 
+def _warm(pairs: Pairs, *nodes: Node) -> None:
+    """Have a child run on each node."""
+    for node in nodes:
+        pairs.link_up(node, node, pair_first=True, cold=False)
+
+
 def measure(bed: Bed, results: Results, count: int) -> None:
     here, there = bed.nodes[0], bed.nodes[1]
     pairs = Pairs(bed)
-    for node in (here, there):  # starts the children
-        pairs.link_up(node, node, pair_first=True, cold=False)
+    _warm(pairs, here, there)
     spare = bed.pod("reference")
     reference = bed.direct(here, "ADD", spare, loopback())
     cases = [
@@ -181,6 +186,7 @@ def measure_restart(bed: Bed, results: Results, count: int) -> None:
     """A pod is re-created on the other node: from its DEL until the link answers again."""
     here, there = bed.nodes[0], bed.nodes[1]
     pairs = Pairs(bed)
+    _warm(pairs, here, there)
     since_delete: list[float] = []
     since_add: list[float] = []
     writes: list[float] = []
