@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +18,7 @@ from ratchetctl.status import exit_status
 from tests.integration.cluster import Cluster
 from tests.integration.polling import wait_for
 from tests.integration.runtime import PAIR, Node, in1_in2, primary
-from tests.integration.simulation import Simulation, ratchetctl
+from tests.integration.simulation import ratchetctl
 
 pytestmark = pytest.mark.root
 
@@ -249,26 +248,3 @@ def test_only_root_may_look(cluster: Cluster, node: Node) -> None:
         # A directory above it is closed to others.
         f"ratchetctl: {node.state_dir} is not a directory\n",
     )
-
-
-def test_simulation_shows_superseded_pods(tmp_path: Path) -> None:
-    manifest = tmp_path / "pods.yaml"
-    manifest.write_text(
-        "".join(
-            f"""---
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, labels: {{ratchet: "true", ratchet.pod_name: a}}}}
-spec: {{nodeName: node1, containers: [{{name: c, image: i}}]}}
-"""
-            for name in ("one", "two")
-        )
-    )
-    simulation = Simulation()
-    try:
-        simulation("up", "-f", str(manifest), "--nodes", "1", "--boot-network", "loopback")
-        found = {one["name"]: one["superseded"] for one in simulation.status()["pods"]}
-        assert sorted(found.values()) == [False, True]
-        assert "superseded" in simulation("status")
-    finally:
-        simulation.close()

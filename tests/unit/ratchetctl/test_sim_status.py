@@ -1,0 +1,81 @@
+"""`ratchetctl sim status`: which of two containers of one name has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ratchet.attachments import Attachment, Directory
+from ratchet.labels import Link
+from ratchetctl.sim import status
+from ratchetctl.sim.directory import SimDirectory
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    link = {"ifname": "in[1]", "peer": "b", "peer_ifname": ":bug:", "state": "up", "kind": "veth"}
+    pod = {"namespace": "default", "node": "node1", "addresses": [], "attached": True}
+    shown: dict[str, Any] = {
+        "nodes": [],
+        "pods": [
+            {**pod, "name": "old", "superseded": True, "links": []},
+            {**pod, "name": "new", "superseded": False, "links": [link]},
+        ],
+    }
+    monkeypatch.setattr(status, "collect", lambda directory: shown)
+    return shown
+
+
+def test_superseded_pod_is_shown_and_names_are_shown_as_they_are(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
+    console = Console(width=200, record=True, markup=False, emoji=False)
+    with console.capture() as capture:
+        status.show(SimDirectory("x", str(tmp_path)), console)
+    old, new = (
+        next(line for line in capture.get().splitlines() if f" {name} " in line)
+        for name in ("old", "new")
+    )
+    assert "superseded" in old
+    assert "superseded" not in new
+    assert "in[1] to :bug: of b" in new
+
+
+def test_childs_word_counts_and_else_the_record_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = (Link(ifname="in1", address=None, pair="b", pair_ifname="in2", pair_address=None),)
+    for container in ("old", "new"):
+        Directory(str(tmp_path)).write(record(container, links))
+    declared = {"ifname": "in1", "peer": "b", "peer_ifname": "in2", "state": "declared"}
+    monkeypatch.setattr(
+        status, "_ask", lambda _: [{"container": "old", "superseded": True, "links": []}]
+    )
+    assert status._seen(str(tmp_path)) == {
+        "old": {"superseded": True, "links": []},
+        "new": {"superseded": False, "links": [declared]},
+    }
+
+
+def record(container: str, links: tuple[Link, ...]) -> Attachment:
+    return Attachment(
+        container_id=container,
+        ifname="eth0",
+        netns="/run/netns/x",
+        network="n",
+        namespace="default",
+        pod="a",
+        kubernetes_name=None,
+        uid=None,
+        links=links,
+        public_ip=None,
+        target_pod=None,
+        target_container=None,
+        attached_at=1000.0,
+        boottime_s=1.0,
+        boot=None,
+        result={},
+    )
