@@ -8,6 +8,7 @@ than that, or in another etcd than before, does the node look at all of its link
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -96,14 +97,15 @@ class Bells:
         if event.action in _GONE and f"{own}/pods/".startswith(f"{event.key}/".lstrip("/")):
             self._engine.look_again(None)  # a directory above the node's pods was removed
             return
-        match event.key.removeprefix(f"{own}/").split("/"):
-            case ["bell", pod] if event.action not in _GONE:
-                self._engine.rung(PodKey.parse(pod), targets(event.value))
-            case ["pods", pod]:
-                written = None if event.action in _GONE else _published(event.value)
-                self._engine.listed(PodKey.parse(pod), written)
-            case _:
-                pass
+        with contextlib.suppress(ValueError):  # no pod is called so
+            match event.key.removeprefix(f"{own}/").split("/"):
+                case ["bell", pod] if event.action not in _GONE:
+                    self._engine.rung(PodKey.parse(pod), targets(event.value))
+                case ["pods", pod]:
+                    written = None if event.action in _GONE else _published(event.value)
+                    self._engine.listed(PodKey.parse(pod), written)
+                case _:
+                    pass
 
 
 def _published(text: str) -> Published | None:

@@ -660,7 +660,10 @@ class Engine:
                         for link in other.attachment.links
                         if link.pair == state.key.name
                     ]
-        result = wanted(state.key, self.node.address, declared, self.places(state), memory.rivals)
+            reserved = _runtimes(state.attachment)
+        result = wanted(
+            state.key, self.node.address, declared, self.places(state), memory.rivals, reserved
+        )
         if local_only and any(one.error for one in result.waiting):
             # Two links want one interface: etcd's order decides, and is not known yet.
             return Wanted((), result.waiting)
@@ -718,6 +721,11 @@ def _shown(attachment: Attachment) -> dict[str, Any]:
         "netns": attachment.netns,
         "attached_at": attachment.attached_at,
     }
+
+
+def _runtimes(attachment: Attachment | None) -> tuple[str, ...]:
+    """Interfaces that labels cannot name; what is written in etcd can."""
+    return ("lo",) if attachment is None else ("lo", attachment.ifname)
 
 
 def _age(attachment: Attachment) -> float:

@@ -57,8 +57,12 @@ class PodKey:
 
     @classmethod
     def parse(cls, text: str) -> PodKey:
+        """*Raises* ValueError for what no pod can be called."""
         namespace, colon, name = text.partition(":")
-        return cls(namespace, name) if colon else cls(_DEFAULT_NAMESPACE, text)
+        found = cls(namespace, name) if colon else cls(_DEFAULT_NAMESPACE, text)
+        if not all(map(is_container_name, (found.namespace, found.name))) or str(found) != text:
+            raise ValueError(f"{text!a} is not a pod's name")
+        return found
 
     def sibling(self, name: str) -> PodKey:
         """The pod of that name in the same namespace: pairs never cross namespaces."""
@@ -225,7 +229,7 @@ def legacy(pair: PodKey, primary: str, declared: Declaration) -> dict[str, str]:
 
 def legacy_address(text: str | None) -> Address | None:
     """v0.1.0's `pairip` as it uses it: always with a /24. *Raises* ValueError."""
-    return Address.parse(f"{text}/24") if text else None
+    return _address(f"{text}/24") if text else None
 
 
 def _text(address: Address | None) -> str | None:
@@ -237,7 +241,11 @@ def _address(value: object) -> Address | None:
         return None
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not an address")
-    return Address.parse(value)
+    address = Address.parse(value)
+    ip = address.ip
+    if ip.is_unspecified or ip.is_multicast or ip.is_loopback:
+        raise ValueError(f"{value!r} is not the address of one host")
+    return address
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ other is *superseded* until the name is free again.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -631,15 +632,16 @@ class Pairing:
         for name, entry in entries.items():
             directory, _, pod = name.partition("/")
             if directory == "bell":
-                found.bells.append((entry.modified, PodKey.parse(pod), targets(entry.value)))
+                with contextlib.suppress(ValueError):
+                    found.bells.append((entry.modified, PodKey.parse(pod), targets(entry.value)))
             elif directory == "pods":
                 try:
-                    published = Published.loads(entry.value)
+                    key, published = PodKey.parse(pod), Published.loads(entry.value)
                 except ValueError as error:
                     log.warning("a published pod is not readable", key=name, error=str(error))
                     continue
                 if published.state_dir in ("", self._node.state_dir):
-                    found.published[PodKey.parse(pod)] = (published, entry.modified)
+                    found.published[key] = (published, entry.modified)
         return found
 
 
@@ -654,7 +656,11 @@ class NodeKeys:
 
 def targets(text: str) -> list[PodKey]:
     """The pods that a bell is for: they are to look at their links with the one that rang."""
-    return [PodKey.parse(name) for name in text.split(",") if name]
+    found = []
+    for name in text.split(","):
+        with contextlib.suppress(ValueError):
+            found.append(PodKey.parse(name))
+    return found
 
 
 def _links_with(pod: LocalPod, peer: PodKey) -> list[Link]:
@@ -692,7 +698,7 @@ def _legacy_offer(pod: PodKey, own: dict[str, Entry]) -> Declared | None:
         return None
     if not is_ifname(ifname) or "%" in ifname or not is_container_name(primary):
         return None
-    if not 0 < int(vni) <= keys.LAST_VNI:
+    if len(vni) > len(str(keys.LAST_VNI)) or not 0 < int(vni) <= keys.LAST_VNI:
         return None
     try:
         address = keys.legacy_address(_text(own, "pairip"))

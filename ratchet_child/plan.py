@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ratchet.cni.ip import Address, Host
@@ -145,16 +145,21 @@ def wanted(
     declared: Iterable[Declared],
     places: Mapping[PodKey, Place],
     rivals: Mapping[str, Declared],
+    reserved: Collection[str] = (),
 ) -> Wanted:
     """The ends that `pod`, which is on this node, should have.
 
     `declared` are the links that it declares or that are declared on it; `places` the pods that
-    are there; `rivals` the links that have the far end of the pod's own ones, by own ifname.
+    are there; `rivals` the links that have the far end of the pod's own ones, by own ifname;
+    `reserved` interfaces that no link may have, whoever declares it.
     """
     ends: list[End] = []
     waiting: list[Waiting] = []
     taken: dict[str, Side] = {}
     for side in _in_order(pod, declared):
+        if side.ifname in reserved:
+            waiting.append(Waiting(side, f"interface {side.ifname} of {pod} is the runtime's"))
+            continue
         holder = taken.get(side.ifname)
         if holder is not None:
             waiting.append(Waiting(side, _taken(side.ifname, pod, holder.declared)))
@@ -181,8 +186,8 @@ def wanted(
                 waiting.append(
                     Waiting(
                         side,
-                        f"the node of {side.peer} has published {place.address!r} as its"
-                        " parent_address, which is not an IP address",
+                        f"the node of {side.peer} has published {place.address[:64]!a} as its"
+                        " parent_address, which is not an IP address of a node",
                     )
                 )
             else:
@@ -222,10 +227,13 @@ def _seniority(declared: Declared) -> tuple[PodKey, str]:
 
 
 def _ip(text: str) -> Host | None:
+    """The address of one other node; None for anything else, which etcd may well hold."""
     try:
-        return Host.parse(text)
+        found = Host.parse(text)
     except ValueError:
         return None
+    strange = found.is_unspecified or found.is_multicast or found.is_loopback
+    return None if strange or str(found) == "255.255.255.255" else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class Vnis:
 
     def _claims(self) -> dict[str, Entry]:
         claims, _ = self._store.tree("vni")
-        return {name: one for name, one in claims.items() if name.isascii() and name.isdigit()}
+        return {name: one for name, one in claims.items() if _is_number(name)}
 
     def _next(self) -> int:
         with self._count_lock:
@@ -130,6 +130,11 @@ class Vnis:
 
 def _number(text: str) -> int:
     """The counter's value; anything that is no VNI counts as a counter that was never set."""
-    if text.isascii() and text.isdigit() and keys.FIRST_VNI <= int(text) <= keys.LAST_VNI:
+    if _is_number(text) and keys.FIRST_VNI <= int(text) <= keys.LAST_VNI:
         return int(text)
     return keys.FIRST_VNI
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number that may be a VNI: longer ones Python does not even read."""
+    return text.isascii() and text.isdigit() and len(text) <= len(str(keys.LAST_VNI))

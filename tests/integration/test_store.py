@@ -162,9 +162,11 @@ def test_get_of_a_missing_key_is_none(store: AnyStore) -> None:
     assert store.get("a/b") is None
 
 
-def test_get_of_a_directory_is_none(store: AnyStore) -> None:
+def test_get_of_a_directory_is_an_error(store: AnyStore) -> None:
+    """Else who counts by it would go round for ever: nothing is there, and nothing is written."""
     store.set("a/b", "1")
-    assert store.get("a") is None
+    with pytest.raises(StoreError):
+        store.get("a")
 
 
 def test_set_returns_the_previous_value(store: AnyStore) -> None:
@@ -387,8 +389,13 @@ def test_a_watch_from_a_thousand_changes_ago_has_lost_its_place(store: AnyStore)
 
 def test_writing_below_a_key_is_an_error(store: AnyStore) -> None:
     store.set("a", "1")
-    with pytest.raises(StoreError):
-        store.set("a/b", "2")
+    for write in (
+        lambda: store.set("a/b", "2"),
+        lambda: store.create("a/b", "2"),
+        lambda: store.swap("a/b", "2", 1),
+    ):
+        with pytest.raises(StoreError):
+            write()
 
 
 def test_setting_a_directory_is_an_error(store: AnyStore) -> None:
@@ -409,6 +416,26 @@ def test_a_key_with_odd_characters_is_found_under_its_name(real: Store, name: st
     assert entry.value == "1"
     assert _values(real.tree("association", recursive=True)[0]) == {f"{name}/id": "1"}
     assert real.remove_value(key, "1")
+
+
+@pytest.mark.parametrize(
+    "key", ["..", ".", "a/../../b", "../other", "a/./b", "a//b", "/a", "a/", "", "a/\udcff"]
+)
+def test_a_key_that_would_leave_the_prefix_is_refused(real: Store, key: str) -> None:
+    for request in (
+        lambda: real.get(key),
+        lambda: real.tree(key),
+        lambda: real.set(key, "1"),
+        lambda: real.create(key, "1"),
+        lambda: real.swap(key, "1", 7),
+        lambda: real.remove(key, 7),
+        lambda: real.remove_value(key, "1"),
+        lambda: real.prune(key),
+        lambda: real.remove_tree(key),
+        lambda: real.watch(key, 1),
+    ):
+        with pytest.raises(StoreError, match="as a key"):
+            request()
 
 
 @pytest.mark.parametrize("value", ["", "a&b=c", "ü\n", "100%", '{"a": 1}', "x" * 100_000])

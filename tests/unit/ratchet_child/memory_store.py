@@ -161,7 +161,10 @@ class MemoryStore:
 
     def get(self, key: str) -> Entry | None:
         self._before("get", key)
-        return _entry(self._etcd.find(key))
+        node = self._etcd.find(key)
+        if node is not None and node.is_directory:
+            raise StoreError(f"get {key}", "it is a directory")
+        return _entry(node)
 
     def tree(self, key: str, *, recursive: bool = False) -> tuple[dict[str, Entry], int]:
         self._before("tree recursively" if recursive else "tree", key)

@@ -21,16 +21,14 @@ NAME = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,20}[A-Za-z0-9])?", fullmatch
 IFNAME = st.from_regex(r"[^\s/:%\x00-\x1f\x7f]{1,15}", fullmatch=True).filter(is_ifname)
 NAMESPACE = st.one_of(st.just("default"), st.from_regex(r"[a-z0-9]{1,20}", fullmatch=True))
 PODS = st.builds(PodKey, NAMESPACE, NAME)
+HOSTS = st.ip_addresses().filter(
+    lambda ip: not (ip.is_unspecified or ip.is_multicast or ip.is_loopback)
+)
 ADDRESSES = st.one_of(
     st.none(),
     st.builds(
-        lambda ip, length: Address.parse(f"{ip}/{length}"),
-        st.ip_addresses(v=4),
-        st.integers(0, 32),
-    ),
-    st.builds(
-        lambda ip, length: Address.parse(f"{ip}/{length}"),
-        st.ip_addresses(v=6),
+        lambda ip, length: Address.parse(f"{ip}/{min(length, ip.max_prefixlen)}"),
+        HOSTS,
         st.integers(0, 128),
     ),
 )
@@ -50,6 +48,15 @@ def test_a_pod_is_read_back_from_its_key(pod: PodKey) -> None:
 @given(PODS, PODS)
 def test_two_pods_never_share_a_key(one: PodKey, other: PodKey) -> None:
     assert (str(one) == str(other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", "..", "a/b", "../a", "default:a", "x:..", ":a", "a:", "a:b:c", "a b", "ä", "a\n"],
+)
+def test_what_no_pod_is_called_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a pod's name"):
+        PodKey.parse(text)
 
 
 def test_a_pod_of_the_default_namespace_goes_by_its_name_alone() -> None:

@@ -204,6 +204,14 @@ def test_a_link_whose_far_interface_is_anothers_is_refused_at_this_end_too() -> 
     assert wanted(pod("a"), HERE, [mine], places, {"in1": mine}).ends != ()
 
 
+def test_the_runtimes_interfaces_are_nobodys_ends() -> None:
+    links = [declared("a", "in1", "b", "eth0"), declared("a", "in2", "b", "in2")]
+    places = {pod("a"): Place("a1", THERE)}
+    result = wanted(pod("b"), HERE, links, places, {}, ("lo", "eth0"))
+    assert [end.side.ifname for end in result.ends] == ["in2"]
+    assert [one.error for one in result.waiting] == ["interface eth0 of b is the runtime's"]
+
+
 def test_a_link_between_nodes_without_a_vni_waits() -> None:
     links = [declared("a", "in1", "b", "in2", vni=None)]
     result = want("a", links, {pod("b"): Place("b1", THERE)})
@@ -216,7 +224,13 @@ def test_a_link_inside_a_node_needs_no_vni() -> None:
     assert result.ends == (Veth(Side.of(links[0], pod("a"))),)
 
 
-@pytest.mark.parametrize("address", ["", "node-2", "10.0.0.2/24", "10.0.0.256"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("", "node-2", "10.0.0.2/24", "10.0.0.256", "../../x"),
+        *("0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.5", "ff02::5", "255.255.255.255"),
+    ],
+)
 def test_a_far_node_without_an_ip_address_is_told(address: str) -> None:
     result = want("a", [declared("a", "in1", "b", "in2")], {pod("b"): Place("b1", address)})
     assert result.ends == ()
