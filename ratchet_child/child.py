@@ -20,7 +20,7 @@ from functools import partial
 from ratchet import log, spawn, statedir
 from ratchet.attachments import Directory
 from ratchet.config import Config
-from ratchet.errors import CniError, RatchetError
+from ratchet.errors import CniError, ConfigError, RatchetError
 from ratchet_child import metrics
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine
@@ -290,7 +290,8 @@ class Child:
         if {**config.settings(), "name": self._config.name} == self._config.settings():
             return
         if config.state_dir != self._config.state_dir:
-            raise RatchetError(f"this child serves {self._config.state_dir}")
+            allowed = f"{self._config.state_dir}, which this child serves"
+            raise ConfigError("state_dir", config.state_dir, allowed)
         # Made before the other one is stopped: it may not be possible.
         engine = Engine(config, self._directory, self._wake)
         log.info("the configuration has changed")
