@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ratchet.attachments import DELETED_SUFFIX, Attachment, load
+from ratchet.cni.frozen import replace
 from ratchet.statedir import RECORD_SUFFIX, RECORDS
 from ratchet_child.keys import PodKey
 
@@ -83,9 +84,12 @@ class Records:
         changed = self._drop(path)
         if attachment is None:
             return changed
+        is_finished = attachment.is_finished
+        # The boot network is the parents' business, and takes more memory than the links.
+        attachment = replace(attachment, boot=None, result={})
         if path.endswith(DELETED_SUFFIX):
             self.deleted[path] = attachment
-        elif attachment.result is not None:
+        elif is_finished:
             self.live[path] = attachment
         else:  # the boot network's ADD has not finished
             return changed
