@@ -94,12 +94,17 @@ def run(
     return Report(one.name, done, time.monotonic() - began, slowest)
 
 
-def bounded_memory(more_bytes: int) -> None:
+@contextlib.contextmanager
+def bounded_memory(more_bytes: int) -> Iterator[None]:
     """Let this process grow by no more than that: an input that wants more fails."""
     with open("/proc/self/statm", encoding="ascii") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    before, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (now + more_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, hard))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tests.fuzz import cni_parsers, lying_etcd, pod_parsers, shared_parsers, whole_requests
+from tests.fuzz import (
+    child_socket,
+    cni_parsers,
+    lying_etcd,
+    pod_parsers,
+    shared_parsers,
+    whole_requests,
+)
 from tests.fuzz.runner import Target
 
 TARGETS: tuple[Target, ...] = (
@@ -11,9 +18,10 @@ TARGETS: tuple[Target, ...] = (
     *shared_parsers.TARGETS,
     *whole_requests.TARGETS,
     *lying_etcd.TARGETS,
+    *child_socket.TARGETS,
 )
 # Of each kind, in a long run.
-INPUTS = {"parser": 1_200_000, "request": 60_000, "process": 1_500, "etcd": 4_000}
+INPUTS = {"parser": 1_200_000, "request": 60_000, "process": 1_500, "etcd": 4_000, "child": 1_000}
 
 
 def shares(factor: float) -> dict[str, int]:
