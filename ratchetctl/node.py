@@ -95,9 +95,11 @@ def state_dir_of(config_file: str | None, state_dir: str | None) -> str:
     """The state directory that is meant. *Raises* StatusError, and PermissionError."""
     if state_dir is not None:
         path = os.path.abspath(state_dir)
-        if not os.path.isdir(path):
-            raise StatusError(f"{path} is not a directory")
-        if not any(mark in _MARKS for mark in os.listdir(path)):
+        try:
+            names = os.listdir(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise StatusError(f"{path} is not a directory") from None
+        if not any(mark in _MARKS for mark in names):
             raise StatusError(f"{path} is not a state directory of Ratchet's")
         return path
     if config_file is not None:

@@ -122,24 +122,26 @@ def test_end_that_was_set_down_deleted_or_made_anew_is_as_young_as_it_is(
     left, right = cluster.pod("a"), cluster.pod("b")
     node.add(left, in1_in2("b")).succeeded()
     far.add(right, PAIR).succeeded()
-    since = [wait_up(node, "a", "in1").since or 0.0]
+    since = {"a": wait_up(node, "a", "in1").since, "b": wait_up(far, "b", "in2").since}
 
-    def younger() -> None:
+    def younger(on: Node, name: str, ifname: str) -> None:
         one = wait_for(
             "the link to be up again",
-            lambda: link(node, "a", "in1"),
-            until=lambda one: one.state == "up" and (one.since or 0.0) > since[-1],
+            lambda: link(on, name, ifname),
+            until=lambda one: one.state == "up" and (one.since or 0) > (since[name] or 0),
         )
-        since.append(one.since or 0.0)
+        since[name] = one.since
 
     left.netns.ip("link", "set", "in1", "down")
     wait_for("it to be seen", lambda: link(node, "a", "in1").state, until=lambda s: s != "up")
-    younger()
+    younger(node, "a", "in1")
     left.netns.ip("link", "delete", "in1")
-    younger()
-    far.delete(right).succeeded()
-    far.add(cluster.pod("b"), PAIR).succeeded()
-    younger()
+    younger(node, "a", "in1")
+    # The pair does not even know of the link while its primary is away.
+    node.delete(left).succeeded()
+    wait_for("it to be unknown", lambda: not pods(far)[right.container_id].links)
+    node.add(cluster.pod("a"), in1_in2("b")).succeeded()
+    younger(far, "b", "in2")
 
 
 def test_etcd_that_is_away(cluster: Cluster, node: Node) -> None:
@@ -243,8 +245,4 @@ def test_only_root_may_look(cluster: Cluster, node: Node) -> None:
         cwd="/",
     )
     assert done.returncode == FAILED
-    assert done.stderr in (
-        "ratchetctl: Permission denied; are you root?\n",
-        # A directory above it is closed to others.
-        f"ratchetctl: {node.state_dir} is not a directory\n",
-    )
+    assert done.stderr == "ratchetctl: Permission denied; are you root?\n"
