@@ -147,7 +147,11 @@ class Pairing:
             return False
         if current.value != pod.container:
             return None if current.modified > earlier[1] else False
-        return self._is_whole(pod, there)
+        if not self._is_whole(pod, there):
+            return False
+        if current.created < earlier[1]:  # and perhaps nobody has told the one before
+            self._ring_holders(pod.key)
+        return True
 
     def _is_whole(self, pod: LocalPod, own: dict[str, Entry]) -> bool:
         return _place(own) == Place(pod.container, self._node.address) and (
@@ -166,12 +170,29 @@ class Pairing:
         self.enlist(pod)
         self._store.set(keys.parent_interface(pod.key), self._node.interface)
         elsewhere = self._store.set(keys.parent_address(pod.key), self._node.address)
-        before = self._store.set(keys.container(pod.key), pod.container)
+        has_taken_over = self._take_name(pod)
         log.info("published", pod=pod.key, container=pod.container, node=self._node.address)
         if elsewhere and elsewhere != self._node.address:
             self._ring_node(elsewhere, pod.key, [pod.key])
-        elif before and before != pod.container:
+        elif has_taken_over:
             self._ring_holders(pod.key)
+
+    def _take_name(self, pod: LocalPod) -> bool:
+        """Write the container's ID; whether another one may have been there.
+
+        With conditions: etcd carries out a request whose answer was lost whenever it comes to it,
+        and then it must not undo what came later. And the key stays as old as it is, which tells
+        after a crash that it was taken over.
+        """
+        key = keys.container(pod.key)
+        while self._store.create(key, pod.container) is None:
+            there = self._store.get(key)
+            if there is not None and (
+                there.value == pod.container
+                or self._store.swap(key, pod.container, there.modified) is not None
+            ):
+                return True
+        return False
 
     def _mend_place(self, pod: LocalPod) -> None:
         """Write again what another container of that name has written over or removed.
@@ -245,6 +266,9 @@ class Pairing:
         new = Declaration(pod.container, vni, link)
         if new == old:
             return vni, found
+        if self._claimed_earlier(pod.key) is not None:
+            # An earlier process may have claimed another, before it found the declaration there.
+            self._vnis.release_all(pod.container, key, but=vni)
         entry = self._store.swap(key, new.dumps(), found.modified)
         if entry is None:
             self._vnis.release(vni, pod.container, key)

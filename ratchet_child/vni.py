@@ -73,10 +73,11 @@ class Vnis:
         """Give a VNI back. *Safe to call twice*; never harms another container's claim."""
         self._store.remove_value(keys.claim(vni), keys.claim_value(container, declaration_key))
 
-    def release_all(self, container: str) -> None:
-        """Give back whatever is claimed in a container's name."""
+    def release_all(self, container: str, declaration_key: str = "", but: int = 0) -> None:
+        """Give back whatever is claimed in a container's name, for one link or all, but one."""
         for name, entry in self._claims().items():
-            if entry.value.partition(" ")[0] == container:
+            claimer, _, claimed_for = entry.value.partition(" ")
+            if claimer == container and declaration_key in ("", claimed_for) and int(name) != but:
                 self._store.remove(keys.claim(int(name)), entry.modified)
 
     def _claims(self) -> dict[str, Entry]:

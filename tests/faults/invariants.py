@@ -207,6 +207,13 @@ def _keys(world: World, seen: Seen) -> Iterator[str]:
             published = _json(seen, key)
             if published is not None and published.get("container") == sandbox.pod.container_id:
                 optional.add(key)
+    superseded = {sandbox.pod.container_id for sandbox, _ in world.late}
+    # What a child that was killed had claimed for one of these, it gives back at the DEL.
+    optional |= {
+        key
+        for key, entry in seen.keys.items()
+        if key.startswith(f"{PREFIX}/vni/") and (entry.value or "").split(" ")[0] in superseded
+    }
     for pod, sandbox in world.attached.items():
         node = world.nodes[sandbox.node]
         for name, value in (

@@ -44,6 +44,8 @@ WHOLE = [
     "both pods go at the same moment",
     "the pair moves to another node",
     "the primary moves to another node",
+    "the primary comes elsewhere long before its DEL",
+    "the pair comes elsewhere long before its DEL",
     "the primary moves to its pair's node",
     "two ADDs for one primary overlap",
     "two ADDs for one pair overlap",

@@ -78,6 +78,12 @@ SCENARIOS = {
     "the primary moves to another node": Scenario(
         3, [[detach("A", "a1")], [attach("C", A, "a2")]], before=_linked(), crashes=1
     ),
+    "the primary comes elsewhere long before its DEL": Scenario(
+        3, [[attach("C", A, "a2")]], before=_linked(), crashes=1
+    ),
+    "the pair comes elsewhere long before its DEL": Scenario(
+        3, [[attach("C", B, "b2")]], before=_linked(), crashes=1
+    ),
     "the primary moves to its pair's node": Scenario(
         2, [[detach("A", "a1")], [attach("B", A, "a2")]], before=_linked(), crashes=1
     ),

@@ -607,6 +607,8 @@ class World:
         written_for: dict[str, str] = {}
         keys = self.etcd.contents()
         holders, _ = self._holders()
+        holding = {attachment.container_id for _, attachment in holders.values()}
+        renumbered = any(node.kernel.foreign_vnis for node in self.nodes)
         listed: dict[str, list[str]] = {pod: [] for pod in holders}
         for key, value in keys.items():
             parts = key.split("/")
@@ -636,8 +638,12 @@ class World:
         for vni, claim in (claims | declared).items():
             if claims.get(vni) != declared.get(vni, claim):
                 yield f"VNI {vni} is declared as {declared.get(vni)}, claimed as {claims.get(vni)}"
-            if claim.partition(" ")[0] not in live:  # one too many of a crash goes with its pod
+            if claim.partition(" ")[0] not in live:
                 yield f"VNI {vni} is claimed by a container that is gone: {claim}"
+            # After a crash while a link was renumbered, or before its pod was superseded, one too
+            # many goes with its container.
+            if vni not in declared and claim.partition(" ")[0] in holding and not renumbered:
+                yield f"VNI {vni} is claimed and not declared: {claim}"
         for base in {key.rpartition("/")[0] for key in keys if key.endswith(_LEGACY)} - {""}:
             pod = base.split("/")[1]
             written = [keys.get(f"{base}/{name}") for name in _LEGACY]
