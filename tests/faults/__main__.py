@@ -9,7 +9,7 @@ import signal
 import sys
 from types import FrameType
 
-from tests.faults.runner import BrokenError, run, to_stderr
+from tests.faults.runner import BrokenError, Report, run, to_stderr
 
 
 def main() -> int:
@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--members", type=int, default=1, help="of the etcd cluster")
     parser.add_argument("--start", type=int, default=1, help="leave out the steps before this one")
     parser.add_argument("--scale", type=float, default=1.0, help="of deadlines, on slow machines")
+    parser.add_argument("--go-on", action="store_true", help="with the step after a broken one")
     parser.add_argument("--json", metavar="FILE", help="where the times to heal are written")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
@@ -31,23 +32,29 @@ def main() -> int:
         os.makedirs(os.path.dirname(os.path.abspath(arguments.json)), exist_ok=True)
     # So that what was made is removed.
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        report = run(
-            seed=seed,
-            steps=arguments.steps,
-            nodes=arguments.nodes,
-            pods=arguments.pods,
-            members=arguments.members,
-            start=arguments.start,
-            scale=arguments.scale,
-            say=to_stderr,
-        )
-    except BrokenError as error:
-        print(error)
-        report = error.report
-        status = 1
-    else:
-        status = 0
+    report = Report(seed, arguments.members)
+    start, last = arguments.start, arguments.start + arguments.steps - 1
+    while start <= last:
+        try:
+            later = run(
+                seed=seed,
+                steps=last + 1 - start,
+                nodes=arguments.nodes,
+                pods=arguments.pods,
+                members=arguments.members,
+                start=start,
+                scale=arguments.scale,
+                say=to_stderr,
+            )
+        except BrokenError as error:
+            print(error, flush=True)
+            later, start = error.report, max(error.step, start) + 1
+            later.broken.append(error.step)
+        else:
+            start = last + 1
+        report.go_on(later)
+        if report.broken and not arguments.go_on:
+            break
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             file.write(report.to_json())
@@ -55,7 +62,9 @@ def main() -> int:
         f"seed {seed}, members {arguments.members}: {report.steps} steps in {report.seconds:.0f} s"
     )
     print(report.table())
-    return status
+    if report.broken:
+        print(f"broken: {', '.join(map(str, report.broken))}")
+    return 1 if report.broken else 0
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -43,6 +43,7 @@ class Report:
     members: int
     steps: int = 0
     seconds: float = 0.0
+    broken: list[int] = field(default_factory=list)  # steps
     healings: list[Healing] = field(default_factory=list)
 
     def table(self) -> str:
@@ -56,6 +57,13 @@ class Report:
             lines.append(f"{kind:28}{len(times):6}{statistics.median(times):9.2f}{max(times):9.2f}")
         return "\n".join(lines)
 
+    def go_on(self, later: Report) -> None:
+        """Take up what the same seed has brought from a later step on."""
+        self.steps += later.steps
+        self.seconds += later.seconds
+        self.broken += later.broken
+        self.healings += later.healings
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
 
@@ -63,9 +71,10 @@ class Report:
 class BrokenError(AssertionError):
     """An invariant does not hold; the text says all that is known."""
 
-    def __init__(self, words: str, report: Report) -> None:
+    def __init__(self, words: str, report: Report, step: int) -> None:
         super().__init__(words)
         self.report = report
+        self.step = step
 
 
 class Runner:
@@ -90,7 +99,8 @@ class Runner:
         for step in islice(planned, steps):
             self.step(step, say)
             self._report.steps += 1
-            self._report.seconds = time.monotonic() - began
+            self._report.seconds += time.monotonic() - began
+            began = time.monotonic()
 
     def step(self, step: Step, say: Say) -> None:
         began = time.monotonic()
@@ -98,7 +108,7 @@ class Runner:
             quiet_at = self._play(step)
             healing = self._settle(step, quiet_at)
         except AssertionError as error:
-            raise BrokenError(self._last_words(step, error), self._report) from error
+            raise BrokenError(self._last_words(step, error), self._report, step.number) from error
         self._report.healings.append(healing)
         say(
             f"{step.number:5} {step.fault.kind:26} node {step.fault.node}"
