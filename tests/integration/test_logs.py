@@ -65,6 +65,8 @@ def test_one_search_tells_a_pods_life_in_order(
     pair_labels = {**PAIR, "ratchet.pod_name": "b-name"}
     other = cluster.nodes[place]
     node.add(left, LABELS, config=config).succeeded()
+    # A link inside the node does not wait for etcd: the ADD may be over before it is declared.
+    wait_for("the link to wait", lambda: "link waiting" in node.log())
     other.add(right, pair_labels).succeeded()
     left.netns.wait_ping("192.168.2.101")
     node.check(left).succeeded()
