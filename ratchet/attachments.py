@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 VERSION = 1
 RECORD_SUFFIX = statedir.RECORD_SUFFIX
 DELETED_SUFFIX = ".deleted"
+# 255 bytes (NAME_MAX) less an interface's name, a time and a suffix; runtimes' have 64 characters.
+LONGEST_ID = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,13 @@ class Directory:
 
     def write(self, attachment: Attachment) -> None:
         """Write or replace a record. Raises StateError."""
+        if len(attachment.container_id) > LONGEST_ID:
+            # A record that can be written and not renamed would never be deleted.
+            raise StateError(
+                f"the container ID begins with {attachment.container_id[:64]!a}",
+                f"it has {len(attachment.container_id)} characters, at most {LONGEST_ID} can be"
+                " part of a file's name",
+            )
         path = self._record(attachment.container_id, attachment.ifname)
         try:
             statedir.write_private(path, codec.encode(attachment.to_json()))

@@ -100,6 +100,7 @@ class Pairing:
         self._fresh: set[str] = set()
         self._withdrawn: deque[str] = deque(maxlen=_WITHDRAWN)  # containers, the latest
         self._hearing: set[str] = set()  # nodes that listen for bells
+        self._wrong: dict[PodKey, tuple[int, str, str]] = {}  # declarations that are none, as told
 
     # Publish ------------------------------------------------------------------------------------
 
@@ -346,23 +347,40 @@ class Pairing:
     def _offers(self, pod: PodKey, own: dict[str, Entry]) -> list[Declared]:
         """The links that others declare on a pod, from the keys below its association."""
         offers = []
+        wrong: dict[str, str] = {}
         for name, entry in own.items():
             if not name.startswith("links/"):
                 continue
-            declaration = _readable(pod, name, entry, pod.name)
-            if declaration is None:
-                continue
             primary, ifname = keys.split_declaration(name.removeprefix("links/"))
+            try:
+                declaration = Declaration.loads(entry.value, pod.name)
+            except ValueError as error:
+                wrong[name] = str(error)
+                continue
             if declaration.link.ifname != ifname or not is_container_name(primary):
-                log.warning("a declaration contradicts its key", pod=pod, key=name)
+                wrong[name] = "it contradicts its key"
                 continue
             offers.append(
                 Declared(pod.sibling(primary), declaration.link, declaration.vni, entry.created)
             )
+        self._tell_wrong(pod, wrong)
         legacy = _legacy_offer(pod, own)
         if legacy is not None and not any(offer.primary == legacy.primary for offer in offers):
             offers.append(legacy)
         return offers
+
+    def _tell_wrong(self, pod: PodKey, wrong: dict[str, str]) -> None:
+        """Log declarations that are none: once, and in one line, as there may be thousands."""
+        first = next(iter(wrong.items()), None)
+        news = None if first is None else (len(wrong), *first)
+        if news == self._wrong.get(pod):
+            return
+        if news is None:
+            del self._wrong[pod]
+            return
+        self._wrong[pod] = news
+        count, key, error = news
+        log.warning("declarations are not readable", pod=pod, count=count, key=key, error=error)
 
     def _look_at(self, pod: LocalPod, memory: Memory, peer: PodKey) -> bool:
         """Where a peer is, and whether the declarations on it still stand."""

@@ -210,6 +210,14 @@ def test_a_name_that_is_too_long_for_a_file_is_a_state_error(directory: Director
     assert directory.read("c" * 300, "eth0") is None
 
 
+def test_whatever_can_be_written_can_be_deleted(directory: Directory) -> None:
+    longest = attachment(container_id="x" * 200, ifname="y" * 15)
+    directory.write(longest)
+    assert directory.mark_deleted(longest.container_id, longest.ifname)
+    with pytest.raises(StateError, match="container ID"):
+        directory.write(attachment(container_id="x" * 201))
+
+
 def test_a_state_directory_that_is_a_file_is_a_state_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StateError):
