@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.faults import clock
 from tests.faults.kernel import Process, processes
 from tests.faults.members import Members
 from tests.faults.plan import Operation, PodId, Topology
@@ -65,6 +66,8 @@ class Sandbox:
 class FaultNode(Node):
     """A node whose address, clock and configuration an administrator may change."""
 
+    lies: dict[str, str]  # what its programs' clock is made wrong with
+
     def config(self, **changes: Any) -> Config:
         config = super().config(
             etcd_host=self.etcd.hosts if isinstance(self.etcd, Members) else self.etcd.address,
@@ -96,16 +99,12 @@ class FaultNode(Node):
 
     @property
     def clock_file(self) -> str:
-        """By how many seconds the wall clock of this node's programs is wrong.
-
-        Only programs that an interpreter runs know of it; built ones keep the machine's clock.
-        """
-        return os.path.join(self.directory, "clock", "seconds")
+        """By how many seconds the wall clock of this node's programs is wrong."""
+        return os.path.join(self.directory, "clock")
 
     def environ(self, *args: Any, **kwargs: Any) -> dict[str, str]:
         environ = super().environ(*args, **kwargs)
-        environ["PYTHONPATH"] = os.path.join(self.directory, "clock")
-        return environ
+        return {**environ, **clock.using(self.lies, self.clock_file)}
 
 
 class World:
@@ -130,6 +129,7 @@ class World:
     def _build(self, nodes: int, members: int) -> None:
         self.directory = tempfile.mkdtemp(prefix="rt-faults-", dir=scratch_dir())
         self._undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self._lies = clock.make(os.path.join(self.directory, "clock"))
         self.underlay = Namespace(random_name("underlay"))
         self._undo.callback(self.underlay.remove)
         self.underlay.create()
@@ -196,10 +196,7 @@ class World:
                 )
             )
         os.chmod(node.child_program, 0o755)
-        os.mkdir(os.path.dirname(node.clock_file))
-        module = os.path.join(os.path.dirname(node.clock_file), "sitecustomize.py")
-        with open(module, "w", encoding="utf-8") as file:
-            file.write(_CLOCK_MODULE.format(file=node.clock_file))
+        node.lies = self._lies
         self._undo.callback(namespace.remove)
         self._undo.callback(unmount, node.state_dir)
         self._plug_in(node)
@@ -476,24 +473,6 @@ if read -r step <{file}; then
     export RATCHET_KILL_AT_STEP="$step"
 fi 2>/dev/null
 exec {child} "$@"
-"""
-
-
-# Python imports this module at its start. Only the wall clock: nothing may be decided by it.
-_CLOCK_MODULE = """
-import time
-
-def _jumped(clock, unit):
-    def read():
-        try:
-            with open({file!r}) as file:
-                return clock() + int(file.read()) * unit
-        except (OSError, ValueError):
-            return clock()
-    return read
-
-time.time = _jumped(time.time, 1.0)
-time.time_ns = _jumped(time.time_ns, 10**9)
 """
 
 

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import shutil
 import signal
 import subprocess
 import time
@@ -21,6 +23,7 @@ from tests.faults.plan import Operation, Plan
 from tests.faults.runner import run
 from tests.faults.world import World
 from tests.integration.polling import wait_for
+from tests.integration.runtime import request_config
 
 Undo = Callable[[], object]
 
@@ -51,6 +54,25 @@ def test_plan_is_a_function_of_its_seed() -> None:
 
     assert steps(1) == steps(1)
     assert steps(1) != steps(2)
+
+
+@pytest.mark.skipif(
+    "RATCHET_PLUGIN_DIR" in os.environ and shutil.which("cc") is None,
+    reason="built programs take a wrong clock from a library, which a C compiler makes",
+)
+def test_clock_of_a_node_can_be_wrong(quiet: World) -> None:
+    """The programs' own lines tell what they take for the time; nothing else is wrong for it."""
+    node, pod = quiet.nodes[2], next(iter(quiet.attached.values())).pod
+    wrong = request_config(node.config(), {"ratchet": "true", "ratchet.primary": "perhaps"}, None)
+    Path(node.clock_file).write_text(f"{400 * 86400}", encoding="utf-8")
+    try:
+        call = node.execute(wrong, node.environ("ADD", pod))
+        outcome = call.finish()
+        node.calls.remove(call)
+    finally:
+        os.unlink(node.clock_file)
+    (year,) = re.findall(rb"^time=(\d+)-", outcome.stderr, re.MULTILINE)
+    assert int(year) > time.gmtime().tm_year
 
 
 # The checks must be able to fail
