@@ -130,7 +130,7 @@ class Attachment:
             public_ip=_address(obj["public_ip"]),
             target_pod=_optional(obj["target_pod"]),
             target_container=_optional(obj["target_container"]),
-            attached_at=float(obj["attached_at"]),
+            attached_at=_seconds(obj["attached_at"]),
             boot=None
             if boot is None
             else Boot(
@@ -139,7 +139,7 @@ class Attachment:
                 _string(boot["path"]),
             ),
             result=None if obj["result"] is None else _object(obj["result"]),
-            boottime_s=float(obj["boottime_s"]),
+            boottime_s=_seconds(obj["boottime_s"]),
         )
 
 
@@ -313,6 +313,12 @@ def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a string")
     return value
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
 
 
 def _optional(value: Any) -> str | None:
