@@ -25,7 +25,7 @@ from ratchet_child.store import Store
 from tests.faults.members import Members
 from tests.integration.api_server import Authority, lock_key
 from tests.integration.cluster import Cluster
-from tests.integration.etcd_server import SecureEtcd
+from tests.integration.etcd_server import Etcd, SecureEtcd
 from tests.integration.polling import hold_for, wait_for
 from tests.integration.runtime import PAIR, Node, in1_in2
 
@@ -555,6 +555,42 @@ def test_the_next_member_is_asked_with_the_same_password(session_cluster: Cluste
         members.stop()
         for address in addresses[1:]:
             namespace.ip("addr", "delete", f"{address}/32", "dev", "lo")
+        shutil.rmtree(folder)
+
+
+def test_users_are_set_up_as_the_documentation_says(session_cluster: Cluster) -> None:
+    """Every command of the page is run; the rights that it gives are enough and not more."""
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    start = page.index("    E=http://ETCD:2379/v2/auth")
+    etcd = session_cluster.etcd
+    folder = Path(session_cluster.directory) / f"documented-{secrets.token_hex(4)}"
+    folder.mkdir()
+    own = Etcd(etcd.namespace, etcd.address, 32800 + secrets.randbelow(200), str(folder))
+    commands = page[start : page.index("\n\n", start)].replace(
+        "ETCD:2379", f"{own.address}:{own.port}"
+    )
+    password = folder / "password"
+    password.write_text("OURS\n")
+    try:
+        own.start()
+        done = subprocess.run(
+            own.namespace.command("sh", "-ec", commands), capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+
+        def store(prefix: str, **user: str) -> Store:
+            keys = {"etcd_host": own.address, "etcd_port": own.port, "etcd_prefix": prefix}
+            return Store(Config.parse({"name": "net", "delegate": {"type": "x"}, **keys, **user}))
+
+        user = {"etcd_username": "ratchet", "etcd_password_file": str(password)}
+        ours = store("/ratchet", **user)
+        own.namespace.do(lambda: ours.set("association/a/id", "1"))
+        assert own.namespace.do(lambda: ours.tree("association", recursive=True))[0] != {}
+        others = store("/ratchets", **user), store("/other", **user), store("/ratchet")
+        for said in own.namespace.do(lambda: [refusal(other) for other in others]):
+            assert "refuses the user ratchet" in said or "wants a user" in said
+    finally:
+        own.stop()
         shutil.rmtree(folder)
 
 
