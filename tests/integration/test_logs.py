@@ -108,7 +108,7 @@ def test_one_search_tells_a_pods_life_in_order(
         assert 0 <= float(said[message]["took_s"]) < 60, message
     up = said["link up"]
     assert (up["link"], up["ifname"], up["peer"]) == ("prod:a-name:in1", "in1", "prod:b-name")
-    assert 0 < float(up["took_s"]) < float(up["waited_s"]) < 60
+    assert 0 <= float(up["took_s"]) <= float(up["waited_s"]) < 60
     assert up.get("remote") == (None if place == 0 else far.address)
     # The far end has its half of the story, under the same name of the link.
     half = search(other, "pod=prod:b-name")
