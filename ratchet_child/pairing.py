@@ -493,6 +493,7 @@ class Pairing:
         log.warning(
             "the VNI is in use on this node by somebody else, took another",
             pod=pod.key,
+            container=pod.container,
             link=declared,
             vni=old.vni,
             taken=vni,
