@@ -326,8 +326,8 @@ class Mutator:
             return self.string(value)
         if isinstance(value, bool):
             return self.pick((str(value), str(value).lower(), int(value), not value))
-        if isinstance(value, int) and abs(value) > 2**64:
-            return self.pick((str(value), -value, value + 1, value % 1000))
+        if isinstance(value, int | float) and abs(value) > 2**64:
+            return self.pick((str(value), -value, value % 1000))
         if isinstance(value, int | float):
             return self.pick((str(value), -value, value + 1, value * 10, value / 1, bool(value)))
         return self.value()
