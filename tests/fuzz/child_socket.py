@@ -290,7 +290,11 @@ class Bed:
                 return False
             return True
 
-        wait_for("a connection", connect, timeout_s=PATIENT_S)
+        try:
+            wait_for("a connection", connect, timeout_s=PATIENT_S)
+        except BaseException:
+            sock.close()
+            raise
         return sock
 
     # Looking --------------------------------------------------------------------------------------
@@ -332,7 +336,8 @@ class Bed:
             with urllib.request.urlopen(self._url(key), timeout=5):
                 return True
         except urllib.error.HTTPError as error:
-            assert error.code == 404
+            with error:
+                assert error.code == 404
             return False
 
     def _url(self, key: str) -> str:

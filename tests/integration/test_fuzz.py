@@ -1,0 +1,105 @@
+"""A short run of the fuzzing, and the proof that its checks can fail.
+
+`make fuzz` is the long run, with a new seed each time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from ratchet import boot, docker, eligible, kubeconfig, labels, log, pods
+from ratchet.cni import codec, invoke, result, skel
+from ratchet.config import Config
+from ratchet_child import keys, pairing, service, store
+from tests.fuzz.mutate import Mutator
+from tests.fuzz.runner import BrokenError, Target, run
+from tests.fuzz.targets import TARGETS
+
+SEED = 1
+SECONDS = {"parser": 0.4, "request": 2.0, "process": 1.0, "etcd": 1.0, "child": 4.0}
+BY_NAME = {one.name: one for one in TARGETS}
+
+
+def with_marks(one: Target) -> Any:
+    return pytest.param(one, id=one.name, marks=[pytest.mark.root] if one.kind == "child" else [])
+
+
+@pytest.mark.parametrize("one", [with_marks(one) for one in TARGETS])
+def test_hostile_input_does_no_harm(one: Target) -> None:
+    if one.kind == "child" and shutil.which("etcd") is None:
+        if os.environ.get("RATCHET_REQUIRE_ROOT") == "1":
+            pytest.fail("no program etcd")
+        pytest.skip("no program etcd")
+    report = run(one, seed=SEED, inputs=10**6, seconds=SECONDS[one.kind])
+    assert report.inputs
+
+
+@pytest.mark.parametrize("one", TARGETS, ids=lambda one: one.name)
+def test_input_is_a_function_of_seed_and_number(one: Target) -> None:
+    def made(seed: int) -> list[str]:
+        return [repr(one.make(Mutator(Random(f"{seed}/{one.name}/{n}")))) for n in range(30)]
+
+    assert made(1) == made(1)
+    assert made(1) != made(2)
+
+
+# The checks must be able to fail
+
+
+def pass_through(value: Any, *_: Any, **__: Any) -> Any:
+    return value
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+SABOTAGE: tuple[tuple[str, object, str, Any], ...] = (
+    ("json", codec, "_finite", float),
+    ("json", codec, "_is_too_deep", lambda _: False),
+    ("result", result, "_address", lambda obj, key: obj.get(key)),
+    ("environment", skel, "_check_attachment", nothing),
+    ("environment", skel, "_error", lambda exc, spoken: str(exc).encode()),
+    ("cni-args", pods, "is_kubernetes_name", lambda _: True),
+    ("find-pod", pods, "_words", pass_through),
+    ("labels", labels, "check_ifname", nothing),
+    ("labels", labels, "_check_together", nothing),
+    ("label-address", labels, "_IPV4_PREFIX_LEN", 25),
+    ("kubeconfig", kubeconfig, "_server", lambda cluster: cluster.text("server", needed=True)),
+    ("engine-answer", docker, "is_namespace", lambda _: True),
+    ("configuration", Config, "settings", lambda _: {}),
+    ("declaration", keys, "_ifname", lambda value, key: value.get(key)),
+    ("association", pairing, "is_ifname", lambda _: True),
+    ("child-request", service, "shown", repr),
+    ("log-line", log, "_quoted", pass_through),
+    ("request", eligible._Undo, "__exit__", nothing),
+    ("request", boot, "require", lambda *_: 1 / 0),
+    ("lying-plugin", invoke, "_failure", lambda *_: 1 / 0),
+    ("lying-etcd", store, "_number", pass_through),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "attribute", "instead"),
+    SABOTAGE,
+    ids=[f"{name} {attribute}" for name, _, attribute, _ in SABOTAGE],
+)
+def test_a_broken_product_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    owner: object,
+    attribute: str,
+    instead: Callable[..., Any],
+) -> None:
+    monkeypatch.setattr(owner, attribute, instead)
+    with pytest.raises(BrokenError) as broken:
+        run(BY_NAME[name], seed=SEED, inputs=4000)
+    number = str(broken.value).split("--start ")[1].split()[0]
+    with pytest.raises(BrokenError):  # the one input is enough to see it again
+        run(BY_NAME[name], seed=SEED, start=int(number), inputs=1)
