@@ -629,12 +629,16 @@ class Engine:
             with self._lock:
                 state.looked = state.looked or state.memory is memory
         remove = time.monotonic() >= state.keep_until
-        unusable = self._ends.bring(state, self._wanted(state, pod, memory), remove=remove)
+        wanted_now = self._wanted(state, pod, memory)
+        unusable = self._ends.bring(state, wanted_now, remove=remove)
         self._tell_local_peers(state)
         self.pairing.ring(pod, memory)
         # A parent that waits need not wait for what is left to write.
         self._served(state, number)
         self._on_change()
+        if not memory.superseded:
+            refused = {one.side.declared for one in wanted_now.waiting if one.error is not None}
+            self.pairing.refuse(pod, memory, refused)
         for declared in unusable:
             self.pairing.renumber(pod, memory, declared)
         if unusable:

@@ -76,20 +76,21 @@ class Declaration:
     container: str  # the primary's
     vni: int
     link: Link
+    refused: str = ""  # container of the pair that has another link at that interface
 
     def dumps(self) -> str:
         link = self.link
-        return json.dumps(
-            {
-                "container": self.container,
-                "vni": self.vni,
-                "ifname": link.ifname,
-                "address": _text(link.address),
-                "pair_ifname": link.pair_ifname,
-                "pair_address": _text(link.pair_address),
-            },
-            separators=(",", ":"),
-        )
+        value = {
+            "container": self.container,
+            "vni": self.vni,
+            "ifname": link.ifname,
+            "address": _text(link.address),
+            "pair_ifname": link.pair_ifname,
+            "pair_address": _text(link.pair_address),
+        }
+        if self.refused:
+            value["refused"] = self.refused
+        return json.dumps(value, separators=(",", ":"))
 
     @classmethod
     def loads(cls, text: str, pair: str) -> Declaration:
@@ -112,6 +113,7 @@ class Declaration:
                 pair_ifname=_ifname(value, "pair_ifname"),
                 pair_address=_address(value.get("pair_address")),
             ),
+            refused=str(value.get("refused") or ""),
         )
 
 

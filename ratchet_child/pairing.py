@@ -20,8 +20,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 
 from ratchet import log
 from ratchet.config import is_ifname
@@ -36,6 +36,7 @@ from ratchet_child.vni import Vnis
 
 BELL_TTL_S = 30
 _WITHDRAWN = 256
+_UNTOLD = "?"  # the primary's interface, which v0.1.0 does not tell; no label can have that name
 
 _LEGACY = ("primaryname", "pairip", "pairifname", "vxlanid")  # in the order of their removal
 
@@ -264,7 +265,8 @@ class Pairing:
             vni = old.vni
         else:
             vni = self._vnis.take(pod.container, key)
-        new = Declaration(pod.container, vni, link)
+        is_same = old is not None and old.link == link
+        new = Declaration(pod.container, vni, link, old.refused if old and is_same else "")
         if new == old:
             return vni, found
         if self._claimed_earlier(pod.key) is not None:
@@ -360,9 +362,7 @@ class Pairing:
             if declaration.link.ifname != ifname or not is_container_name(primary):
                 wrong[name] = "it contradicts its key"
                 continue
-            offers.append(
-                Declared(pod.sibling(primary), declaration.link, declaration.vni, entry.created)
-            )
+            offers.append(_declared(pod.sibling(primary), declaration, entry))
         self._tell_wrong(pod, wrong)
         legacy = _legacy_offer(pod, own)
         if legacy is not None and not any(offer.primary == legacy.primary for offer in offers):
@@ -414,7 +414,7 @@ class Pairing:
             if memory.declared[link.ifname].vni != written.vni:  # the far node has renumbered it
                 self._fresh.discard(pod.container)
                 self._vnis.claim_again(written.vni, pod.container, key)
-            memory.declared[link.ifname] = Declared(pod.key, link, written.vni, entry.created)
+            memory.declared[link.ifname] = replace(_declared(pod.key, written, entry), link=link)
             memory.rivals.pop(link.ifname, None)
             holder = first_at(link.pair_ifname, offers)
             if holder is not None and holder.primary != pod.key:
@@ -424,6 +424,33 @@ class Pairing:
                 self._write_legacy(peer, pod.key.name, current)
                 there, _ = self._store.tree(keys.association(peer), recursive=True)
         return complete
+
+    # Refuse -------------------------------------------------------------------------------------
+
+    def refuse(self, pod: LocalPod, memory: Memory, refused: Collection[Declared]) -> None:
+        """Tell primaries on other nodes which of their links the pod has no interface for.
+
+        Its own links come first, and only this node knows of these. The refusal stands in the
+        declaration, where the primary's node finds it when it looks.
+        """
+        for position, offer in enumerate(memory.offered):
+            stands = offer.refused == pod.container
+            if stands == (offer in refused) or self._is_local(offer.primary):
+                continue
+            if offer.link.ifname == _UNTOLD:
+                continue
+            key = keys.declaration(pod.key, offer.primary.name, offer.link.ifname)
+            entry = self._store.get(key)
+            written = _readable(pod.key, key, entry, pod.key.name) if entry else None
+            if entry is None or written is None or written.link != offer.link:
+                continue  # its primary's node has changed it, and will ring
+            answer = replace(written, refused="" if stands else pod.container)
+            if self._store.swap(key, answer.dumps(), entry.modified) is None:
+                continue
+            memory.offered[position] = replace(offer, refused=answer.refused)
+            place = memory.places.get(offer.primary)
+            if place is not None:
+                self._ring_node(place.address, pod.key, [offer.primary])
 
     # Ring ---------------------------------------------------------------------------------------
 
@@ -474,7 +501,7 @@ class Pairing:
         # claim over when it looks.
         self._fresh.discard(pod.container)
         vni = self._vnis.take(pod.container, key)
-        new = Declaration(old.container, vni, old.link)
+        new = replace(old, vni=vni)
         if not self._store.swap(key, new.dumps(), entry.modified):
             self._vnis.release(vni, pod.container, key)
             return
@@ -719,6 +746,10 @@ def _readable(pod: PodKey, key: str, entry: Entry, pair: str) -> Declaration | N
         return None
 
 
+def _declared(primary: PodKey, declaration: Declaration, entry: Entry) -> Declared:
+    return Declared(primary, declaration.link, declaration.vni, entry.created, declaration.refused)
+
+
 def _text(entries: dict[str, Entry], name: str) -> str | None:
     entry = entries.get(name)
     return None if entry is None else entry.value
@@ -747,8 +778,9 @@ def _legacy_offer(pod: PodKey, own: dict[str, Entry]) -> Declared | None:
         address = keys.legacy_address(_text(own, "pairip"))
     except ValueError:
         return None
-    # v0.1.0 does not tell its own interface: one that no label can have stands for it.
-    link = Link(ifname="?", address=None, pair=pod.name, pair_ifname=ifname, pair_address=address)
+    link = Link(
+        ifname=_UNTOLD, address=None, pair=pod.name, pair_ifname=ifname, pair_address=address
+    )
     return Declared(pod.sibling(primary), link, int(vni), own["primaryname"].created)
 
 

@@ -39,13 +39,15 @@ class Declared:
     """A link with its primary, as far as this node knows it.
 
     `vni` is None until one has been taken (a link inside one node needs none). `created` is etcd's
-    index of the declaration, NEVER when it is only known from a record of this node.
+    index of the declaration, NEVER when it is only known from a record of this node. `refused` is
+    the pair's container, if that has another link at the interface.
     """
 
     primary: PodKey
     link: Link
     vni: int | None = None
     created: int = NEVER
+    refused: str = ""
 
     @property
     def pair(self) -> PodKey:
@@ -178,6 +180,14 @@ def wanted(
             waiting.append(Waiting(side))
         elif place.address == node_address:
             ends.append(Veth(side))
+        elif side.declared.primary == pod and side.declared.refused == place.container:
+            waiting.append(
+                Waiting(
+                    side,
+                    f"interface {side.peer_ifname} of {side.peer} is the end of a link of its own,"
+                    " or the runtime's",
+                )
+            )
         elif side.declared.vni is None:
             waiting.append(Waiting(side))
         else:

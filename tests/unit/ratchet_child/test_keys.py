@@ -33,7 +33,9 @@ ADDRESSES = st.one_of(
     ),
 )
 LINKS = st.builds(Link, IFNAME, ADDRESSES, NAME, IFNAME, ADDRESSES)
-DECLARATIONS = st.builds(Declaration, NAME, st.integers(1, keys.LAST_VNI), LINKS)
+DECLARATIONS = st.builds(
+    Declaration, NAME, st.integers(1, keys.LAST_VNI), LINKS, st.one_of(st.just(""), NAME)
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

@@ -204,6 +204,22 @@ def test_a_link_whose_far_interface_is_anothers_is_refused_at_this_end_too() -> 
     assert wanted(pod("a"), HERE, [mine], places, {"in1": mine}).ends != ()
 
 
+def test_a_link_that_the_far_pod_refuses_is_made_at_neither_end() -> None:
+    mine = dataclasses.replace(declared("a", "in1", "b", "in2"), refused="b1")
+    result = wanted(pod("a"), HERE, [mine], {pod("b"): Place("b1", THERE)}, {})
+    assert result.ends == ()
+    assert [one.error for one in result.waiting] == [
+        "interface in2 of b is the end of a link of its own, or the runtime's"
+    ]
+
+
+@pytest.mark.parametrize("place", [Place("b2", THERE), Place("b1", HERE)])
+def test_a_refusal_holds_for_its_container_and_for_other_nodes(place: Place) -> None:
+    """A pod of this node says itself what it wants."""
+    mine = dataclasses.replace(declared("a", "in1", "b", "in2"), refused="b1")
+    assert len(wanted(pod("a"), HERE, [mine], {pod("b"): place}, {}).ends) == 1
+
+
 def test_the_runtimes_interfaces_are_nobodys_ends() -> None:
     links = [declared("a", "in1", "b", "eth0"), declared("a", "in2", "b", "in2")]
     places = {pod("a"): Place("a1", THERE)}

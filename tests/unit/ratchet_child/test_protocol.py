@@ -25,6 +25,7 @@ from tests.unit.ratchet_child.model.scenarios import (
     ALSO,
     BACK,
     MIDDLE,
+    OWN,
     SAME_CABLE,
     SCENARIOS,
     TWICE,
@@ -47,6 +48,7 @@ WHOLE = [
     "the primary comes elsewhere long before its DEL",
     "the pair comes elsewhere long before its DEL",
     "the primary moves to its pair's node",
+    "the pair's own link has the interface",
     "two ADDs for one primary overlap",
     "two ADDs for one pair overlap",
     "a primary comes while its pair's name is taken elsewhere",
@@ -128,7 +130,7 @@ if LONG_S:  # RATCHET_MODEL_SECONDS
             seed += 1
 
 
-PODS = {"a": [A, TWICE], "b": [B, MIDDLE, BACK, SAME_CABLE], "c": [C, ALSO]}
+PODS = {"a": [A, TWICE], "b": [B, MIDDLE, BACK, SAME_CABLE, OWN], "c": [C, ALSO]}
 
 
 class Protocol(RuleBasedStateMachine):
@@ -155,7 +157,7 @@ class Protocol(RuleBasedStateMachine):
         finally:
             self.world.__exit__()
 
-    @rule(name=st.sampled_from("abc"), node=st.integers(0, 2), kind=st.integers(0, 3))
+    @rule(name=st.sampled_from("abc"), node=st.integers(0, 2), kind=st.integers(0, 4))
     @precondition(lambda self: self.containers < 8)
     def attach(self, name: str, node: int, kind: int) -> None:
         pod = self.pods.setdefault(name, PODS[name][kind % len(PODS[name])])

@@ -15,6 +15,7 @@ C = Pod("c")
 TWICE = Pod("a", (link("in1", "b", "in2"), link("in3", "b", "in4")))
 ALSO = Pod("c", (link("x1", "b", "in3"),))  # a second primary at b
 SAME_CABLE = Pod("b", (link("in2", "a", "in1"),))
+OWN = Pod("b", (link("in2", "c", "out2"),))  # has another link at the interface that a wants
 BACK = Pod("b", (link("in9", "a", "in8"),))
 
 
@@ -191,6 +192,23 @@ SCENARIOS = {
         3,
         [[reboot("B")], [attach("C", MIDDLE, "b2")]],
         before=[attach("A", A, "a1"), attach("B", MIDDLE, "b1"), attach("A", C, "c1")],
+        crashes=1,
+    ),
+    "the pair's own link has the interface": Scenario(
+        2,
+        [[attach("A", A, "a1")], [attach("B", OWN, "b1")], [attach("A", C, "c1")]],
+        crashes=1,
+    ),
+    "the pair has the interface for another link only at first": Scenario(
+        2,
+        [[detach("B", "b1"), attach("B", B, "b2")], [attach("A", C, "c1")]],
+        before=[attach("A", A, "a1"), attach("B", OWN, "b1")],
+        crashes=1,
+    ),
+    "the pair has the interface for another link later": Scenario(
+        3,
+        [[attach("C", OWN, "b2"), detach("B", "b1")], [detach("A", "a1"), attach("A", A, "a2")]],
+        before=_linked(),
         crashes=1,
     ),
     "a node gets another address": Scenario(

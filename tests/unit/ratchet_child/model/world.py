@@ -569,6 +569,13 @@ class World:
                 if other is None:
                     continue
                 far_node, far = other
+                cable = Declared(PodKey("default", pod), one).cable
+                if any(
+                    own.ifname == one.pair_ifname
+                    and Declared(PodKey("default", one.pair), own).cable != cable
+                    for own in far.links
+                ):
+                    continue  # the far pod's own link has the interface: there is neither end
                 what = f"{pod}:{one.ifname} - {one.pair}:{one.pair_ifname}"
                 a = self._space(attachment).devices.get(one.ifname)
                 b = self._space(far).devices.get(one.pair_ifname)
@@ -588,7 +595,6 @@ class World:
                 elif a.vni is None or a.vni != b.vni or a.vni < FIRST_VNI:
                     yield f"{what}: VNIs {a.vni} {b.vni}"
                 else:
-                    cable = Declared(PodKey("default", pod), one).cable
                     cables.setdefault(a.vni, set()).add(cable)
         for vni, users in cables.items():
             if len(users) > 1:
