@@ -6,7 +6,8 @@
 # PREFIX    `ratchetctl` goes to $(PREFIX)/bin
 # PYTEST    further arguments for pytest, as in: make test PYTEST='-k vxlan -x'
 # BENCH     further arguments for the benchmark, as in: make bench BENCH='--only link-up,pairs'
-# STEPS     how long `make faults` goes on; SEED repeats a run
+# STEPS     how long `make faults` goes on; SEED repeats a run, of `make fuzz` as well
+# FUZZ      further arguments for the fuzzing, as in: make fuzz FUZZ='--only labels --inputs 100000'
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -21,6 +22,7 @@ BENCH ?=
 SMALL ?=
 STEPS ?= 2000
 SEED ?=
+FUZZ ?=
 export PYTHON
 
 BIN := .venv/bin
@@ -75,6 +77,10 @@ faults: system venv build  ## as root: a cluster that is broken at random for an
 		--steps $(STEPS) $(if $(SEED),--seed $(SEED)) --json build/faults.json
 	RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/python -m tests.faults \
 		--steps $$(($(STEPS) / 4)) $(if $(SEED),--seed $(SEED)) --members 3 --json build/faults-3.json
+
+.PHONY: fuzz
+fuzz: system venv  ## as root: hostile input for a quarter of an hour; see docs/fuzzing.md
+	@$(BIN)/python -m tests.fuzz --go-on $(if $(SEED),--seed $(SEED)) $(FUZZ)
 
 .PHONY: bench
 bench: system venv build  ## as root: time, memory and growth of the programs (SMALL=1: a little of everything)
