@@ -237,7 +237,7 @@ class Store:
     def _path(self, key: str) -> str:
         """The key as it stands in a URL, below the prefix whatever it holds.
 
-        urllib3 and etcd take "." and ".." out of a path before they look at it.
+        etcd takes "." and ".." out of a path before it looks at it.
         """
         if any(part in ("", ".", "..") for part in key.split("/")):
             raise StoreError(f"use {key!a} as a key", "it does not stay where it is")

@@ -44,6 +44,7 @@ class Site:
     authority: Authority
     stranger: Authority
     folder: str
+    client: tuple[str, str]
 
     @property
     def ca_cert(self) -> str:
@@ -63,7 +64,7 @@ class Site:
 
     def reset(self) -> None:
         put(self.authority.ca, self.ca_cert)
-        self.show(self.authority.issue("client"))
+        self.show(self.client)
         self.say(PASSWORD)
 
     def show(self, pair: tuple[str, str]) -> None:
@@ -156,7 +157,7 @@ def whole_site(session_cluster: Cluster) -> Iterator[Site]:
     )
     try:
         server.start()
-        yield Site(server, authority, stranger, str(folder))
+        yield Site(server, authority, stranger, str(folder), authority.issue("client"))
     finally:
         server.stop()
         shutil.rmtree(folder)
@@ -367,7 +368,7 @@ def test_links_inside_the_node_work_whatever_is_wrong_with_the_files(
         ("not trusted", lambda: site.show(site.authority.issue("expired", expired=True))),
         ("not trusted", lambda: put(site.authority.ca, site.ca_cert)),
         ("refuses the client certificate", lambda: write(site.key, b"")),
-        ("holds no PEM key", lambda: site.show(site.authority.issue("client"))),
+        ("holds no PEM key", lambda: site.show(site.client)),
     ]
     for said, mend in mendings:
         assert said in (status(node, keys) or "")
@@ -425,34 +426,29 @@ def test_a_watch_that_waits_does_not_keep_an_old_certificate_in_use(site: Site) 
     assert site.works(store)
     site.show(site.stranger.issue("client"))
     assert "refuses the client certificate" in site.refused(store)
-    site.show(site.authority.issue("client"))
+    site.show(site.client)
     assert site.works(store)
 
 
 # Users
 
 
-def test_pods_are_linked_by_a_user_who_may_use_the_prefix_alone(
+def test_pods_are_linked_by_a_certificate_that_names_a_user(
     linked: Cluster, node: Node, far: Node, users: Site
 ) -> None:
-    link(linked, node, far, users.user())
-    assert status(node, users.user()) is None
+    """TLS and authentication together; the user may use the prefix alone."""
+    users.show(users.authority.issue("certified"))
+    link(linked, node, far, users.tls())
+    assert status(node, users.tls()) is None
     assert linked.etcd.keys() == {}
 
 
-def test_a_user_over_tls_needs_both_certificate_and_password(
-    linked: Cluster, node: Node, far: Node, users: Site
-) -> None:
-    link(linked, node, far, users.user(**users.tls()))
+def test_a_user_over_tls_needs_both_certificate_and_password(users: Site) -> None:
+    assert users.works(users.store(**users.user(**users.tls())))
     assert "etcd_username" in users.refused(users.store(**users.tls()))
     assert "client certificate" in users.refused(
         users.store(**users.user(**users.tls(etcd_cert=None, etcd_key=None)))
     )
-
-
-def test_a_certificate_that_names_the_user_needs_no_password(users: Site) -> None:
-    users.show(users.authority.issue("certified"))
-    assert users.works(users.store(**users.tls()))
 
 
 @pytest.mark.parametrize("name", ["nobody", "reader", "elsewhere", "idle"])
@@ -498,6 +494,7 @@ def test_a_password_file_without_a_password_is_an_error(
 def test_pods_are_linked_when_the_password_is_mended_under_a_child_that_runs(
     linked: Cluster, node: Node, far: Node, users: Site
 ) -> None:
+    """By a user who may use the prefix alone."""
     keys = users.user()
     os.unlink(users.password_file)
     left, right = linked.pod("a"), linked.pod("b")
@@ -510,7 +507,9 @@ def test_pods_are_linked_when_the_password_is_mended_under_a_child_that_runs(
     hold_for("no link without etcd", lambda: not left.netns.link("in1"), duration_s=0.3)
     users.say(PASSWORD)
     left.netns.wait_ping("192.168.2.101")
+    assert status(node, keys) is None
     assert "canary" not in node.log()
+    assert linked.etcd.keys() == {}
 
 
 def test_the_next_member_is_asked_with_the_same_password(session_cluster: Cluster) -> None:

@@ -137,6 +137,8 @@ def test_no_secret_is_said_whatever_fails(cluster: Cluster, node: Node, tmp_path
         if canary.encode() in text
     ]
     assert found == []
+    # The child goes by what it was told last; with that, nothing could be taken back.
+    wait_for("etcd to be reached", lambda: node.status(config=status).exit == 0)
 
 
 def replace_bytes(path: str, data: bytes) -> None:
