@@ -222,7 +222,8 @@ class Pairing:
         """Write a declaration, or take over one; None when the pod is superseded."""
         pair = pod.key.sibling(link.pair)
         key = keys.declaration(pair, pod.key.name, link.ifname)
-        again = self._claimed_earlier(pod.key) is not None
+        # After a restart, and when a request went unanswered, it may stand there already.
+        again = pod.container not in self._fresh
         found = self._store.get(key) if again else None
         while True:
             if found is None:
@@ -269,8 +270,8 @@ class Pairing:
         new = Declaration(pod.container, vni, link, old.refused if old and is_same else "")
         if new == old:
             return vni, found
-        if self._claimed_earlier(pod.key) is not None:
-            # An earlier process may have claimed another, before it found the declaration there.
+        if pod.container not in self._fresh:
+            # It may have claimed another one before it found the declaration there.
             self._vnis.release_all(pod.container, key, but=vni)
         entry = self._store.swap(key, new.dumps(), found.modified)
         if entry is None:

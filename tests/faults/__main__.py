@@ -11,6 +11,8 @@ from types import FrameType
 
 from tests.faults.runner import BrokenError, Report, run, to_stderr
 
+_INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
@@ -30,8 +32,8 @@ def main() -> int:
     to_stderr(f"seed {seed}, members {arguments.members}")
     if arguments.json:  # rather now than after an hour
         os.makedirs(os.path.dirname(os.path.abspath(arguments.json)), exist_ok=True)
-    # So that what was made is removed.
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in _INTERRUPTS:
+        signal.signal(number, _interrupt)
     report = Report(seed, arguments.members)
     start, last = arguments.start, arguments.start + arguments.steps - 1
     while start <= last:
@@ -68,6 +70,9 @@ def main() -> int:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """End so that all that was made is removed; who is impatient must not interrupt that."""
+    for number in _INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -70,6 +70,25 @@ def test_orders_drawn_at_random_come_to_the_same_end(name: str) -> None:
         walk(SCENARIOS[name], seed)
 
 
+@pytest.mark.parametrize("how", ["refused", "unanswered"])
+def test_any_one_request_may_fail(how: str) -> None:
+    """Carried out all the same, or not: what follows leaves nothing too many."""
+    for steps in range(40):
+        with World(2) as world:
+            first, second = world.nodes
+            world.attach(second, B, "b1")
+            world.settle()
+            world.attach(first, TWICE, "a1")
+            for _ in range(steps):
+                for choice in world.choices()[:1]:
+                    world.take(choice)
+            first.fails = how
+            world.check()
+            world.detach(first, "a1")
+            world.detach(second, "b1")
+            world.check_empty()
+
+
 def test_another_address_makes_no_container_a_newer_one() -> None:
     with World(2) as world:
         first, second = world.nodes
