@@ -99,7 +99,7 @@ def _settings(mutator: Mutator) -> dict[str, Any]:
     if not isinstance(changed, dict):
         return {}
     if mutator.chance(0.1):
-        changed["parent_interface"] = "nonexistent0"
+        changed |= {"parent_interface": "nonexistent0", "parent_address": None}
     if mutator.chance(0.1):
         changed |= {"etcd_username": "u", "etcd_password_file": "/nonexistent/password"}
     # Files that are there are another's. The log's place is for who writes configurations.

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -16,6 +20,7 @@ import pytest
 from ratchet import boot, docker, eligible, kubeconfig, labels, log, pods
 from ratchet.cni import codec, invoke, result, skel
 from ratchet.config import Config
+from ratchet.errors import PodUnknownError
 from ratchet_child import keys, pairing, service, store
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.runner import BrokenError, Target, run
@@ -47,6 +52,30 @@ def test_input_is_a_function_of_seed_and_number(one: Target) -> None:
 
     assert made(1) == made(1)
     assert made(1) != made(2)
+
+
+def test_an_engine_whose_answer_has_no_end_is_cut_off(tmp_path: Path) -> None:
+    """A chunk of the length -1 is read to the end of the connection, which never comes."""
+    path = str(tmp_path / "docker.sock")
+    sent = 0
+
+    def serve() -> None:
+        nonlocal sent
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n")
+            while sent < 10 * docker.MAX_RECEIVED_BYTES:
+                sent += connection.send(bytes(1 << 16))
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        server = threading.Thread(target=serve)
+        server.start()
+        with pytest.raises(PodUnknownError):
+            docker.read_container(path, "c1", 5.0)
+        server.join()
+    assert sent < 2 * docker.MAX_RECEIVED_BYTES
 
 
 # The checks must be able to fail
