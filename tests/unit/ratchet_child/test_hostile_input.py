@@ -9,6 +9,7 @@ from typing import Any
 import etcd
 import pytest
 
+from ratchet.attachments import Attachment
 from ratchet.errors import StoreError
 from ratchet_child import store as store_module
 from ratchet_child.keys import Declaration, PodKey, Published
@@ -55,9 +56,22 @@ def test_an_interface_of_v010_is_named_as_interfaces_are(ifname: str) -> None:
     assert not offers(pairifname=ifname)
 
 
-@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a\0b", "\ud800"])
-def test_a_request_names_no_file_elsewhere(tmp_path: Any, name: str) -> None:
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5000])
+def test_a_request_may_name_what_is_no_file(tmp_path: Any, name: str) -> None:
     assert not Records(str(tmp_path)).refresh(name)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_request_names_no_record_elsewhere(tmp_path: Any, absolute: bool) -> None:
+    record = Attachment(
+        *("c", "e", "/n", "n", "d", "p", None, None, (), None, None, None, 0.0, None, {})
+    )
+    (tmp_path / "attachments").mkdir()
+    for folder in ("attachments", "."):
+        (tmp_path / folder / "c.e.json").write_text(json.dumps(record.to_json()))
+    records = Records(str(tmp_path))
+    assert not records.refresh(f"{tmp_path}/c.e" if absolute else "../c.e")
+    assert records.refresh("c.e")
 
 
 def test_an_answer_does_not_repeat_a_huge_request() -> None:
