@@ -603,9 +603,9 @@ TARGETS: tuple[Target, ...] = (
     Target("record", make_record, records_opened, 2),
     target("declaration", lambda m: make_value(m, DECLARATION), check_declaration, 4),
     target("published", lambda m: make_value(m, PUBLISHED), check_published, 4),
-    target("association", make_association, check_association, 4),
+    target("association", make_association, check_association, 2),
     target("names", make_names, check_names, 3),
     target("child-request", make_request, check_request, 2),
-    target("manifest", make_manifest, check_manifest, 0.6),
+    target("manifest", make_manifest, check_manifest, 0.2),
     target("log-line", make_line, check_line, 4),
 )
