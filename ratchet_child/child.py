@@ -25,6 +25,7 @@ from ratchet_child import metrics
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine
 from ratchet_child.keys import PodKey
+from ratchet_child.leftovers import Leftovers
 from ratchet_child.netns import Monitor
 from ratchet_child.service import (
     MAX_REQUEST_BYTES,
@@ -51,6 +52,7 @@ class Child:
     def __init__(self, config: Config, listener: socket.socket, *, stay: bool) -> None:
         self._stay = stay
         self._directory = Directory(config.state_dir)
+        self._leftovers = Leftovers(config.state_dir)
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._monitored: dict[Monitor, PodKey] = {}
@@ -169,6 +171,7 @@ class Child:
         """What nobody tells us: records of parents that were killed, namespaces that are gone."""
         self._engine.scan()
         self._engine.check_namespaces()
+        self._leftovers.sweep(now)
         self._watch_namespaces()
         for client in list(self._clients.values()):
             if now - client.since > _CLIENT_TIMEOUT_S:

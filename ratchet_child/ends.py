@@ -119,6 +119,10 @@ class Ends:
                 return 0.0
             wanted = {end.side.ifname: end for end in (state.wanted.ends if state.wanted else ())}
             delay_s = None
+            for ifname in ifnames - wanted.keys():
+                # Not every end is known to be wanted yet: it must not count as found for that.
+                if state.found is not None and ifname in state.found:
+                    self._look_again(state, ifname)
             for ifname in ifnames & wanted.keys():
                 before = state.right.get(ifname)
                 found = self._look_again(state, ifname)

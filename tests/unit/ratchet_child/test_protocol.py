@@ -89,6 +89,25 @@ def test_any_one_request_may_fail(how: str) -> None:
             world.check_empty()
 
 
+@pytest.mark.parametrize("times", [1, 2], ids=["set down", "removed"])
+@pytest.mark.parametrize("node", [0, 1], ids=["same node", "two nodes"])
+def test_an_end_that_is_lost_while_its_child_starts_is_mended(node: int, times: int) -> None:
+    for steps in range(20):
+        with World(2) as world:
+            first, second = world.nodes[0], world.nodes[node]
+            world.attach(second, B, "b1")
+            world.attach(first, A, "a1")
+            world.settle()
+            world.crash(first)
+            world.start(first)
+            for _ in range(steps):
+                for choice in world.choices()[:1]:
+                    world.take(choice)
+            for _ in range(times):
+                world.lower("a1", "in1")
+            world.check()
+
+
 def test_another_address_makes_no_container_a_newer_one() -> None:
     with World(2) as world:
         first, second = world.nodes

@@ -342,6 +342,19 @@ class World:
         node.address = address
         self.start(node)
 
+    def lower(self, container: str, ifname: str) -> None:
+        """Somebody sets an interface down, or removes it if it is down already."""
+        space = self.spaces.by_path[f"/netns/{container}"]
+        device = space.devices.get(ifname)
+        if device is None:
+            return
+        if device.up:
+            device.up = False
+            self.spaces.lost.append((space, ifname))
+        else:
+            self.spaces.drop(space, ifname)
+        self._tell_lost()
+
     def pass_time(self, seconds: float) -> None:
         """Long enough for bells to fade."""
         self.clock.now += seconds
