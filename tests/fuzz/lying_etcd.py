@@ -182,7 +182,7 @@ class Liar:
                 if self.lie is None and self.honest is not None:
                     self._pass_on(client, self.honest)
                 else:
-                    while self.lie is not None and _request(client) and _tell(client, self.lie):
+                    while (lie := self.lie) is not None and _request(client) and _tell(client, lie):
                         pass
         finally:
             self._open.discard(client)
