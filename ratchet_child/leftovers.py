@@ -1,9 +1,9 @@
 """Files that a parent was writing when it was killed.
 
 A file is written beside its place, under a name with a dot before and the writer's process ID
-behind, and then renamed. That takes milliseconds, so one that has been there for seconds is nobody's
-any more. Whether its writer still lives is not asked: it may be in another PID namespace, and its
-number somebody else's.
+behind, and then renamed. That takes milliseconds, so one that has been there for seconds is
+nobody's any more. Whether its writer still lives is not asked: it may be in another PID namespace,
+and its number somebody else's.
 """
 
 from __future__ import annotations
