@@ -93,12 +93,13 @@ def _write(level: int, message: str, fields: dict[str, object]) -> None:
         _append(2, data)
     if _sink.path is not None:
         if _sink.fd < 0:
-            _sink.fd = _opened(_sink.path)
+            _sink.fd = open_file(_sink.path)
         if _sink.fd >= 0:
             _append(_sink.fd, data)
 
 
-def _opened(path: str) -> int:
+def open_file(path: str) -> int:
+    """Open a log file for appending; -1 where that cannot, or must not, be done."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
     try:
         folder = os.path.dirname(path)

@@ -21,7 +21,7 @@ import os
 import sys
 import time
 
-from ratchet import statedir
+from ratchet import log, statedir
 from ratchet.cni import codec
 from ratchet.cni.invoke import IGNORED_BY_PYTHON, clean_environ
 from ratchet.errors import ChildError, StateError
@@ -292,11 +292,11 @@ def _spawn(program: str, config: Config, listener: int, lock: int) -> None:
     try:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         opened.append(null)
-        output = _open_log(config.log_file)
-        if output is None:
-            output = null
-        else:
+        output = -1 if config.log_file is None else log.open_file(config.log_file)
+        if output >= 0:
             opened.append(output)
+        else:
+            output = null
         # Copies well above the numbers that they are to get, so that none overwrites another.
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (listener, lock, null, output)]
         opened += high
@@ -327,16 +327,6 @@ def _spawn(program: str, config: Config, listener: int, lock: int) -> None:
     finally:
         for fd in opened:
             os.close(fd)
-
-
-def _open_log(path: str | None) -> int | None:
-    if path is None:
-        return None
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-    try:
-        return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-    except OSError:
-        return None
 
 
 def _inherited() -> list[int]:
