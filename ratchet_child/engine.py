@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from ratchet import log
@@ -44,6 +45,7 @@ _WAITING_LONGEST_S = 15.0
 _SUPERSEDED_S = 2.0  # nobody rings when a name is free again
 _ERROR_LONGEST_S = 5.0
 _VNI_RETRY_S = 0.05
+_LATE_S = 10.0  # until then a request to etcd that has failed is carried out, if it ever is
 _GRACE_S = 3.0  # keys that somebody removed come back within that
 
 
@@ -461,6 +463,11 @@ class Engine:
             state.fail(text)
         if self._earlier is not None:
             metrics.tried_in_vain()
+            if isinstance(error, StoreError):
+                with self._lock:
+                    state.doubted.update(one.container for one in state.gone)
+                    if state.container is not None:
+                        state.doubted.add(state.container)
         state.failures += 1
         with self._lock:  # what was to be looked at still is
             state.look.everyone |= look.everyone
@@ -481,6 +488,9 @@ class Engine:
         rests_s = self._ends.rests_for(state)
         if rests_s is not None:  # this run came before its time, which must not be forgotten
             self._schedule.put(state.key, rests_s)
+        if state.again:
+            due = min(state.again.values())
+            self._schedule.put(state.key, max(due - time.monotonic(), 0))
         if state.busy_since:
             self._schedule.put(state.key, _VNI_RETRY_S)
         elif state.errors:
@@ -516,6 +526,9 @@ class Engine:
         # Records may change meanwhile: what is begun for one is finished for that one, and the
         # next run, which is due by then, undoes what was too much.
         with self._lock:
+            for one in [one for one, due in state.again.items() if due <= time.monotonic()]:
+                del state.again[one]
+                state.gone.append(one)
             gone = list(state.gone)
             attachment, memory, looked = state.attachment, state.memory, state.looked
         # What stands below an earlier address of this node goes when it stands below the new one.
@@ -599,6 +612,10 @@ class Engine:
                 self._records.forget(gone.record)
             state.gone.remove(gone)
             self._withdrawn.discard(gone)
+            if gone.container in state.doubted:
+                state.doubted.discard(gone.container)
+                once_more = replace(gone, record=None, netns=None)
+                state.again[once_more] = time.monotonic() + _LATE_S
             self._rouse(self._local_peers_of(state.key, gone.published), state.key)
 
     def _move(self, state: PodState, gone: Gone) -> None:

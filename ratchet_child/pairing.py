@@ -611,6 +611,8 @@ class Pairing:
             if removed:  # the far node may have written the v0.1.0 keys meanwhile: `renumber`
                 self._remove_legacy(pod, pair, declaration, there)
                 break
+        if entry is None:
+            self._remove_legacy_rest(pod, pair, there)
         if self._store.prune(keys.declarations(pair)) or entry is None:
             self._store.prune(keys.association(pair))
 
@@ -628,7 +630,7 @@ class Pairing:
             doomed = list(_LEGACY)
         elif is_its_vni:
             doomed = ["vxlanid"]
-        elif name == pod.name and not self._has_vni(pod, pair, _text(there, "vxlanid")):
+        elif name == pod.name and not self._has_vni(pair, _text(there, "vxlanid"), pod.name):
             doomed = ["primaryname"]
         else:
             return
@@ -640,12 +642,24 @@ class Pairing:
         if any(removed) and name not in (None, pod.name):
             self._ring_for(pod.sibling(str(name)), pair)
 
-    def _has_vni(self, pod: PodKey, pair: PodKey, vni: str | None) -> bool:
-        """Whether a pod has declared a link with that VNI on a pair."""
+    def _remove_legacy_rest(self, pod: PodKey, pair: PodKey, there: dict[str, Entry]) -> None:
+        """Remove v0.1.0 keys that etcd has written late, when their link had been taken back."""
+        if not any(name in there for name in _LEGACY):
+            return
+        if _text(there, "primaryname") not in (None, pod.name):
+            return
+        if self._has_vni(pair, _text(there, "vxlanid")):
+            return
+        for name in _LEGACY:
+            if name in there:
+                self._store.remove(f"{keys.association(pair)}/{name}", there[name].modified)
+
+    def _has_vni(self, pair: PodKey, vni: str | None, primary: str | None = None) -> bool:
+        """Whether a link with that VNI is declared on a pair, by that primary or any."""
         declarations, _ = self._store.tree(keys.declarations(pair))
         for key, entry in declarations.items():
-            if keys.split_declaration(key)[0] == pod.name:
-                declaration = _readable(pod, key, entry, pair.name)
+            if primary in (None, keys.split_declaration(key)[0]):
+                declaration = _readable(pair, key, entry, pair.name)
                 if declaration is not None and str(declaration.vni) == vni:
                     return True
         return False

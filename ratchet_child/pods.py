@@ -85,6 +85,8 @@ class PodState:
         self._monitors = monitors
         self.attachment: Attachment | None = None
         self.gone: list[Gone] = []
+        self.doubted: set[str] = set()  # containers for which a request to etcd has failed
+        self.again: dict[Gone, float] = {}  # to be withdrawn once more, monotonic seconds
         self.dropped: set[tuple[str, str]] = set()  # (pair, ifname) that it no longer declares
         self.memory = Memory()
         self.look = Look()
@@ -139,7 +141,7 @@ class PodState:
 
     @property
     def is_idle(self) -> bool:
-        return self.attachment is None and not self.gone
+        return self.attachment is None and not self.gone and not self.again
 
     def watch(self, monitor: Monitor) -> None:
         """Have somebody wait for what the namespace's monitor tells."""

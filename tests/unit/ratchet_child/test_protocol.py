@@ -89,6 +89,27 @@ def test_any_one_request_may_fail(how: str) -> None:
             world.check_empty()
 
 
+@pytest.mark.parametrize("node", [0, 1], ids=["its own pods", "its peers"])
+def test_what_etcd_carries_out_when_the_pod_is_gone_is_taken_back(node: int) -> None:
+    for steps in range(40):
+        with World(2) as world:
+            first, second = world.nodes
+            world.attach(second, BACK, "b1")
+            world.settle()
+            world.attach(first, TWICE, "a1")
+            for _ in range(steps):
+                for choice in world.choices()[:1]:
+                    world.take(choice)
+            world.nodes[node].fails = "late"
+            world.rest()
+            world.detach(first, "a1")
+            world.detach(second, "b1")
+            world.rest()
+            world.carry_out_late()
+            world.crashes += 1  # a bell leaves its directory to a node that has left, as a kill may
+            world.check_empty()
+
+
 @pytest.mark.parametrize("times", [1, 2], ids=["set down", "removed"])
 @pytest.mark.parametrize("node", [0, 1], ids=["same node", "two nodes"])
 def test_an_end_that_is_lost_while_its_child_starts_is_mended(node: int, times: int) -> None:

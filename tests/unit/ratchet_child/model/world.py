@@ -175,7 +175,7 @@ class Node:
     engine: Engine | None = None
     tasks: list[Task] = field(default_factory=list)
     started: dict[str, int] = field(default_factory=dict)
-    fails: str | None = None  # what becomes of its next request: "refused" or "unanswered"
+    fails: str | None = None  # its next request is "refused", or write "unanswered" or "late"
 
     def number(self, what: str) -> str:
         """A name that is the same in every run in which the node has come this far."""
@@ -198,6 +198,7 @@ class World:
         self._kernel_steps = kernel_steps
         self.crashes = 0
         self._containers = 0
+        self.late: list[Callable[[], object]] = []  # requests that etcd has still to carry out
         self.primaries: dict[str, set[str]] = {}  # of each pair, all that there were
         self._stack = contextlib.ExitStack()
         for number in range(nodes):
@@ -298,7 +299,7 @@ class World:
         with mock.patch.multiple(
             engine,
             Kernel=lambda port, mtu: node.kernel,
-            Store=lambda config: _Unsteady(self.etcd, self._before, node),
+            Store=lambda config: _Unsteady(self, node),
             Records=lambda folder: Records(node.disk),
             Addresses=lambda folder: Addresses(node.disk),
             Schedule=lambda: node.plan,
@@ -355,6 +356,12 @@ class World:
             self.spaces.drop(space, ifname)
         self._tell_lost()
 
+    def carry_out_late(self) -> None:
+        """A member of etcd goes on that was gone for a while."""
+        late, self.late = self.late, []
+        for request in late:
+            request()
+
     def pass_time(self, seconds: float) -> None:
         """Long enough for bells to fade."""
         self.clock.now += seconds
@@ -401,6 +408,13 @@ class World:
             task = self._begin(node, f"work on {key}", self._worker(node, key))
         self._step(node, task)
 
+    def rest(self, seconds: float = 5.0) -> None:
+        """Let everything happen that can within a short time."""
+        end = self.clock.now + seconds
+        while self.clock.now < end and (self.choices() or self._wake(end)):
+            for choice in self.choices()[:1]:
+                self.take(choice)
+
     def settle(self) -> None:
         """Let everything happen that still can, in a plain order, the clock too."""
         for _ in range(400):
@@ -413,7 +427,7 @@ class World:
     def node(self, name: str) -> Node:
         return self.nodes["ABCDEF".index(name)]
 
-    def _wake(self) -> bool:
+    def _wake(self, until: float = NEVER_S / 2) -> bool:
         """All waits: have happen what time brings. False when it brings nothing."""
         for node in self.nodes:
             # The next CNI call or a supervisor does so; without either nobody removes the keys.
@@ -432,7 +446,7 @@ class World:
         soonest = min(
             (due for node in self.nodes for due in node.plan.due.values()), default=NEVER_S
         )
-        if soonest < self.clock.now + NEVER_S / 2:
+        if soonest < until:
             self.clock.now = max(self.clock.now, soonest)
             return True
         return False
@@ -688,38 +702,46 @@ class World:
 
 
 class _Unsteady(MemoryStore):
-    """A store some of whose requests are carried out without an answer."""
+    """A store some of whose writes are carried out without an answer, or late."""
 
-    def __init__(self, etcd: MemoryEtcd, before: Callable[[str, str], None], node: Node) -> None:
-        super().__init__(etcd, before)
+    def __init__(self, world: World, node: Node) -> None:
+        super().__init__(world.etcd, world._before)
+        self._world = world
         self._node = node
 
     def set(self, key: str, value: str, ttl_s: int | None = None) -> str | None:
-        return self._answer(super().set(key, value, ttl_s))
+        return self._write(MemoryStore.set, key, value, ttl_s)
 
     def create(self, key: str, value: str) -> Entry | None:
-        return self._answer(super().create(key, value))
+        return self._write(MemoryStore.create, key, value)
 
     def swap(self, key: str, value: str, modified: int) -> Entry | None:
-        return self._answer(super().swap(key, value, modified))
+        return self._write(MemoryStore.swap, key, value, modified)
 
     def remove(self, key: str, modified: int) -> bool:
-        return self._answer(super().remove(key, modified))
+        return self._write(MemoryStore.remove, key, modified)
 
     def remove_value(self, key: str, value: str) -> bool:
-        return self._answer(super().remove_value(key, value))
+        return self._write(MemoryStore.remove_value, key, value)
 
     def prune(self, key: str) -> bool:
-        return self._answer(super().prune(key))
+        return self._write(MemoryStore.prune, key)
 
     def remove_tree(self, key: str) -> bool:
-        return self._answer(super().remove_tree(key))
+        return self._write(MemoryStore.remove_tree, key)
 
-    def _answer(self, answer: T) -> T:
-        if self._node.fails == "unanswered":
-            self._node.fails = None
-            raise StoreError("a request", "no answer")
-        return answer
+    def _write(self, request: Callable[..., T], key: str, *details: object) -> T:
+        how = self._node.fails
+        if how not in ("unanswered", "late"):
+            return request(self, key, *details)
+        if how == "late":
+            self._before(request.__name__, key)
+            etcd = MemoryStore(self._etcd)
+            self._world.late.append(lambda: request(etcd, key, *details))
+        else:
+            request(self, key, *details)
+        self._node.fails = None
+        raise StoreError(f"{request.__name__} {key}", "no answer")
 
 
 _LEFT_LAST = ("association", "nodes", "vni")
