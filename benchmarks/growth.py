@@ -29,8 +29,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from unittest import mock
 
-from urllib3.connection import HTTPConnection
-
 from benchmarks.bed import memory_folder
 from benchmarks.etcd import Connection, Etcd
 from benchmarks.figures import Results
@@ -39,11 +37,12 @@ from ratchet.attachments import Attachment, Directory
 from ratchet.cni.ip import Address
 from ratchet.config import Config
 from ratchet.labels import Link
-from ratchet_child import ends, engine
+from ratchet_child import ends, engine, store
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine
 from ratchet_child.keys import PodKey
 from ratchet_child.store import Event, Store
+from ratchet_child.transport import Transport
 from ratchetctl.sim import netns
 from tests.unit.ratchet_child.model.kernel import Kernel, Monitor, Namespace, Spaces
 
@@ -132,11 +131,17 @@ def _row(path: str) -> str:
             return path
 
 
-class _CountedConnection(HTTPConnection):
-    def connect(self) -> None:
-        super().connect()
-        assert self.sock is not None
-        _tally.connection(self.sock)
+class _CountedTransport(Transport):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        connection = self._connection
+        connect = connection.connect
+
+        def counted() -> None:
+            connect()
+            _tally.connection(connection.sock)
+
+        connection.connect = counted  # type: ignore[method-assign]
 
 
 class _Node:
@@ -308,9 +313,7 @@ def run(folder: str, nodes: int, pods_per_node: int, more: int, idle_s: float) -
     log.configure(None, "error", "growth", to_stderr=True)
     mock.patch.object(engine, "_WORKERS", 1).start()
     mock.patch.object(engine, "Store", _CountingStore).start()
-    mock.patch(
-        "urllib3.connectionpool.HTTPConnectionPool.ConnectionCls", _CountedConnection
-    ).start()
+    mock.patch.object(store, "Transport", _CountedTransport).start()
     return _grow(_Cluster(nodes, folder), pods_per_node, more, idle_s)
 
 

@@ -10,14 +10,12 @@ back. What is in stock when the process ends is skipped.
 from __future__ import annotations
 
 import threading
-import time
 
 from ratchet.errors import StoreError
 from ratchet_child import keys
 from ratchet_child.store import Entry, Store
 
 _STOCK = 8
-_RECENT_S = 5.0
 
 
 class Vnis:
@@ -29,8 +27,6 @@ class Vnis:
         self._count_lock = threading.Lock()
         self._wanted = 0
         self._taken: list[int] = []
-        self._counter: Entry | None = None  # as this process has written it
-        self._counted_at = 0.0  # monotonic seconds
 
     def take(self, container: str, declaration_key: str, *, again: bool = False) -> int:
         """A VNI that nobody uses, claimed for a link.
@@ -97,21 +93,17 @@ class Vnis:
 
     def _advance(self, count: int, at_least: int = keys.FIRST_VNI) -> list[int]:
         """Move the counter past `count` VNIs, or more when others move it as well; these VNIs."""
-        entry, self._counter = self._counter, None
-        if entry is None or time.monotonic() - self._counted_at > _RECENT_S:
-            entry = self._store.get(keys.VXLANID)
         while True:
+            entry = self._store.get(keys.VXLANID)
             first = max(_number(entry.value) if entry else keys.FIRST_VNI, at_least)
             following = min(first + count, keys.LAST_VNI + 1)  # all round: what is used is claimed
             if entry is None:
-                self._counter = self._store.create(keys.VXLANID, str(following))
+                written = self._store.create(keys.VXLANID, str(following))
             else:
-                self._counter = self._store.swap(keys.VXLANID, str(following), entry.modified)
-            if self._counter is not None:
-                self._counted_at = time.monotonic()
+                written = self._store.swap(keys.VXLANID, str(following), entry.modified)
+            if written is not None:
                 return [*range(first, following)]
             count = max(count, _STOCK)
-            entry = self._store.get(keys.VXLANID)
 
     def _advance_past_claims(self) -> None:
         """Move the counter to the next VNI that nobody has claimed."""
