@@ -65,6 +65,7 @@ class Memory:
 
     published: bool = False
     superseded: bool = False
+    yields: bool = False  # it was superseded once, so there may be newer containers of that name
     declared: dict[str, Declared] = field(default_factory=dict)  # own links by ifname
     offered: list[Declared] = field(default_factory=list)  # links declared on the pod
     places: dict[PodKey, Place] = field(default_factory=dict)  # pods on other nodes
@@ -72,6 +73,10 @@ class Memory:
     known: set[PodKey] = field(default_factory=set)  # peers that have been looked up
     beside: set[PodKey] = field(default_factory=set)  # peers that were on this node then
     unheard: bool = False  # something was written that peers have not been told
+
+    def give_way(self) -> None:
+        """Another container has the name."""
+        self.superseded = self.yields = True
 
 
 class Pairing:
@@ -111,11 +116,9 @@ class Pairing:
             return
         if not memory.published:
             stands = self._stands(pod)
-            if stands is None:
-                memory.superseded = True
+            if stands is None or not (stands or self._write_place(pod, yields=memory.yields)):
+                memory.give_way()
                 return
-            if not stands:
-                self._write_place(pod)
             earlier = self._claimed_earlier(pod.key)
             if earlier is None or earlier[0] != pod.container:
                 self._fresh.add(pod.container)
@@ -129,7 +132,7 @@ class Pairing:
                     self._fresh.discard(pod.container)  # it may have been claimed all the same
                     raise
                 if declared is None:
-                    memory.superseded = True
+                    memory.give_way()
                     return
                 memory.declared[link.ifname] = declared
                 memory.unheard = True
@@ -160,27 +163,35 @@ class Pairing:
             _text(own, "parentiface") == self._node.interface
         )
 
-    def enlist(self, pod: LocalPod) -> None:
-        """Write what the node has published for a pod."""
+    def enlist(self, pod: LocalPod, *, again: bool = False) -> None:
+        """Write what the node has published for a pod; `again`: unless there is something.
+
+        The entry tells for good how old the container is.
+        """
         declared = tuple((link.pair, link.ifname) for link in pod.links)
         published = Published(pod.container, declared, self._node.state_dir)
         with self._node_lock:
-            self._store.set(keys.node_pod(self._node.address, pod.key), published.dumps())
+            write = self._store.create if again else self._store.set
+            write(keys.node_pod(self._node.address, pod.key), published.dumps())
 
-    def _write_place(self, pod: LocalPod) -> None:
+    def _write_place(self, pod: LocalPod, *, yields: bool) -> bool:
+        """Write where the pod is; False when it `yields` to another container of that name."""
         # First of all, so that a crash leaves nothing that the node would not find again.
-        self.enlist(pod)
+        self.enlist(pod, again=yields)
         self._store.set(keys.parent_interface(pod.key), self._node.interface)
         elsewhere = self._store.set(keys.parent_address(pod.key), self._node.address)
-        has_taken_over = self._take_name(pod)
-        log.info("published", pod=pod.key, container=pod.container, node=self._node.address)
+        was_free = self._take_name(pod, yields=yields)
+        has_name = was_free or not yields
+        if has_name:
+            log.info("published", pod=pod.key, container=pod.container, node=self._node.address)
         if elsewhere and elsewhere != self._node.address:
             self._ring_node(elsewhere, pod.key, [pod.key])
-        elif has_taken_over:
+        elif not was_free:
             self._ring_holders(pod.key)
+        return has_name
 
-    def _take_name(self, pod: LocalPod) -> bool:
-        """Write the container's ID; whether another one may have been there.
+    def _take_name(self, pod: LocalPod, *, yields: bool) -> bool:
+        """Write the container's ID; whether the name was free. If it `yields`, only then.
 
         With conditions: etcd carries out a request whose answer was lost whenever it comes to it,
         and then it must not undo what came later. And the key stays as old as it is, which tells
@@ -189,12 +200,13 @@ class Pairing:
         key = keys.container(pod.key)
         while self._store.create(key, pod.container) is None:
             there = self._store.get(key)
-            if there is not None and (
-                there.value == pod.container
-                or self._store.swap(key, pod.container, there.modified) is not None
-            ):
-                return True
-        return False
+            if there is None:
+                continue
+            if there.value == pod.container:
+                return yields
+            if yields or self._store.swap(key, pod.container, there.modified) is not None:
+                return False
+        return True
 
     def _mend_place(self, pod: LocalPod) -> None:
         """Write again what another container of that name has written over or removed.
@@ -315,7 +327,7 @@ class Pairing:
         if current.value != pod.container and not self._takes_back(pod, current):
             if not memory.superseded:
                 log.warning("superseded by another container", pod=pod.key, container=pod.container)
-            memory.superseded = True
+            memory.give_way()
             return True
         memory.superseded = False
         if not self._is_whole(pod, own):

@@ -129,6 +129,29 @@ def test_an_end_that_is_lost_while_its_child_starts_is_mended(node: int, times: 
             world.check()
 
 
+def test_an_older_container_takes_no_name_from_a_newer_one() -> None:
+    """Also when it finds the name free in the moment in which the newer one comes."""
+    for steps in range(12):
+        with World(3) as world:
+            first, second, third = world.nodes
+            world.attach(first, A, "a1")
+            world.attach(second, B, "b1")
+            world.settle()
+            world.attach(third, A, "a2")
+            world.settle()
+            world.detach(third, "a2")
+            world.settle()
+            world.look_unasked()
+            world.attach(third, A, "a3")
+            for node, most in (first, steps), (third, 100):
+                for _ in range(most):
+                    mine = [choice for choice in world.choices() if choice[1] == node.name]
+                    for choice in mine[:1]:
+                        world.take(choice)
+            world.check()
+            assert world.etcd.contents()["association/a/id"] == "a3"
+
+
 def test_another_address_makes_no_container_a_newer_one() -> None:
     with World(2) as world:
         first, second = world.nodes
