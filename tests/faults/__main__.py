@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import secrets
 import signal
@@ -23,6 +24,13 @@ def main() -> int:
     parser.add_argument("--members", type=int, default=1, help="of the etcd cluster")
     parser.add_argument("--start", type=int, default=1, help="leave out the steps before this one")
     parser.add_argument("--scale", type=float, default=1.0, help="of deadlines, on slow machines")
+    parser.add_argument(
+        "--explain",
+        type=float,
+        metavar="SECONDS",
+        default=math.inf,
+        help="print all that is known when a step takes longer to heal",
+    )
     parser.add_argument("--go-on", action="store_true", help="with the step after a broken one")
     parser.add_argument("--json", metavar="FILE", help="where the times to heal are written")
     arguments = parser.parse_args()
@@ -46,6 +54,7 @@ def main() -> int:
                 members=arguments.members,
                 start=start,
                 scale=arguments.scale,
+                explain_s=arguments.explain,
                 say=to_stderr,
             )
         except BrokenError as error:

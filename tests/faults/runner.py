@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -78,11 +79,21 @@ class BrokenError(AssertionError):
 
 
 class Runner:
-    def __init__(self, world: World, plan: Plan, report: Report, *, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        world: World,
+        plan: Plan,
+        report: Report,
+        *,
+        scale: float = 1.0,
+        explain_s: float = math.inf,
+    ) -> None:
+        """`explain_s`: of a step that took longer to heal, all that is known is printed."""
         self.world = world
         self._plan = plan
         self._report = report
         self._deadline_s = DEADLINE_S * scale
+        self._explain_s = explain_s
         self._logs = dict.fromkeys(world.nodes, 0)
 
     def run(self, steps: int, *, start: int = 1, say: Say) -> None:
@@ -110,6 +121,9 @@ class Runner:
         except AssertionError as error:
             raise BrokenError(self._last_words(step, error), self._report, step.number) from error
         self._report.healings.append(healing)
+        if healing.heal_s > self._explain_s:
+            slow = AssertionError(f"healed after {healing.heal_s:.2f} s; last: {healing.last}")
+            print(self._last_words(step, slow), flush=True)
         say(
             f"{step.number:5} {step.fault.kind:26} node {step.fault.node}"
             f" {len(step.operations)} operations {len(self.world.attached):3} pods"
@@ -268,6 +282,7 @@ def run(
     members: int = 1,
     start: int = 1,
     scale: float = 1.0,
+    explain_s: float = math.inf,
     say: Say,
 ) -> Report:
     """Play `steps` steps of a seed. Raises BrokenError; leaves nothing behind in any case."""
@@ -275,7 +290,8 @@ def run(
     report = Report(seed, members)
     world = World(plan.topology, nodes=nodes, members=members)
     try:
-        Runner(world, plan, report, scale=scale).run(steps, start=start, say=say)
+        runner = Runner(world, plan, report, scale=scale, explain_s=explain_s)
+        runner.run(steps, start=start, say=say)
     finally:
         world.close()
     return report
