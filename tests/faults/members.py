@@ -70,7 +70,8 @@ class Members(Etcd):
         with open(os.path.join(self._folder, "etcd.log"), "ab") as log:
             self._members[address] = subprocess.Popen(
                 self.namespace.command(
-                    "etcd",
+                    # It has a machine of its own elsewhere; with late heartbeats it has no leader.
+                    *("nice", "-n", "-10", "etcd"),
                     *("--name", address),
                     *("--data-dir", os.path.join(self._folder, f"etcd-{address}")),
                     "--enable-v2",
