@@ -136,8 +136,8 @@ class World:
         addresses = [f"10.99.0.{n}" for n in range(1, members + 1)]
         for command in (
             ("link", "set", "lo", "up"),
-            # One of its own: else it has a port's, which goes when a node is rebooted, and the nodes
-            # look for etcd at that one until their neighbour tables are old.
+            # One of its own: else it has a port's, which goes when a node is rebooted, and the
+            # others look for etcd at that one until their neighbour tables are old.
             ("link", "add", UNDERLAY_PORTS, "address", "02:00:00:00:01:00", "type", "bridge"),
             *(("addr", "add", f"{one}/24", "dev", UNDERLAY_PORTS) for one in addresses),
             ("link", "set", UNDERLAY_PORTS, "up"),
