@@ -53,7 +53,7 @@ def cmd_del(request: Request) -> Result:
     its name. Whose it was is told by the record.
     """
     config = _configured(request)
-    if statedir.is_attached(config, request.container_id, request.ifname):
+    if _is_attached(config, request):
         from ratchet import eligible  # noqa: PLC0415 - only for eligible pods
 
         if eligible.detach(config, request):
@@ -64,7 +64,7 @@ def cmd_del(request: Request) -> Result:
 def cmd_check(request: Request) -> Result:
     """CNI spec 1.1.0 §2, CHECK."""
     config = _configured(request)
-    if statedir.is_attached(config, request.container_id, request.ifname):
+    if _is_attached(config, request):
         from ratchet import eligible  # noqa: PLC0415 - only for eligible pods
 
         if eligible.check(config, request):
@@ -130,11 +130,24 @@ _GC_KEYS = (cni_config.VALID_ATTACHMENTS, cni_config.ATTACHMENTS)
 def _configured(request: Request) -> Config:
     config = Config.parse(request.config)
     log.configure(config.log_file, config.log_level, "ratchet", to_stderr=True)
-    # Records say which plugins a DEL runs, as root.
+    if request.command not in ("DEL", "CHECK"):
+        _require_private(config)
+    return config
+
+
+def _require_private(config: Config) -> None:
+    """Refuse a state directory that others can change: records say what a DEL runs, as root."""
     replaceable = statedir.open_to_others(config.state_dir)
     if replaceable is not None:
         raise StateError.open_to_others(config.state_dir, replaceable)
-    return config
+
+
+def _is_attached(config: Config, request: Request) -> bool:
+    """Say whether there is a record. A DEL without one must not fail for the directory's sake."""
+    if not statedir.is_attached(config, request.container_id, request.ifname):
+        return False
+    _require_private(config)
+    return True
 
 
 def _eligible_pod(config: Config, request: Request) -> Pod | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 
 from ratchet import log, statedir
 
@@ -19,17 +20,20 @@ class Addresses:
 
     def __init__(self, state_dir: str) -> None:
         self._path = os.path.join(state_dir, _FILE)
+        self._lock = threading.Lock()
 
     def use(self, address: str) -> list[str]:
         """Note the address in use; the others that were used earlier."""
-        known = self._read()
-        if address not in known:
-            self._write([*known, address])
+        with self._lock:
+            known = self._read()
+            if address not in known:
+                self._write([*known, address])
         return [one for one in known if one != address]
 
     def forget(self, address: str) -> None:
         """Nothing is left below an address. *Safe to call twice.*"""
-        self._write([one for one in self._read() if one != address])
+        with self._lock:
+            self._write([one for one in self._read() if one != address])
 
     def _read(self) -> list[str]:
         try:

@@ -69,9 +69,13 @@ class Ends:
                 state.forget_kernel()
             if not os.path.exists(attachment.netns):
                 return False
-            state.namespace = Namespace(attachment.netns)
-            state.opened = attachment.container_id
-            state.watch(Monitor(state.namespace))
+            namespace = Namespace(attachment.netns)
+            try:
+                state.watch(Monitor(namespace))
+            except BaseException:
+                namespace.close()
+                raise
+            state.namespace, state.opened = namespace, attachment.container_id
             return True
 
     def remove_gone(self, gone: Gone, state: PodState, in_use: set[tuple[int, int]]) -> None:
@@ -82,7 +86,8 @@ class Ends:
         """
         with self.lock:
             if state.namespace is not None and state.opened == gone.container:
-                self._remove_ours(state.namespace, gone, state)
+                if state.namespace.identity not in in_use:  # by the same pod under another name
+                    self._remove_ours(state.namespace, gone, state)
                 state.forget_kernel()
                 return
             if gone.netns is None or not os.path.exists(gone.netns):

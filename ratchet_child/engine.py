@@ -118,7 +118,7 @@ class Engine:
             self._take_up(self._records.refresh(name))
             attachment = self._records.named(name)
             state = None if attachment is None else self._states.get(pod_of(attachment))
-            if state is None or state.attachment is None or state.attachment.name != name:
+            if attachment is None or state is None or state.container != attachment.container_id:
                 return None
             state.asked += 1
             self._schedule.put(state.key)
@@ -128,12 +128,34 @@ class Engine:
         """Bring the states of pods to their records."""
         for key in pods:
             live, deleted = self._records.of(key)
-            for path, attachment in deleted.items():
-                self._note_gone(key, _gone(attachment, self.node.address, path))
             newest = max(live, key=_age, default=None)
+            for path, attachment in deleted.items():
+                if any(one.container_id == attachment.container_id for one in live):
+                    self._forget_record(path)  # the pod keeps its links: one of two attachments
+                else:
+                    self._note_gone(key, _gone(attachment, self.node.address, path))
             if newest is not None or key in self._states:
+                self._rename(key, newest, pods)
                 self._change(key, newest)
             self._retire(key, [] if newest is None else _others(live, newest))
+
+    def _rename(self, key: PodKey, newest: Attachment | None, pods: Iterable[PodKey]) -> None:
+        """Have the old name withdrawn of a container that was attached again under another one."""
+        before = self._states[key].attachment if key in self._states else None
+        if before is None or newest is not None:
+            return
+        for other in pods:
+            if any(one.container_id == before.container_id for one in self._records.of(other)[0]):
+                self._note_gone(key, _gone(before, self.node.address, None))
+                return
+
+    def _forget_record(self, path: str) -> None:
+        try:
+            self._directory.forget(path)
+        except RatchetError as error:
+            log.warning("will try again", error=str(error))
+        else:
+            self._records.forget(path)
 
     def _retire(self, key: PodKey, older: list[Attachment]) -> None:
         """Clean up after containers that have been replaced on this node, and wait for their DEL.
@@ -654,7 +676,7 @@ class Engine:
         self._served(state, number)
         self._on_change()
         if not memory.superseded:
-            refused = {one.side.declared for one in wanted_now.waiting if one.error is not None}
+            refused = {one.side.declared for one in wanted_now.waiting if one.is_taken}
             self.pairing.refuse(pod, memory, refused)
         for declared in unusable:
             self.pairing.renumber(pod, memory, declared)

@@ -186,6 +186,12 @@ def split_declaration(name: str) -> tuple[str, str]:
     return primary, ifname
 
 
+def is_link_of(pod: PodKey, declaration_key: str) -> bool:
+    """Whether a declaration is one of the pod's or one on the pod."""
+    pair, _, name = declaration_key.partition("/links/")
+    return pair == association(pod) or split_declaration(name)[0] == pod.name
+
+
 def claim(vni: int) -> str:
     return f"vni/{vni}"
 

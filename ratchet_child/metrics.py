@@ -192,7 +192,20 @@ def _server(address: str, counts: Callable[[], Counts]) -> Any:
     )
 
     class Handler(WSGIRequestHandler):
-        timeout = _CLIENT_TIMEOUT_S
+        def setup(self) -> None:
+            super().setup()
+            # For the whole of it: a time-out of the socket would begin anew with each byte.
+            self._timer = threading.Timer(_CLIENT_TIMEOUT_S, self._hang_up)
+            self._timer.daemon = True
+            self._timer.start()
+
+        def finish(self) -> None:
+            self._timer.cancel()
+            super().finish()
+
+        def _hang_up(self) -> None:
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
 
         def log_message(self, *_: object) -> None:
             """Scrapes are not worth a line."""

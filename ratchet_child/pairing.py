@@ -22,6 +22,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ratchet import log
 from ratchet.config import is_ifname
@@ -284,7 +285,7 @@ class Pairing:
             return vni, found
         if pod.container not in self._fresh:
             # It may have claimed another one before it found the declaration there.
-            self._vnis.release_all(pod.container, key, but=vni)
+            self._vnis.release_all(pod.container, lambda one: one == key, but=vni)
         entry = self._store.swap(key, new.dumps(), found.modified)
         if entry is None:
             self._vnis.release(vni, pod.container, key)
@@ -560,7 +561,7 @@ class Pairing:
         if container in self._fresh:
             self._fresh.discard(container)
         else:
-            self._vnis.release_all(container)
+            self._vnis.release_all(container, partial(keys.is_link_of, pod))
         self._store.prune(keys.association(pod))
         self._ring_places(pod, places)
         self.forget(pod, container, node_address)

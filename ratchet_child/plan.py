@@ -129,10 +129,14 @@ End = Veth | Vxlan
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A link whose end cannot be made yet, or not at all: `error` then says why."""
+    """A link whose end cannot be made yet, or not at all: `error` then says why.
+
+    `is_taken`: because the pod's own interface has another use.
+    """
 
     side: Side
     error: str | None = None
+    is_taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +164,13 @@ def wanted(
     taken: dict[str, Side] = {}
     for side in _in_order(pod, declared):
         if side.ifname in reserved:
-            waiting.append(Waiting(side, f"interface {side.ifname} of {pod} is the runtime's"))
+            why = f"interface {side.ifname} of {pod} is the runtime's"
+            waiting.append(Waiting(side, why, is_taken=True))
             continue
         holder = taken.get(side.ifname)
         if holder is not None:
-            waiting.append(Waiting(side, _taken(side.ifname, pod, holder.declared)))
+            why = _taken(side.ifname, pod, holder.declared)
+            waiting.append(Waiting(side, why, is_taken=True))
             continue
         taken[side.ifname] = side
         rival = rivals.get(side.ifname)

@@ -60,7 +60,7 @@ class Service:
         for waiter in self._waiters:
             waiter.reply(self._links(waiter, complete=False))
         self._waiters.clear()
-        self._lookups.shutdown(wait=False, cancel_futures=True)
+        self._lookups.shutdown(wait=False)
 
     def handle(self, request: Answer, reply: Reply) -> None:
         """Answer a request, now or later. `reply` may be called from another thread."""

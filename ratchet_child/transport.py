@@ -91,9 +91,9 @@ class Transport:
         connection.timeout = timeout_s
         if connection.sock is not None and _is_readable(connection.sock):
             connection.close()  # the member has closed it, or says what nobody has asked
-        if connection.sock is None:
-            connection.connect()
         try:
+            if connection.sock is None:
+                _connect(connection)
             connection.sock.settimeout(timeout_s)
             connection.request(method, path, body, headers)
             return Answer(connection, connection.getresponse())
@@ -176,6 +176,13 @@ class _Received(io.RawIOBase):
         if not self.closed:
             self._raw.close()
         super().close()
+
+
+def _connect(connection: http.client.HTTPConnection) -> None:
+    try:
+        connection.connect()
+    except TimeoutError as error:  # not an answer's, which may end a watch
+        raise ConnectionError("no connection in time") from error
 
 
 def _path(url: str) -> str:

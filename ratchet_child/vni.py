@@ -10,6 +10,7 @@ back. What is in stock when the process ends is skipped.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from ratchet.errors import StoreError
 from ratchet_child import keys
@@ -69,11 +70,14 @@ class Vnis:
         """Give a VNI back. *Safe to call twice*; never harms another container's claim."""
         self._store.remove_value(keys.claim(vni), keys.claim_value(container, declaration_key))
 
-    def release_all(self, container: str, declaration_key: str = "", but: int = 0) -> None:
-        """Give back whatever is claimed in a container's name, for one link or all, but one."""
+    def release_all(self, container: str, of: Callable[[str], bool], but: int = 0) -> None:
+        """Give back what a container has claimed for declarations of which `of` is true, but one.
+
+        `of` is given a declaration's key.
+        """
         for name, entry in self._claims().items():
             claimer, _, claimed_for = entry.value.partition(" ")
-            if claimer == container and declaration_key in ("", claimed_for) and int(name) != but:
+            if claimer == container and int(name) != but and of(claimed_for):
                 self._store.remove(keys.claim(int(name)), entry.modified)
 
     def _claims(self) -> dict[str, Entry]:
@@ -91,11 +95,11 @@ class Vnis:
                 self._taken = self._advance(1 + others)
             return self._taken.pop(0)
 
-    def _advance(self, count: int, at_least: int = keys.FIRST_VNI) -> list[int]:
+    def _advance(self, count: int) -> list[int]:
         """Move the counter past `count` VNIs, or more when others move it as well; these VNIs."""
         while True:
             entry = self._store.get(keys.VXLANID)
-            first = max(_number(entry.value) if entry else keys.FIRST_VNI, at_least)
+            first = _number(entry.value) if entry else keys.FIRST_VNI
             following = min(first + count, keys.LAST_VNI + 1)  # all round: what is used is claimed
             if entry is None:
                 written = self._store.create(keys.VXLANID, str(following))
@@ -116,9 +120,14 @@ class Vnis:
             start = _number(entry.value) if entry else keys.FIRST_VNI
             for vni in (*range(start, keys.LAST_VNI + 1), *range(keys.FIRST_VNI, start)):
                 if vni not in used:
-                    self._taken = self._advance(1, at_least=vni)
-                    return
-        raise StoreError("take a VNI: all of them are claimed")
+                    break
+            else:
+                raise StoreError("take a VNI: all of them are claimed")
+            if entry is None:
+                written = self._store.create(keys.VXLANID, str(vni + 1))
+            else:
+                written = self._store.swap(keys.VXLANID, str(vni + 1), entry.modified)
+            self._taken = [vni] if written is not None else []
 
 
 def _number(text: str) -> int:

@@ -251,15 +251,30 @@ def test_state_directory_that_others_can_write_is_refused(
     config = node.config(state_dir=str(state))
     for outcome in (
         node.add(pod, PAIR, config=config),
-        node.delete(pod, config=config),
         node.status(config={**config, "cniVersion": "1.1.0"}),
     ):
         assert outcome.error["code"] == 104
         assert "others than root can write" in outcome.error_text
         assert str(open_folder) in outcome.error_text
+    # Without a record there is nothing to be afraid of, and a DEL that fails is repeated for ever.
+    node.delete(pod, config=config).succeeded()
     assert sorted(map(str, open_folder.rglob("*"))) == before
     assert set(pod.netns.links()) == {"lo"}
     node.attachments.clear()
+
+
+def test_record_that_others_could_have_written_is_not_obeyed(
+    cluster: Cluster, node: Node, open_folder: Path
+) -> None:
+    state = open_folder / "net"
+    pod = cluster.pod("a")
+    node.add(pod, PAIR, state_dir=str(state)).succeeded()
+    open_folder.chmod(0o777)
+    assert node.delete(pod).error["code"] == 104
+    open_folder.chmod(0o755)
+    node.delete(pod).succeeded()
+    wait_for("the record to go", lambda: not list((state / "attachments").iterdir()))
+    end_pids(node.namespace, node.namespace.processes())  # the cluster does not look there
 
 
 def test_state_directory_behind_a_link_of_roots_is_used(

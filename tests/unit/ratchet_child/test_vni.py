@@ -158,9 +158,25 @@ def test_release_all_gives_back_what_one_container_has_claimed(etcd: MemoryEtcd)
     vnis = vnis_of(etcd)
     for key in ("k", "l"):
         vnis.take("c", key)
-    kept = vnis.take("cc", "k")
-    vnis.release_all("c")
-    assert [key for key in etcd.contents() if key.startswith("vni/")] == [f"vni/{kept}"]
+    kept = [vnis.take("cc", "k"), vnis.take("c", "other"), vnis.take("c", "l")]
+    vnis.release_all("c", lambda key: key != "other", but=kept[2])
+    assert [key for key in etcd.contents() if key.startswith("vni/")] == [
+        f"vni/{vni}" for vni in kept
+    ]
+
+
+def test_going_round_past_many_claims_takes_one_listing(
+    etcd: MemoryEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "LAST_VNI", 60)
+    asked: list[str] = []
+    vnis = Vnis(MemoryStore(etcd, lambda name, key: asked.append(f"{name} {key}")))  # type: ignore[arg-type]
+    taken = [vnis.take("c", f"k{number}") for number in range(50)]
+    vnis.release(taken[0], "c", "k0")
+    MemoryStore(etcd).set("vxlanid", "30")
+    asked.clear()
+    assert vnis.take("c", "new") == taken[0]
+    assert asked.count("tree vni") == 1
 
 
 def test_a_claim_passes_to_the_heir_of_who_declared_the_link(etcd: MemoryEtcd) -> None:
