@@ -103,6 +103,7 @@ missing_packages() {
         command -v podman >/dev/null || echo podman
         has_file /usr/bin/conmon /usr/libexec/podman/conmon /usr/lib/podman/conmon || echo conmon
         command -v openssl >/dev/null || echo openssl
+        command -v cc >/dev/null || printf '%s\n' gcc libc6-dev
     fi
 }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import time
@@ -56,10 +55,6 @@ def test_plan_is_a_function_of_its_seed() -> None:
     assert steps(1) != steps(2)
 
 
-@pytest.mark.skipif(
-    "RATCHET_PLUGIN_DIR" in os.environ and shutil.which("cc") is None,
-    reason="built programs take a wrong clock from a library, which a C compiler makes",
-)
 def test_clock_of_a_node_can_be_wrong(quiet: World) -> None:
     """The programs' own lines tell what they take for the time; nothing else is wrong for it."""
     node, pod = quiet.nodes[2], next(iter(quiet.attached.values())).pod
