@@ -56,6 +56,7 @@ class Bells:
                     log.info("etcd answers again")
                     told.clear()
             except HistoryLostError:
+                log.info("the watch has lost its place in etcd's history")
                 self._stopped.wait(_LOST_S)
             except StoreError as error:
                 if error.details not in told:  # members may fail in turn, each in its way
