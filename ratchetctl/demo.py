@@ -51,10 +51,10 @@ VXLAN_MTU_BYTES = 1450
     help="where CNI plugins are (before the usual places)",
 )
 def demo(examples: str | None, plugin_dirs: Sequence[str]) -> None:
-    """Show links, an unlabelled pod and the cloud router, and check them.
+    """Show what Ratchet does, and check every claim.
 
-    Needs root, etcd, the reference CNI plugins, iproute2, ping and FRR. The machine's own network
-    is not touched.
+    Links, unlabelled pods, the cloud router and the keys in etcd. Needs root, etcd, the reference
+    CNI plugins, iproute2, ping and FRR. The machine's own network is not touched.
     """
     folder = examples or _examples()
     directory = SimDirectory(f"demo-{secrets.token_hex(3)}")

@@ -8,8 +8,6 @@ status, so that a script need not read.
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -21,13 +19,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from ratchetctl import node
+from ratchetctl import node, tables
 from ratchetctl.errors import StatusError
 from ratchetctl.node import ERROR, SUPERSEDED, UNKNOWN, UP, WAITING, Link, Node, Pod
 
 WELL, WAITS, WRONG = 0, 3, 4  # exit statuses; 1 is the command's own failure, 2 wrong arguments
-# Without a terminal nothing is folded: one line a link, for grep.
-PIPED_WIDTH = 1000
 CONTAINER_CHARS = 12
 SHOWN_NAMES = 5
 GAP_CHARS = 2  # between columns
@@ -49,10 +45,10 @@ LEAST_CHARS = 8
 )
 @click.argument("pod", required=False)
 def status(config_file: str | None, state_dir: str | None, output: str, pod: str | None) -> None:
-    """Show this node's labelled pods and their links, or those of one POD.
+    """Show this node's labelled pods and their links.
 
-    POD is a name, or namespace/name. Without an option the network configuration is looked for in
-    /etc/cni/net.d.
+    POD shows one pod only: a name, or namespace/name. Without an option the network configuration
+    is looked for in /etc/cni/net.d.
 
     Exit status: 0 all is up, 3 something waits, 4 something is wrong (an error, a superseded pod,
     etcd away, no child although there are pods), 1 the command failed.
@@ -68,7 +64,7 @@ def status(config_file: str | None, state_dir: str | None, output: str, pod: str
     if output == "json":
         click.echo(json.dumps(as_json(found), indent=2))
     else:
-        show(found, _console())
+        show(found, tables.console())
     click.get_current_context().exit(exit_status(found))
 
 
@@ -125,8 +121,8 @@ def show(found: Node, console: Console) -> None:
     if not found.pods:
         console.print("no labelled pods")
         return
-    pods = _table("pod", "container", "since", "state", "links")
-    links = _table("pod", "link", "far end", "node", "by", "state")
+    pods = tables.table("pod", "container", "since", "state", "links")
+    links = tables.table("pod", "link", "far end", "node", "by", "state")
     for pod in found.pods:
         pods.add_row(
             _plain(pod.full_name),
@@ -171,19 +167,6 @@ def _named(found: Node, wanted: str) -> list[Pod]:
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     there = f"there are {', '.join(names[:SHOWN_NAMES])}{more}" if names else "there are none"
     raise StatusError(f"no labelled pod {wanted!r} on this node: {_plain(there)}")
-
-
-def _console() -> Console:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED_WIDTH
-    return Console(width=width, markup=False, emoji=False, highlight=False)
-
-
-def _table(*columns: str) -> Table:
-    """A table whose cells are folded, never cut, where the terminal is narrow."""
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
 
 
 def _fit(links: Table, width: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from ratchetctl import tables
 from ratchetctl.errors import SimError
 from ratchetctl.interruption import interruptible
 from ratchetctl.manifest import Manifest, read
@@ -60,9 +61,10 @@ def _files(required: bool) -> Callable[[F], F]:
 
 @click.group()
 def sim() -> None:
-    """A cluster on this machine: nodes and pods as network namespaces, the rest real.
+    """Make a cluster on this machine and work with it.
 
-    Needs root. The host's own network is never touched.
+    Nodes and pods are network namespaces, the rest is real. Needs root. The host's own network is
+    never touched.
     """
 
 
@@ -122,7 +124,7 @@ def up(
     )
     with interruptible():
         _simulator(name, parallel).up(plan, manifest.pods, keep=keep)
-    status.show(SimDirectory(name), Console(markup=False, emoji=False))
+    status.show(SimDirectory(name), tables.console())
 
 
 @sim.command()
@@ -187,7 +189,10 @@ def run(pods: Sequence[str], files: Sequence[str], name: str) -> None:
 @click.option("--node", is_flag=True, help="POD is the name of a node")
 @_name
 def execute(target: str, command: Sequence[str], node: bool, name: str) -> None:
-    """Run a command in the network of a pod (or node); its exit status is ours."""
+    """Run a command in the network of a pod or node.
+
+    Its exit status is ours.
+    """
     directory, simulator = SimDirectory(name), _simulator(name)
     path = directory.netns(simulator.node(target).name) if node else simulator.pod(target).netns
     netns.enter_for_exec(path)
@@ -207,7 +212,7 @@ def show_status(name: str, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(status.collect(directory), indent=2))
     else:
-        status.show(directory, Console(markup=False, emoji=False))
+        status.show(directory, tables.console())
 
 
 @sim.command()

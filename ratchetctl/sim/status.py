@@ -7,12 +7,12 @@ import os
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from ratchet import spawn
 from ratchet.attachments import Directory
 from ratchet.cni.errors import CniError
 from ratchet.config import Config
+from ratchetctl import tables
 from ratchetctl.sim import netns, processes
 from ratchetctl.sim.directory import PodState, SimDirectory
 from ratchetctl.sim.runtime import IFNAME
@@ -61,7 +61,7 @@ def collect(directory: SimDirectory) -> dict[str, Any]:
 def show(directory: SimDirectory, console: Console) -> None:
     """Print it as tables."""
     found = collect(directory)
-    nodes = Table("node", "address", "pods", "processes", "labels", box=None)
+    nodes = tables.table("node", "address", "pods", "processes", "labels")
     for node in found["nodes"]:
         nodes.add_row(
             node["name"],
@@ -70,7 +70,7 @@ def show(directory: SimDirectory, console: Console) -> None:
             " ".join(map(str, node["processes"])),
             " ".join(f"{k}={v}" for k, v in node["labels"].items() if "kubernetes.io/" not in k),
         )
-    pods = Table("pod", "node", "address", "links", box=None)
+    pods = tables.table("pod", "node", "address", "links")
     for pod in found["pods"]:
         namespace = pod["namespace"]
         pods.add_row(

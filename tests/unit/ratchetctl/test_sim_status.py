@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ratchet.attachments import Attachment, Directory
 from ratchet.labels import Link
+from ratchetctl import tables
 from ratchetctl.sim import status
 from ratchetctl.sim.directory import SimDirectory
 
@@ -36,12 +37,30 @@ def test_superseded_pod_is_shown_and_names_are_shown_as_they_are(
     with console.capture() as capture:
         status.show(SimDirectory("x", str(tmp_path)), console)
     old, new = (
-        next(line for line in capture.get().splitlines() if f" {name} " in line)
+        next(line for line in capture.get().splitlines() if line.startswith(f"{name} "))
         for name in ("old", "new")
     )
     assert "superseded" in old
     assert "superseded" not in new
     assert "in[1] to :bug: of b" in new
+
+
+def test_a_pod_takes_one_line_when_piped_and_nothing_is_cut_when_narrow(
+    found: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = "a-deployment-with-a-long-name-7d9f8c6b5-x2x4z"
+    found["pods"][0]["name"] = found["pods"][1]["links"][0]["peer"] = name
+    directory = SimDirectory("x", str(tmp_path))
+    status.show(directory, tables.console())
+    assert f"in[1] to :bug: of {name} (veth, up)" in capsys.readouterr().out
+    monkeypatch.setattr(tables, "PIPED_WIDTH", 40)
+    status.show(directory, tables.console())
+    said = capsys.readouterr().out
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= 40
 
 
 def test_childs_word_counts_and_else_the_record_does(

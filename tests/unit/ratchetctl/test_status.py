@@ -220,7 +220,7 @@ def test_a_link_takes_one_line_however_many_there_are_when_piped(child: Child) -
 def test_nothing_is_lost_on_a_narrow_terminal(
     child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ratchetctl.status.PIPED_WIDTH", 80)
+    monkeypatch.setattr("ratchetctl.tables.PIPED_WIDTH", 80)
     name = "a-deployment-with-a-long-name-7d9f8c6b5-x2x4z"
     child.says(pod(name, link(peer=name)))
     text = child.status().stdout
