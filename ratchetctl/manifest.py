@@ -186,6 +186,7 @@ def _take(
         namespace = meta.text("namespace") or "default"
         name = meta.text("name") or ""
         manifest.config_maps[namespace, name] = fields.strings("data")
+        return
     if kind in CONTROLLERS:
         name = _Fields(where, item).mapping("metadata").text("name") or "(unnamed)"
         manifest.notes.append(

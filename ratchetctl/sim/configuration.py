@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ratchet.config import Config
+from ratchet.errors import ConfigError
 from ratchetctl.errors import SimError
 from ratchetctl.sim import etcd
 from ratchetctl.sim.underlay import NODE_INTERFACE, ROUTER_ADDRESS
@@ -92,6 +94,16 @@ def for_node(template: Mapping[str, Any], site: Site) -> dict[str, Any]:
     for plugin in configuration.get("plugins", [configuration]):
         _fit(plugin, site)
     return configuration
+
+
+def check(configuration: Mapping[str, Any]) -> None:
+    """Refuse what Ratchet would refuse at every pod. Raises SimError."""
+    for plugin in configuration.get("plugins", [configuration]):
+        if plugin["type"] == "ratchet":
+            try:
+                Config.parse({"name": configuration["name"], **plugin})
+            except ConfigError as error:
+                raise SimError(": ".join(filter(None, (error.msg, error.details)))) from error
 
 
 def write(configuration: Mapping[str, Any], site: Site) -> str:

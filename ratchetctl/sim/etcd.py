@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -57,6 +58,11 @@ def forward(directory: SimDirectory, underlay: str, target: str) -> None:
     home = directory.etcd()
     os.mkdir(home, 0o700)
     host, port = parse_endpoint(target)
+    try:
+        # From here, where the reason is known; the forwarder can only hang up.
+        socket.create_connection((host, port), GIVEN_TIMEOUT_S).close()
+    except OSError as error:
+        raise SimError(f"etcd at {target} does not answer: {error.strerror or error}") from error
     command = [*_ourselves(), "sim", "forward", underlay, f"{ROUTER_ADDRESS}:{PORT}"]
     log = os.path.join(home, "log")
     _start(directory, None, [*command, f"{host}:{port}"], log, target, GIVEN_TIMEOUT_S)
@@ -141,7 +147,7 @@ def _start(
             status, answer = _get(underlay, "/v2/keys/")
         except EtcdError as error:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise SimError(f"{name} does not answer: {error}\n{_tail(log)}") from error
+                raise SimError(f"{name} does not answer: {error}\n{_tail(log)}".rstrip()) from error
             time.sleep(0.05)
             continue
         if status == http.HTTPStatus.NOT_FOUND and "errorCode" not in answer:

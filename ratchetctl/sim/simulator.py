@@ -69,7 +69,9 @@ class Simulator:
         # Every pod is placed before anything is made, so that a bad nodeName costs nothing.
         placed = [(pod, schedule.place(pod, nodes).name) for pod in pods]
         template = plan.template or configuration.default(plan.boot_network)
-        Runtime(template, plan.plugin_dirs)  # a missing plugin likewise
+        # A wrong configuration and a missing plugin likewise.
+        configuration.check(configuration.for_node(template, self._site("node1", 1, plan)))
+        Runtime(template, plan.plugin_dirs)
         self.directory.create()
         with self.directory.locked():
             try:
@@ -150,6 +152,7 @@ class Simulator:
         namespace, slash, short = name.rpartition("/")
         found = self.directory.read_pod(namespace if slash else "default", short)
         if found is None:
+            self.directory.read_state()  # says when there is no simulation at all
             known = ", ".join(pod.full_name for pod in self.directory.pods()[:20]) or "none"
             raise SimError(f"no pod {name!r} in the simulation {self.directory.name!r}: {known}")
         return found
@@ -198,26 +201,29 @@ class Simulator:
             [(node, directory.netns(node.name)) for node in state.nodes],
         )
         for node in state.nodes:
-            self._configure(node, template, plan.etcd_prefix)
+            self._configure(node, template, plan)
         # Written before the first program is started: from here on `down` knows of a given etcd.
         directory.write_state(state)
         if plan.etcd:
             etcd.forward(directory, directory.netns(UNDERLAY), plan.etcd)
         else:
             etcd.start(directory, directory.netns(UNDERLAY))
-        self._say(f"{len(state.nodes)} nodes and etcd are up")
+        many = "1 node" if len(state.nodes) == 1 else f"{len(state.nodes)} nodes"
+        self._say(f"{many} and etcd are up")
         return state
 
-    def _configure(self, node: NodeState, template: Mapping[str, object], prefix: str) -> None:
-        folder = self.directory.node(node.name)
-        site = configuration.Site(
-            folder=folder,
-            state_dir=self.directory.state_dir(node.name),
-            address=node.address,
-            subnet=underlay.pod_subnet(node.number),
-            etcd_prefix=prefix,
+    def _site(self, name: str, number: int, plan: Plan) -> configuration.Site:
+        return configuration.Site(
+            folder=self.directory.node(name),
+            state_dir=self.directory.state_dir(name),
+            address=underlay.node_address(number),
+            subnet=underlay.pod_subnet(number),
+            etcd_prefix=plan.etcd_prefix,
         )
-        os.makedirs(os.path.join(folder, "cni"))
+
+    def _configure(self, node: NodeState, template: Mapping[str, object], plan: Plan) -> None:
+        site = self._site(node.name, node.number, plan)
+        os.makedirs(os.path.join(site.folder, "cni"))
         configuration.write(configuration.for_node(template, site), site)
         configuration.write_flannel_subnet(site)
 

@@ -321,8 +321,22 @@ def test_a_given_etcd_is_used_and_left_clean(sim: Simulation, tmp_path: Path) ->
 def test_an_etcd_that_does_not_answer_fails_up(sim: Simulation) -> None:
     done = sim.try_("up", "--etcd", f"127.0.0.1:{_free_port()}")
     assert done.returncode == 1
-    assert "does not answer" in done.stderr
+    assert "does not answer: Connection refused" in done.stderr
     assert sim.remains(set()) == []
+
+
+def test_without_a_simulation_every_command_says_so(sim: Simulation) -> None:
+    for command in (("status",), ("keys",), ("exec", "a", "--", "true"), ("delete", "a")):
+        done = sim.try_(*command)
+        assert done.returncode == 1
+        assert "is running; start one with" in done.stderr
+
+
+def test_a_wrong_configuration_is_refused_before_anything_is_made(sim: Simulation) -> None:
+    done = sim.try_("up", "--etcd-prefix", "a b")
+    assert done.returncode == 1
+    assert "etcd_prefix is '/a b'" in done.stderr
+    assert not sim.directory.exists
 
 
 @pytest.mark.slow

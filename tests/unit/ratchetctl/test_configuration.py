@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ratchetctl.errors import SimError
-from ratchetctl.sim.configuration import Site, default, for_node, load, read, write
+from ratchetctl.sim.configuration import Site, check, default, for_node, load, read, write
 from ratchetctl.sim.underlay import ROUTER_ADDRESS
 
 SITE = Site("/sim/node1", "/sim/node1/state", "172.30.1.1", "100.64.16.0/20", "/ratchet")
@@ -87,6 +87,21 @@ def test_refuses_what_is_no_network_configuration(tmp_path: Path, text: str, sai
     path.write_text(text)
     with pytest.raises(SimError, match=said):
         read(str(path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"etcd_prot": "1"}, "'etcd_prot' is not a key, probably etcd_port is meant"),
+        ({"etcd_prefix": "/a b"}, "etcd_prefix is '/a b'"),
+    ],
+)
+def test_refuses_what_every_pod_would_be_refused_for(changes: dict[str, str], said: str) -> None:
+    check(default())
+    with pytest.raises(SimError, match=said):
+        check({**default(), **changes})
+    with pytest.raises(SimError, match=said):
+        check({"name": "net", "plugins": [{"type": "bridge"}, {"type": "ratchet", **changes}]})
 
 
 @pytest.mark.parametrize("name", ["10-ratchet.conf", "10-ratchet.conflist"])

@@ -72,6 +72,8 @@ def test_notes_what_it_skips(tmp_path: Path) -> None:
         {apiVersion: v1, kind: Service, metadata: {name: t}}
         ---
         {apiVersion: apps/v1, kind: Deployment, metadata: {name: d}}
+        ---
+        {apiVersion: v1, kind: ConfigMap, metadata: {name: read-by-run}}
         """,
     )
     assert found.pods == []
