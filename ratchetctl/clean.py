@@ -74,6 +74,8 @@ def endpoints(hosts: str, port: int, *, tls: bool) -> list[str]:
     for part in (one.strip() for one in hosts.split(",")):
         if not part:
             raise click.UsageError(f"--etcd-host {hosts!r}: a host is missing")
+        if "/" in part:
+            raise click.UsageError(f"--etcd-host {hosts!r}: hosts are written without http://")
         if part.startswith("["):
             urls.append(f"{scheme}://{part}" if "]:" in part else f"{scheme}://{part}:{port}")
         elif part.count(":") > 1:

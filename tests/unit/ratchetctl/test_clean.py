@@ -34,6 +34,12 @@ def test_refuses_to_remove_all_of_etcd(prefix: str) -> None:
     assert "not Ratchet's to remove" in done.output
 
 
+def test_a_url_is_not_a_host() -> None:
+    done = CliRunner().invoke(clean, ["--etcd-host", "http://h:2379", "--yes"])
+    assert done.exit_code == 2
+    assert "without http://" in done.output
+
+
 def test_asks_first() -> None:
     done = CliRunner().invoke(clean, ["--etcd-host", "h,i"], input="n\n")
     assert done.exit_code == 1
