@@ -90,8 +90,13 @@ def member_paused(world: World, fault: Fault) -> Iterator[None]:
 
 @contextlib.contextmanager
 def history_lost(world: World, fault: Fault) -> Iterator[None]:
-    """More happens in etcd than it remembers while a child does not listen."""
+    """More happens in etcd than it remembers while a child does not listen.
+
+    First of all its bell is rung: what answers the watch that stands. The next one then begins
+    behind what is remembered (error 401); a watch that has heard nothing would simply go on.
+    """
     with _stopped(world, fault):
+        world.etcd.ring(world.nodes[fault.node].address)
         world.etcd.make_noise(HISTORY_EVENTS)
         yield
 

@@ -65,7 +65,8 @@ def look(world: World) -> Seen:
     seen = Seen(
         keys=world.etcd.everything(),
         links=interfaces(
-            [node.namespace.path for node in world.nodes.values()]
+            [world.underlay.path]
+            + [node.namespace.path for node in world.nodes.values()]
             + [sandbox.pod.netns.path for sandbox in world.sandboxes()]
         ),
         processes=processes(),

@@ -17,6 +17,8 @@ from tests.integration.namespaces import Namespace
 from tests.integration.polling import wait_for
 
 NOISE = "/noise"
+NODES = "/ratchet/nodes"
+BELL_TTL_S = 30
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,16 @@ class Members(Etcd):
         if answer is not None:
             collect(answer["node"])
         return found
+
+    def ring(self, address: str) -> None:
+        """Ring the bell of a node that has pods, as a pod that nobody there is linked with."""
+        if self.tree(f"{NODES}/{address}/pods"):
+            self._request(
+                "PUT",
+                f"{NODES}/{address}/bell/nobody",
+                query=f"?ttl={BELL_TTL_S}",
+                value="nobody",
+            )
 
     def make_noise(self, events: int) -> None:
         """Change keys that are nobody's, so that etcd's history of 1,000 events passes by."""

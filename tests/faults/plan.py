@@ -150,7 +150,8 @@ class Operation:
 
     `attach` and `detach` say it; `restart` makes a new container on `node`, with the old one's DEL
     before, after, or only in the next step; `overlap` runs two ADDs at once, on `node` and
-    `other`, and then detaches what came second and what was there before.
+    `other`, and then detaches what came second; what was there before is detached at the same time
+    as the ADDs run, or after them.
     """
 
     kind: str
@@ -305,5 +306,5 @@ class Plan:
         return Operation(kind, node=node, other=rng.choice(nodes), del_when=when, **common)  # type: ignore[arg-type]
 
     def _kill(self, probability: float) -> float | None:
-        """The moment of a kill; a parent lives for 0.1 to 0.6 s."""
-        return self._rng.uniform(0.02, 0.5) if self._rng.random() < probability else None
+        """The moment of a kill: a parent works for some 20 ms, and may wait for 0.5 s."""
+        return 10 ** self._rng.uniform(-2.5, -0.3) if self._rng.random() < probability else None

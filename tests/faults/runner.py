@@ -44,6 +44,7 @@ class Report:
     members: int
     steps: int = 0
     seconds: float = 0.0
+    parents_killed: int = 0
     broken: list[int] = field(default_factory=list)  # steps
     healings: list[Healing] = field(default_factory=list)
 
@@ -56,12 +57,14 @@ class Report:
         for kind in sorted(by_kind):
             times = by_kind[kind]
             lines.append(f"{kind:28}{len(times):6}{statistics.median(times):9.2f}{max(times):9.2f}")
+        lines.append(f"kills that came before the parent had ended: {self.parents_killed}")
         return "\n".join(lines)
 
     def go_on(self, later: Report) -> None:
         """Take up what the same seed has brought from a later step on."""
         self.steps += later.steps
         self.seconds += later.seconds
+        self.parents_killed += later.parents_killed
         self.broken += later.broken
         self.healings += later.healings
 
@@ -111,6 +114,7 @@ class Runner:
             self.step(step, say)
             self._report.steps += 1
             self._report.seconds += time.monotonic() - began
+            self._report.parents_killed = self.world.parents_killed
             began = time.monotonic()
 
     def step(self, step: Step, say: Say) -> None:

@@ -29,6 +29,7 @@ from tests.integration.cluster import UNDERLAY_PORTS, scratch_dir
 from tests.integration.namespaces import Namespace, random_name, run
 from tests.integration.polling import wait_for
 from tests.integration.runtime import (
+    Call,
     Config,
     Node,
     Outcome,
@@ -57,7 +58,6 @@ class Sandbox:
     id: PodId
     node: int
     pod: Pod
-    changed: bool = False
 
     def __repr__(self) -> str:
         return f"{self.id}@{self.node}:{self.pod.container_id[:8]}"
@@ -119,6 +119,7 @@ class World:
         self.late: list[tuple[Sandbox, Operation]] = []
         self._sandboxes: set[Sandbox] = set()
         self._threads: set[threading.Thread] = set()  # of the runtimes
+        self.parents_killed = 0  # before they had ended by themselves
         self._stopping = threading.Event()
         try:
             self._build(nodes, members)
@@ -358,21 +359,39 @@ class World:
             self.detach(before, operation)
 
     def _overlap(self, operation: Operation, before: Sandbox | None) -> None:
-        """Two ADDs at once; the first stays, the other and what was there before are detached."""
+        """Two ADDs at once, of which the first stays, and the DEL of what was there before.
+
+        That one comes with them or after them.
+        """
         assert operation.other is not None
-        second: list[Sandbox] = []
+        second = self.new_sandbox(operation.pod, operation.other)
+        beside: list[Callable[[], object]] = [lambda: self._add(second, None)]
+        after = [second]
+        if before is not None:
+            if operation.del_when == "after":
+                after.append(before)
+            else:
+                beside.append(lambda: self.detach(before, operation))
+        errors: list[BaseException] = []
 
-        def other() -> None:
-            sandbox = self.new_sandbox(operation.pod, int(operation.other or 0))
-            second.append(sandbox)
-            self._add(sandbox, None)
+        def carefully(action: Callable[[], object]) -> None:
+            try:
+                action()
+            except BaseException as error:  # noqa: BLE001 - told by the thread that waits for it
+                errors.append(error)
 
-        thread = self.start(f"overlap {operation.pod}", other)
+        threads = [
+            self.start(f"overlap {operation.pod}", lambda one=one: carefully(one))  # type: ignore[misc]
+            for one in beside
+        ]
         try:
             self._attach(operation, operation.node)
         finally:
-            self.finish(thread)
-        for sandbox in (*second, *([before] if before is not None else [])):
+            for thread in threads:
+                self.finish(thread)
+        if errors:
+            raise errors[0]
+        for sandbox in after:
             self.detach(sandbox, operation)
 
     def _attach(self, operation: Operation, node: int | None) -> None:
@@ -402,11 +421,16 @@ class World:
             if kill_s is not None:
                 time.sleep(kill_s)
                 if call.process.poll() is None:
-                    call.kill()
+                    self._kill_parent(call)
                     return None
             return call.finish(CALL_TIMEOUT_S)
         finally:
             node.calls.remove(call)
+
+    def _kill_parent(self, call: Call) -> None:
+        call.kill()
+        with self._lock:
+            self.parents_killed += 1
 
     def _drop(self, operation: Operation, sandbox: Sandbox | None) -> None:
         if sandbox is None:
@@ -458,7 +482,7 @@ class World:
             if kill_s is not None:
                 time.sleep(kill_s)
                 if call.process.poll() is None:
-                    call.kill()
+                    self._kill_parent(call)
                     return None
             outcome = call.finish(CALL_TIMEOUT_S)
         finally:

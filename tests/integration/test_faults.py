@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.injectors import history_lost
 from tests.faults.invariants import PREFIX, cables, violations
 from tests.faults.kernel import MARK, descriptors
-from tests.faults.plan import Operation, Plan
+from tests.faults.plan import Fault, Operation, Plan
 from tests.faults.runner import run
 from tests.faults.world import World
 from tests.integration.polling import wait_for
@@ -68,6 +69,14 @@ def test_clock_of_a_node_can_be_wrong(quiet: World) -> None:
         os.unlink(node.clock_file)
     (year,) = re.findall(rb"^time=(\d+)-", outcome.stderr, re.MULTILINE)
     assert int(year) > time.gmtime().tm_year
+    library = node.lies.get("LD_PRELOAD")  # the child's clock is that of who started it
+    loaded = Path(f"/proc/{quiet.child(node)}/maps").read_text(encoding="utf-8")
+    assert library is None or library in loaded
+
+
+def test_history_that_is_lost_is_lost_to_the_watch_that_stands(quiet: World) -> None:
+    lost = "lost its place in etcd's history"
+    assert [lost in quiet.nodes[number].log() for number in (1, 2)] == [True, False]
 
 
 # The checks must be able to fail
@@ -81,6 +90,9 @@ def quiet() -> Iterator[World]:
     try:
         for number, pod in enumerate(plan.topology.pods):
             world.run_operation(Operation("attach", pod, 1 + number % 2))
+        wait_for("the cluster to be well", lambda: not violations(world), timeout_s=25)
+        with history_lost(world, Fault("history lost", node=1)):
+            pass
         wait_for("the cluster to be well", lambda: not violations(world), timeout_s=25)
         time.sleep(1)
         children = [world.child(node) for node in world.nodes.values()]
