@@ -144,19 +144,29 @@ def _warm(bed: Bed, nodes: Iterable[Node]) -> None:
 def measure_unlabelled(
     bed: Bed, results: Results, count: int, pods: int, beside: list[Beside]
 ) -> None:
-    """Unlabelled pods at once, through ratchet and directly."""
+    """Unlabelled pods at once, through ratchet and directly; between the rounds their DELs."""
     node = bed.nodes[0]
     placed = [bed.pod(f"web{number}") for number in range(pods)]
 
-    def at_once(tasks: list[Task]) -> Callable[[], float]:
-        return lambda: bring_up(tasks, (), ALL_AT_ONCE).adds_s
+    def at_once(task: Callable[[str, Pod], Task]) -> Callable[[], float]:
+        adds, dels = ([task(command, pod) for pod in placed] for command in ("ADD", "DEL"))
+
+        def call() -> float:
+            seconds = bring_up(adds, (), ALL_AT_ONCE).adds_s
+            for one in dels:
+                run(one)
+            return seconds
+
+        return call
 
     subjects = {
-        "direct": at_once([bed.direct(node, "ADD", pod, loopback()) for pod in placed]),
-        "runtime": at_once([bed.task(node, "ADD", pod) for pod in placed]),
+        "direct": at_once(lambda command, pod: bed.direct(node, command, pod, loopback())),
+        "runtime": at_once(lambda command, pod: bed.task(node, command, pod)),
     }
     for one in beside:
-        subjects[one.name] = at_once([one.task(bed, node, "ADD", pod) for pod in placed])
+        subjects[one.name] = at_once(
+            lambda command, pod, one=one: one.task(bed, node, command, pod)  # type: ignore[misc]
+        )
     found = in_turns(count, subjects)
     for name, seconds in found.items():
         through = {"direct": "directly", "runtime": "through ratchet"}.get(name, name)
@@ -168,7 +178,6 @@ def measure_unlabelled(
             None if name == "direct" else "at-once/direct",
         )
     for pod in placed:
-        run(bed.direct(node, "DEL", pod, loopback()))
         bed.remove_pod(pod)
 
 
@@ -222,19 +231,31 @@ def _measure_teardown(
     bed: Bed, results: Results, text: str, placed: list[tuple[Node, Pod]], parallel: int
 ) -> None:
     by_name = {pod.name: pod for _, pod in placed}
+    children = [pid for pid in (node.child() for node in bed.nodes) if pid is not None]
+    children_before, etcd_before = sum(map(cpu_s, children)), bed.etcd.cpu_s()
+    plugins = 0.0
     started = time.perf_counter()
     crowd = Crowd([bed.task(node, "DEL", pod) for node, pod in placed], parallel)
-    for task, _ in crowd.all():
+    for task, done in crowd.all():
+        plugins += done.cpu_s
         bed.remove_pod(by_name[task.name])  # a runtime's next step
     dels_s = time.perf_counter() - started
     while any(node.records() for node in bed.nodes):  # they go last, after their keys
         time.sleep(LOOK_EVERY_S)
     bed.wait_for_nothing()
     whole_s = time.perf_counter() - started
-    results.add(
-        "tree/teardown", f"{text}, teardown until nothing is left", "s", [whole_s], "tree/direct"
-    )
-    results.add("tree/dels", f"{text}, until all DELs have returned", "s", [dels_s], "tree/direct")
+    for key, what, value in (
+        ("teardown", "teardown until nothing is left", whole_s),
+        ("dels", "until all DELs have returned", dels_s),
+        ("teardown-cpu/plugins", "teardown, cpu of the plugins", plugins),
+        (
+            "teardown-cpu/children",
+            "teardown, cpu of the children",
+            sum(map(cpu_s, children)) - children_before,
+        ),
+        ("teardown-cpu/etcd", "teardown, cpu of etcd", bed.etcd.cpu_s() - etcd_before),
+    ):
+        results.add(f"tree/{key}", f"{text}, {what}", "s", [value], "tree/direct")
 
 
 def _tree(bed: Bed, count: int, seed: int) -> tuple[list[tuple[Node, Pod]], list[Cable]]:

@@ -408,6 +408,15 @@ def measure(
             ("requests", "etcd requests per link (with its pod)", "", found["fill"]["requests"]),
             ("bytes", "bytes per link", "B", _bytes(found["fill"])),
             ("events", "events heard per link", "", found["fill"]["events"]),
+            (
+                "watches",
+                "requests of the watches per link",
+                "",
+                _per_link(found, "watching_requests"),
+            ),
+            ("node-requests", "etcd requests per node", "", _per_node(found, "requests")),
+            ("node-bytes", "bytes per node", "B", _bytes(found["fill"]) * found["links"] / nodes),
+            ("node-events", "events heard per node", "", _per_node(found, "events")),
             ("one-more/requests", "requests of one more pair", "", found["one_more"]["requests"]),
             ("one-more/bytes", "bytes of one more pair", "B", _bytes(found["one_more"])),
             ("one-more/events", "events heard of one more pair", "", found["one_more"]["events"]),
@@ -435,6 +444,15 @@ def measure(
             [float(found["foreign_events"])],
         )
         results.add(f"growth/{nodes}/etcd-rss", f"{text}, etcd's RSS", "kB", [found["etcd_rss_kb"]])
+
+
+def _per_link(found: dict[str, Any], key: str) -> float:
+    return float(found["fill"][key] / found["links"])
+
+
+def _per_node(found: dict[str, Any], key: str) -> float:
+    """What was counted for each link, for a node's share of the links."""
+    return float(found["fill"][key] * found["links"] / found["nodes"])
 
 
 def _bytes(phase: dict[str, Any]) -> float:

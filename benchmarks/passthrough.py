@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.bed import PAIR, REFERENCE_PLUGINS, Bed, Node, Pod, loopback, with_labels
+from benchmarks.etcd import threads_cpu_s
 from benchmarks.figures import Results, in_ms, in_turns
 from benchmarks.launch import Done, Task, run
 from ratchetctl.sim import netns
@@ -59,6 +60,15 @@ class _Way:
     name: str
     text: str
     task: Callable[[str], Task]
+    child: int = 0  # the process that is asked, whose CPU is the pod's as well
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One ADD and the DEL after it."""
+
+    done: tuple[Done, Done]
+    child_cpu_s: float  # of the ADD
 
 
 def measure(bed: Bed, results: Results, count: int, beside: list[Beside]) -> None:
@@ -89,7 +99,7 @@ def measure(bed: Bed, results: Results, count: int, beside: list[Beside]) -> Non
 
 
 def _ways(bed: Bed, node: Node, pod: Pod, delegate: dict[str, Any], kubeconfig: str) -> list[_Way]:
-    def way(name: str, text: str, **changes: Any) -> _Way:
+    def way(name: str, text: str, child: int = 0, **changes: Any) -> _Way:
         config = bed.config(node, delegate=delegate, **changes)
         if name == "runtime":
             config = with_labels(config, pod.labels)
@@ -97,10 +107,11 @@ def _ways(bed: Bed, node: Node, pod: Pod, delegate: dict[str, Any], kubeconfig: 
             name,
             text,
             lambda command: Task.of(bed.ratchet, bed.environ(command, pod), config, node.path),
+            child,
         )
 
     program = os.path.join(REFERENCE_PLUGINS, delegate["type"])
-    asking = {"label_source": "kubernetes", "kubeconfig": kubeconfig}
+    asking: dict[str, Any] = {"label_source": "kubernetes", "kubeconfig": kubeconfig}
     nobody = os.path.join(node.folder, "no-child")
     return [
         _Way(
@@ -109,20 +120,27 @@ def _ways(bed: Bed, node: Node, pod: Pod, delegate: dict[str, Any], kubeconfig: 
             lambda command: Task.of(program, bed.environ(command, pod), delegate, node.path),
         ),
         way("runtime", "labels from the runtime"),
-        way("child", "labels from the warm child", **asking),
+        way("child", "labels from the warm child", node.child() or 0, **asking),
         way("api", "labels from the API server over TLS", **asking, state_dir=nobody),
     ]
 
 
 def _measure(results: Results, kind: str, text: str, ways: list[_Way], count: int) -> None:
-    def both(way: _Way) -> Callable[[], tuple[Done, Done]]:
-        tasks = way.task("ADD"), way.task("DEL")
-        return lambda: (run(tasks[0]), run(tasks[1]))
+    def both(way: _Way) -> Callable[[], _Pass]:
+        add, delete = way.task("ADD"), way.task("DEL")
+
+        def call() -> _Pass:
+            before = threads_cpu_s(way.child) if way.child else 0.0
+            added = run(add)
+            spent = threads_cpu_s(way.child) - before if way.child else 0.0
+            return _Pass((added, run(delete)), spent)
+
+        return call
 
     found = in_turns(count, {way.name: both(way) for way in ways})
     for position, operation in enumerate(("ADD", "DEL")):
         for way in ways:
-            done = [pair[position] for pair in found[way.name]]
+            done = [one.done[position] for one in found[way.name]]
             for measure, values in (
                 ("wall", [one.wall_s for one in done]),
                 ("cpu", [one.cpu_s for one in done]),
@@ -135,6 +153,17 @@ def _measure(results: Results, kind: str, text: str, ways: list[_Way], count: in
                     in_ms(values),
                     None if way.name == "direct" else f"{base}/direct/{measure}",
                 )
+
+    for way in ways:
+        if way.child:
+            base = f"pass-through/{kind}/add"
+            results.add(
+                f"{base}/{way.name}/cpu-with-child",
+                f"pass-through ADD, {text}, {way.text}, cpu with the child's",
+                "ms",
+                in_ms(one.done[0].cpu_s + one.child_cpu_s for one in found[way.name]),
+                f"{base}/direct/cpu",
+            )
 
 
 def _measure_overhead(bed: Bed, results: Results, count: int) -> None:

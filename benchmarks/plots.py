@@ -58,10 +58,11 @@ def _distribution(results: Results, path: str, title: str, names: list[str]) -> 
         values = sorted(series.values)
         shares = [100 * (position + 1) / len(values) for position in range(len(values))]
         axes.step(values, shares, where="post", label=f"{series.text} (n={len(values)})")
-    axes.set(title=title, xlabel=results.series[names[0]].unit, ylabel="% at most", ylim=(0, 101))
+    unit = results.series[names[0]].unit
+    axes.set(title=title, xlabel=f"time, {unit}", ylabel="% took at most so long", ylim=(0, 101))
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="x-small", loc="lower right")
+    axes.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     return _written(figure, path)
 
 
@@ -69,10 +70,11 @@ def _growth(results: Results, path: str) -> str:
     runs = results.about["growth"]
     nodes = [run["nodes"] for run in runs]
     figure, panels = pyplot.subplots(1, 3, figsize=(12, 4))
-    for axes, title, curves in (
+    figure.suptitle(f"What a link costs etcd, from {nodes[0]} to {nodes[-1]} nodes")
+    for axes, what, curves in (
         (
             panels[0],
-            "etcd requests",
+            "requests to etcd",
             {
                 "per link, all at once": [run["fill"]["requests"] for run in runs],
                 "of one more pair": [run["one_more"]["requests"] for run in runs],
@@ -81,7 +83,7 @@ def _growth(results: Results, path: str) -> str:
         ),
         (
             panels[1],
-            "kB",
+            "kB sent and received",
             {
                 "per link, all at once": [_kilobytes(run["fill"]) for run in runs],
                 "of one more pair": [_kilobytes(run["one_more"]) for run in runs],
@@ -89,7 +91,7 @@ def _growth(results: Results, path: str) -> str:
         ),
         (
             panels[2],
-            "events heard",
+            "events heard by nodes",
             {
                 "per link, all at once": [run["fill"]["events"] for run in runs],
                 "of one more pair": [run["one_more"]["events"] for run in runs],
@@ -98,7 +100,7 @@ def _growth(results: Results, path: str) -> str:
     ):
         for label, values in curves.items():
             axes.plot(nodes, values, marker="o", label=label)
-        axes.set(title=title, xlabel="nodes", xscale="log")
+        axes.set(ylabel=what, xlabel="nodes", xscale="log")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="x-small")
