@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import signal
 import tempfile
@@ -18,7 +17,7 @@ import time
 from collections.abc import Callable
 
 from tests.integration.etcd_server import Etcd
-from tests.integration.namespaces import Namespace, random_name, run
+from tests.integration.namespaces import Namespace, random_name, random_port, run
 from tests.integration.polling import wait_for
 from tests.integration.runtime import Node, Pod
 
@@ -55,7 +54,7 @@ class Cluster:
         ):
             self.underlay.ip(*command)
         # Not the usual port, so that a program which ignores the configuration is caught.
-        port = 20000 + secrets.randbelow(10000)
+        port = random_port()
         self.etcd = Etcd(self.underlay, "10.99.0.1", port, self.directory)
         self._undo.callback(self.etcd.stop)
         self.nodes = [self._node(number) for number in range(1, nodes + 1)]

@@ -66,7 +66,15 @@ class Etcd:
                 stdout=log,
                 stderr=log,
             )
-        wait_for("etcd to answer", self.answers, timeout_s=START_TIMEOUT_S)
+        wait_for(
+            "etcd to answer",
+            self.answers,
+            until=lambda well: well or not self.running,
+            timeout_s=START_TIMEOUT_S,
+        )
+        if not self.running:
+            with open(os.path.join(self._directory, "etcd.log")) as log:
+                raise AssertionError(f"etcd has ended: {log.read()[-2000:]}")
 
     def _client_urls(self) -> list[str]:
         return [f"http://{self.address}:{self.port}"]

@@ -41,6 +41,15 @@ def random_name(kind: str) -> str:
     return f"rt-{kind}-{secrets.token_hex(4)}"
 
 
+def random_port() -> int:
+    """Return a port for a server, with two more after it.
+
+    Below those that the kernel gives to clients (ip_local_port_range, ip(7)): a server's port must
+    not be one from which somebody has just asked another one.
+    """
+    return 10000 + 3 * secrets.randbelow(7000)
+
+
 def run(*argv: str, check: bool = True) -> str:
     """Run a program and return its standard output; its standard error is part of the failure."""
     done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)

@@ -26,6 +26,7 @@ from tests.faults.members import Members
 from tests.integration.api_server import Authority, lock_key
 from tests.integration.cluster import Cluster
 from tests.integration.etcd_server import Etcd, SecureEtcd
+from tests.integration.namespaces import random_port
 from tests.integration.polling import hold_for, wait_for
 from tests.integration.runtime import PAIR, Node, in1_in2
 
@@ -150,7 +151,7 @@ def whole_site(session_cluster: Cluster) -> Iterator[Site]:
     server = SecureEtcd(
         etcd.namespace,
         etcd.address,
-        30000 + secrets.randbelow(2000),
+        random_port(),
         str(folder),
         authority.ca,
         authority.issue("server", hosts=f"IP:{etcd.address}"),
@@ -519,7 +520,7 @@ def test_the_next_member_is_asked_with_the_same_password(session_cluster: Cluste
     folder.mkdir(parents=True)
     for address in addresses[1:]:
         namespace.ip("addr", "add", f"{address}/32", "dev", "lo")
-    members = Members(namespace, addresses, 32500 + secrets.randbelow(200), str(folder))
+    members = Members(namespace, addresses, random_port(), str(folder))
     password = folder / "password"
     password.write_text("right\n")
     try:
@@ -564,7 +565,7 @@ def test_users_are_set_up_as_the_documentation_says(session_cluster: Cluster) ->
     etcd = session_cluster.etcd
     folder = Path(session_cluster.directory) / f"documented-{secrets.token_hex(4)}"
     folder.mkdir()
-    own = Etcd(etcd.namespace, etcd.address, 32800 + secrets.randbelow(200), str(folder))
+    own = Etcd(etcd.namespace, etcd.address, random_port(), str(folder))
     commands = page[start : page.index("\n\n", start)].replace(
         "ETCD:2379", f"{own.address}:{own.port}"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import socket
 import time
 import urllib.error
@@ -19,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ratchet import __version__
 from tests.integration.cluster import Cluster
+from tests.integration.namespaces import random_port
 from tests.integration.polling import wait_for
 from tests.integration.runtime import PAIR, Config, Node, in1_in2, primary, request_config
 
@@ -81,7 +81,7 @@ def metrics_at(node: Node, address: str | None, **changes: object) -> Config:
 
 @pytest.fixture
 def address() -> str:
-    return f"{LOOPBACK}:{30000 + secrets.randbelow(10000)}"
+    return f"{LOOPBACK}:{random_port()}"
 
 
 def test_figures_follow_what_happens(cluster: Cluster, node: Node, far: Node, address: str) -> None:
@@ -233,7 +233,7 @@ def test_name_that_leads_nowhere_is_said_and_holds_up_no_pod(
 
 @pytest.mark.parametrize("host", ["[::1]", ""])
 def test_other_ways_to_write_the_address(cluster: Cluster, node: Node, host: str) -> None:
-    address = f"{host}:{30000 + secrets.randbelow(10000)}"
+    address = f"{host}:{random_port()}"
     node.add(cluster.pod("a"), in1_in2("b"), config=metrics_at(node, address)).succeeded()
     reached = address if host else f"{node.address}{address}"
     wait_for("the endpoint", lambda: is_served(node, reached))
