@@ -9,6 +9,7 @@ import statistics
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -44,7 +45,7 @@ class Report:
     members: int
     steps: int = 0
     seconds: float = 0.0
-    parents_killed: int = 0
+    killed: dict[str, int] = field(default_factory=dict)  # whom in time, how often
     broken: list[int] = field(default_factory=list)  # steps
     healings: list[Healing] = field(default_factory=list)
 
@@ -57,14 +58,14 @@ class Report:
         for kind in sorted(by_kind):
             times = by_kind[kind]
             lines.append(f"{kind:28}{len(times):6}{statistics.median(times):9.2f}{max(times):9.2f}")
-        lines.append(f"kills that came before the parent had ended: {self.parents_killed}")
+        lines += [f"{what} killed: {count}" for what, count in sorted(self.killed.items())]
         return "\n".join(lines)
 
     def go_on(self, later: Report) -> None:
         """Take up what the same seed has brought from a later step on."""
         self.steps += later.steps
         self.seconds += later.seconds
-        self.parents_killed += later.parents_killed
+        self.killed = dict(Counter(self.killed) + Counter(later.killed))
         self.broken += later.broken
         self.healings += later.healings
 
@@ -114,7 +115,7 @@ class Runner:
             self.step(step, say)
             self._report.steps += 1
             self._report.seconds += time.monotonic() - began
-            self._report.parents_killed = self.world.parents_killed
+            self._report.killed = dict(self.world.killed)
             began = time.monotonic()
 
     def step(self, step: Step, say: Say) -> None:

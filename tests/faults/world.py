@@ -17,6 +17,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +120,7 @@ class World:
         self.late: list[tuple[Sandbox, Operation]] = []
         self._sandboxes: set[Sandbox] = set()
         self._threads: set[threading.Thread] = set()  # of the runtimes
-        self.parents_killed = 0  # before they had ended by themselves
+        self.killed: Counter[str] = Counter()  # what was still there to be killed
         self._stopping = threading.Event()
         try:
             self._build(nodes, members)
@@ -295,10 +296,13 @@ class World:
 
     def spare(self, node: FaultNode) -> None:
         """End the child that was to die at a step and has not: it would do so some other day."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(node.kill_file)
+        except FileNotFoundError:  # a child has been started with it
+            self.killed["children at a step"] += 1
         pid = self.child(node)
         if pid is not None and b"RATCHET_KILL_AT_STEP=" in _environ(pid):
+            self.killed["children at a step"] -= 1
             self.kill_child(node)
 
     def end_processes(self, doomed: list[Process]) -> None:
@@ -430,7 +434,7 @@ class World:
     def _kill_parent(self, call: Call) -> None:
         call.kill()
         with self._lock:
-            self.parents_killed += 1
+            self.killed["parents"] += 1
 
     def _drop(self, operation: Operation, sandbox: Sandbox | None) -> None:
         if sandbox is None:
