@@ -17,18 +17,35 @@ WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def interruptible() -> Iterator[None]:
     """Turn the first signal that asks us to end into an exception, and ignore further ones.
 
-    Cleaning up comes next, and a second Ctrl-C must not cut that short.
+    Cleaning up comes next, and a second Ctrl-C must not cut that short, nor what Python does when
+    it ends.
     """
+    before = [signal.getsignal(one) for one in WATCHED]
+    interrupted = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
+        nonlocal interrupted
+        interrupted = True
         for one in WATCHED:
             signal.signal(one, signal.SIG_IGN)
         click.echo("interrupted: cleaning up", err=True)
         sys.exit(128 + number)
 
-    before = [signal.signal(one, interrupt) for one in WATCHED]
+    for one in WATCHED:
+        signal.signal(one, interrupt)
     try:
         yield
     finally:
-        for one, handler in zip(WATCHED, before, strict=True):
-            signal.signal(one, handler)
+        if not interrupted:
+            for one, handler in zip(WATCHED, before, strict=True):
+                signal.signal(one, handler)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Have such signals wait until the block is done. What is started inside would inherit that."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,41 +1,24 @@
-"""`ratchetctl`, the operator's tool: a node's status, the simulator, the demo, cleaning etcd up.
+"""`ratchetctl`, the operator's tool: how it starts, and how it ends when something goes wrong.
 
-Only arguments are dealt with here; each sub-command lives in a module of its own. What goes wrong
-is a sentence on standard error and exit status 1, never a traceback.
+What goes wrong is a sentence on standard error and exit status 1, never a traceback. Everything
+else is loaded by `main`, because Ctrl-C while that is going on must not be one either.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
-
-import click
-
-from ratchet import __version__
-from ratchetctl import clean, demo, status
-from ratchetctl.errors import OperatorError
-from ratchetctl.sim import command as sim
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="ratchetctl", message="%(prog)s %(version)s")
-def cli() -> None:
-    """The operator's tool of Ratchet, the CNI plugin that wires pods like cables."""
-
-
-@cli.command()
-def version() -> None:
-    """Print the version."""
-    click.echo(f"ratchetctl {__version__}")
-
-
-cli.add_command(clean.clean)
-cli.add_command(demo.demo)
-cli.add_command(sim.sim)
-cli.add_command(status.status)
 
 
 def main() -> None:
     """The console script."""
+    # What has to clean up first says so itself (interruption.py); everything else just ends.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    import click  # noqa: PLC0415 - not before the line above
+
+    from ratchetctl.cli import cli  # noqa: PLC0415 - likewise
+    from ratchetctl.errors import OperatorError  # noqa: PLC0415 - likewise
+
     try:
         cli()
     except OperatorError as error:

@@ -174,7 +174,7 @@ def run(pods: Sequence[str], files: Sequence[str], name: str) -> None:
     directory = SimDirectory(name)
     simulator = _simulator(name)
     wanted = {simulator.pod(pod).full_name for pod in pods}
-    with directory.locked():
+    with interruptible(), directory.locked():
         for pod in manifest.pods:
             if wanted and pod.full_name not in wanted:
                 continue

@@ -65,11 +65,8 @@ def _init(state: PodState, container: Container, log: str) -> None:
         return
     with open(log, "ab") as output:
         try:
-            process = _popen(state, container.command, output.fileno())
-            status = process.wait(INIT_TIMEOUT_S)
+            status = _wait(_popen(state, container.command, output.fileno()))
         except subprocess.TimeoutExpired as error:
-            process.kill()
-            process.wait()
             raise SimError(
                 f"{state.full_name}: initContainer {container.name} did not end in"
                 f" {INIT_TIMEOUT_S:.0f} s"
@@ -80,6 +77,16 @@ def _init(state: PodState, container: Container, log: str) -> None:
                 f"{state.full_name}: initContainer {container.name} ended with {status}:"
                 f" {file.read().strip()[-500:]}"
             )
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Its exit status. It does not outlive an interruption, nor INIT_TIMEOUT_S."""
+    try:
+        return process.wait(INIT_TIMEOUT_S)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
 
 
 def _start(state: PodState, command: Sequence[str], log: str) -> None:

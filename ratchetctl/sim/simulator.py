@@ -14,11 +14,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
 from ratchet.attachments import Directory
 from ratchetctl.errors import OperatorError, PluginError, SimError
+from ratchetctl.interruption import uninterrupted
 from ratchetctl.manifest import Pod
 from ratchetctl.sim import configuration, etcd, netns, processes, schedule, underlay
 from ratchetctl.sim.directory import NodeState, PodState, SimDirectory, SimState
@@ -72,15 +73,18 @@ class Simulator:
         # A wrong configuration and a missing plugin likewise.
         configuration.check(configuration.for_node(template, self._site("node1", 1, plan)))
         Runtime(template, plan.plugin_dirs)
-        self.directory.create()
-        with self.directory.locked():
-            try:
-                state = self._build(plan, nodes, template)
-                return self._attach_all(state, placed)
-            except BaseException:
-                if not keep:
+        with ExitStack() as made:
+
+            def undo(kind: type[BaseException] | None, *_: object) -> None:
+                if kind is not None and not keep:
                     self._tear_down()
-                raise
+
+            with uninterrupted():
+                self.directory.create()
+                made.enter_context(self.directory.locked())
+                made.push(undo)
+            state = self._build(plan, nodes, template)
+            return self._attach_all(state, placed)
 
     def apply(self, pods: Sequence[Pod]) -> list[PodState]:
         """Attach the pods that are not there, and those anew whose definition has changed.
@@ -382,13 +386,14 @@ class Simulator:
             time.sleep(0.1)
 
     def _tear_down(self) -> list[int]:
-        paths = self.directory.all_netns()
-        ids = (netns.identity(path) for path in paths)
-        refused = processes.end({found for found in ids if found})
-        for path in paths:
-            netns.remove(path)
-        self.directory.remove()
-        return refused
+        with uninterrupted():
+            paths = self.directory.all_netns()
+            ids = (netns.identity(path) for path in paths)
+            refused = processes.end({found for found in ids if found})
+            for path in paths:
+                netns.remove(path)
+            self.directory.remove()
+            return refused
 
     def _locked(self) -> AbstractContextManager[None]:
         return self.directory.locked(

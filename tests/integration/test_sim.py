@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -227,6 +228,25 @@ def test_an_interrupted_up_leaves_nothing(
     up.send_signal(number)
     assert up.wait(30) == 128 + number
     assert sim.remains(namespaces) == []
+
+
+def test_ctrl_c_while_it_is_loading_is_no_traceback() -> None:
+    code = """if True:
+        import os, signal, sys
+        from ratchetctl.main import main
+
+        class CtrlC:
+            def find_spec(self, name, *_):
+                if name == "ratchetctl.clean":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, CtrlC())
+        main()
+    """
+    done = subprocess.run(
+        (sys.executable, "-c", code), capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_down_finds_everything_after_a_killed_up(sim: Simulation, slow: tuple[str, str]) -> None:

@@ -1,0 +1,30 @@
+"""The commands of `ratchetctl`: a node's status, the simulator, the demo, cleaning etcd up.
+
+Each sub-command lives in a module of its own.
+"""
+
+from __future__ import annotations
+
+import click
+
+from ratchet import __version__
+from ratchetctl import clean, demo, status
+from ratchetctl.sim import command as sim
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ratchetctl", message="%(prog)s %(version)s")
+def cli() -> None:
+    """The operator's tool of Ratchet, the CNI plugin that wires pods like cables."""
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"ratchetctl {__version__}")
+
+
+cli.add_command(clean.clean)
+cli.add_command(demo.demo)
+cli.add_command(sim.sim)
+cli.add_command(status.status)
