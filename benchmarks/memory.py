@@ -43,6 +43,10 @@ def measure(bed: Bed, results: Results, pods: int, links_per_pod: tuple[int, int
         children = [pid for pid in (node.child() for node in (here, there)) if pid is not None]
         text = f"child with {len(cables)} links"
         base = f"memory/child-{len(cables)}"
+
+        def first(key: str, per_pod: int = per_pod) -> str | None:
+            return f"memory/child-0/{key}" if per_pod else None
+
         rss = [float(memory_kb(pid, "VmRSS")) for pid in children]
         resident[len(cables)] = rss
         results.add(
@@ -50,20 +54,22 @@ def measure(bed: Bed, results: Results, pods: int, links_per_pod: tuple[int, int
             f"{text}, peak RSS",
             "kB",
             [float(memory_kb(pid, "VmHWM")) for pid in children],
-            "memory/child-0/peak" if per_pod else None,
+            first("peak"),
         )
-        results.add(f"{base}/rss", f"{text}, RSS", "kB", rss)
+        results.add(f"{base}/rss", f"{text}, RSS", "kB", rss, first("rss"))
         results.add(
             f"{base}/descriptors",
             f"{text} and {len(placed) // 2 or 1} pods, file descriptors",
             "",
             [float(len(os.listdir(f"/proc/{pid}/fd"))) for pid in children],
+            first("descriptors"),
         )
         results.add(
             f"{base}/threads",
             f"{text}, threads",
             "",
             [float(memory_kb(pid, "Threads")) for pid in children],
+            first("threads"),
         )
         bed.clear(placed)
     (few, before), (many, after) = sorted(resident.items())[1:]
