@@ -17,7 +17,7 @@ from ratchet.errors import StoreError
 from ratchet_child import keys
 from ratchet_child.engine import Engine
 from ratchet_child.keys import PodKey, Published
-from ratchet_child.pairing import BELL_TTL_S, targets
+from ratchet_child.ringing import BELL_TTL_S, targets
 from ratchet_child.store import Event, HistoryLostError, Store
 
 _RETRY_S = 0.3

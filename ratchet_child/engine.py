@@ -29,8 +29,9 @@ from ratchet_child.addresses import Addresses
 from ratchet_child.ends import Ends
 from ratchet_child.keys import PodKey, Published
 from ratchet_child.links import Kernel
+from ratchet_child.local import LocalPod, Memory, Node
 from ratchet_child.netns import Monitor
-from ratchet_child.pairing import LocalPod, Memory, Node, Pairing
+from ratchet_child.pairing import Pairing
 from ratchet_child.plan import Declared, Place, Wanted, wanted
 from ratchet_child.pods import ERROR, UP, WAITING, Gone, Look, PodState
 from ratchet_child.records import Records, pod_of

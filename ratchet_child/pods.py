@@ -14,8 +14,8 @@ from typing import Any
 from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
 from ratchet_child.keys import PodKey, Published
+from ratchet_child.local import Memory
 from ratchet_child.netns import Monitor, Namespace
-from ratchet_child.pairing import Memory
 from ratchet_child.plan import (
     Declared,
     End,

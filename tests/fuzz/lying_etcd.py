@@ -22,7 +22,8 @@ from ratchet.config import Config
 from ratchet.errors import StoreError
 from ratchet_child import store as store_module
 from ratchet_child.keys import PodKey, Published
-from ratchet_child.pairing import LocalPod, Memory, Node, Pairing
+from ratchet_child.local import LocalPod, Memory, Node
+from ratchet_child.pairing import Pairing
 from ratchet_child.store import Entry, Event, HistoryLostError, Store
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.pod_parsers import ANNOTATIONS, LABELS

@@ -20,9 +20,12 @@ from ratchet.cni import codec
 from ratchet.cni.frozen import replace
 from ratchet.config import SETTINGS, Config
 from ratchet.errors import ConfigError, PodUnknownError, StoreError
-from ratchet_child import keys, pairing
+from ratchet_child import keys, v010
+from ratchet_child.association import place_of
 from ratchet_child.keys import Declaration, PodKey, Published
+from ratchet_child.offers import Offers
 from ratchet_child.records import Records
+from ratchet_child.ringing import targets
 from ratchet_child.service import BadRequestError, Service, decode
 from ratchet_child.store import Entry
 from ratchetctl import manifest
@@ -297,20 +300,14 @@ def check_association(made: dict[str, str]) -> None:
         name: Entry(value, modified=5 + number, created=4)
         for number, (name, value) in enumerate(made.items())
     }
-    node = pairing.Node("10.0.0.1", "eth0", "/run/x")
-    pair = pairing.Pairing(
-        SimpleNamespace(),  # type: ignore[arg-type]
-        node,
-        is_local=lambda _: False,
-        claimed_earlier=lambda _: None,
-    )
     pod = PodKey("default", "r2")
     with quiet():
-        offers = pair._offers(pod, there)
-        place = pairing._place(there)
-        pairing._legacy_is_mixed(there, pod, "r1", Declaration.loads(json.dumps(DECLARATION), "r2"))
+        offers = Offers().on(pod, there)
+        place = place_of(there)
+        declaration = Declaration.loads(json.dumps(DECLARATION), "r2")
+        v010.is_mixed(there, pod.sibling("r1"), pod, declaration)
     for offer in offers:
-        if offer.link.ifname == "?":
+        if offer.link.ifname == v010.UNTOLD:
             check_link(replace(offer.link, ifname="x"))
         else:
             check_link(offer.link)
@@ -331,7 +328,7 @@ def check_names(text: str) -> None:
         assert is_in_place(str(key))
         assert PodKey.parse(str(key)) == key
         assert key.sibling(key.name) == key
-    assert len(pairing.targets(text)) <= text.count(",") + 1
+    assert len(targets(text)) <= text.count(",") + 1
     primary, ifname = keys.split_declaration(text)
     assert ":" not in primary
     assert text in (primary, f"{primary}:{ifname}")

@@ -21,7 +21,7 @@ from ratchet import boot, docker, eligible, kubeconfig, labels, log, pods
 from ratchet.cni import codec, invoke, result, skel
 from ratchet.config import Config
 from ratchet.errors import PodUnknownError
-from ratchet_child import keys, pairing, service, store
+from ratchet_child import keys, service, store, v010
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.runner import BrokenError, Target, run
 from tests.fuzz.targets import TARGETS
@@ -104,7 +104,7 @@ SABOTAGE: tuple[tuple[str, object, str, Any], ...] = (
     ("engine-answer", docker, "is_namespace", lambda _: True),
     ("configuration", Config, "settings", lambda _: {}),
     ("declaration", keys, "_ifname", lambda value, key: value.get(key)),
-    ("association", pairing, "is_ifname", lambda _: True),
+    ("association", v010, "is_ifname", lambda _: True),
     ("child-request", service, "shown", repr),
     ("log-line", log, "_quoted", pass_through),
     ("request", eligible._Undo, "__exit__", nothing),

@@ -12,7 +12,9 @@ from ratchet.errors import StoreError
 from ratchet_child import bells as bells_module
 from ratchet_child.bells import Bells
 from ratchet_child.keys import PodKey, Published
-from ratchet_child.pairing import BELL_TTL_S, Node, Pairing
+from ratchet_child.local import Node
+from ratchet_child.pairing import Pairing
+from ratchet_child.ringing import BELL_TTL_S
 from ratchet_child.store import HistoryLostError
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 

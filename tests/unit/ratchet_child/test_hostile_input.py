@@ -13,7 +13,7 @@ from ratchet.attachments import Attachment
 from ratchet.errors import StoreError
 from ratchet_child import store as store_module
 from ratchet_child.keys import Declaration, PodKey, Published
-from ratchet_child.pairing import Node, Pairing
+from ratchet_child.offers import Offers
 from ratchet_child.records import Records
 from ratchet_child.service import BadRequestError, Service
 from ratchet_child.store import Entry
@@ -34,15 +34,9 @@ def test_nothing_published_is_taken_back_elsewhere(pair: str) -> None:
 
 
 def offers(**values: str) -> list[Any]:
-    pairing = Pairing(
-        SimpleNamespace(),  # type: ignore[arg-type]
-        Node("10.0.0.1", "eth0"),
-        is_local=lambda _: False,
-        claimed_earlier=lambda _: None,
-    )
     right = {"vxlanid": "11", "pairip": "", "pairifname": "in2", "primaryname": "r1", **values}
     there = {name: Entry(value, 5, 4) for name, value in right.items()}
-    return pairing._offers(PodKey("default", "r2"), there)
+    return Offers().on(PodKey("default", "r2"), there)
 
 
 @pytest.mark.parametrize("name", ["../../other", "a/b", "..", "\ud800", ""])

@@ -10,8 +10,10 @@ from ratchet.cni.ip import Address
 from ratchet.labels import Link
 from ratchet_child import keys
 from ratchet_child.keys import Declaration, PodKey, Published
-from ratchet_child.pairing import LocalPod, Memory, Node, Pairing, targets
+from ratchet_child.local import LocalPod, Memory, Node
+from ratchet_child.pairing import Pairing
 from ratchet_child.plan import Place
+from ratchet_child.ringing import targets
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 
 A, B, C = (PodKey("default", name) for name in "abc")

@@ -18,11 +18,12 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest import mock
 
+from ratchet import log
 from ratchet.attachments import Attachment
 from ratchet.cni.ip import Address
 from ratchet.errors import StoreError
 from ratchet.labels import Link
-from ratchet_child import bells, ends, engine, pairing
+from ratchet_child import bells, ends, engine
 from ratchet_child.engine import Engine
 from ratchet_child.keys import FIRST_VNI, Declaration, PodKey, Published
 from ratchet_child.plan import Declared
@@ -214,11 +215,9 @@ class World:
             )
 
     def __enter__(self) -> World:
-        log = SimpleNamespace(
-            info=_ignore, warning=_ignore, error=_ignore, debug=_ignore, crash=self._surprise
-        )
-        for module in (engine, ends, bells, pairing):
-            self._stack.enter_context(mock.patch.object(module, "log", log))
+        for name in ("info", "warning", "error", "debug"):
+            self._stack.enter_context(mock.patch.object(log, name, _ignore))
+        self._stack.enter_context(mock.patch.object(log, "crash", self._surprise))
         for timed in (engine, ends, bells):
             self._stack.enter_context(mock.patch.object(timed, "time", self.clock))
         paths = SimpleNamespace(exists=self.spaces.by_path.__contains__)
@@ -308,8 +307,8 @@ class World:
             node.engine = Engine(config, directory, _ignore)
         running = node.engine
         locks: Any = running.pairing
-        locks._node_lock = TaskLock(lambda: self.running, f"{node.name} node")
-        locks._vnis._lock = TaskLock(lambda: self.running, f"{node.name} VNIs")
+        locks._directory._lock = TaskLock(lambda: self.running, f"{node.name} node")
+        locks._declarations._vnis._lock = TaskLock(lambda: self.running, f"{node.name} VNIs")
         running.scan()
         listener = bells.Bells(running.store, running)
         self._begin(node, "bells", lambda: self._listen(running, listener))
