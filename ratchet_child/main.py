@@ -13,8 +13,9 @@ import sys
 import threading
 
 from ratchet import log, statedir
+from ratchet.cni.errors import INVALID_CONFIG
 from ratchet.config import Config
-from ratchet.errors import ConfigError, RatchetError, StateError
+from ratchet.errors import CniError, ConfigError, StateError
 from ratchet_child.child import Child, listen
 
 _STACK_BYTES = 512 * 1024
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
             listener = socket.socket(fileno=arguments.listen_fd)
             # Held by this descriptor for as long as the process lives; nobody inherits it.
             os.set_inheritable(arguments.lock_fd, False)
-    except (RatchetError, OSError) as error:
+    except (CniError, OSError) as error:
         return _refuse(str(error))
     _prepare()
     try:
@@ -90,10 +91,12 @@ def _json_object(path: str) -> dict[str, object]:
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-    except (OSError, ValueError) as error:
-        raise RatchetError(f"read {path}", str(error)) from error
+    except OSError as error:
+        raise CniError(INVALID_CONFIG, f"{path} cannot be read", error.strerror or "") from error
+    except (ValueError, RecursionError) as error:
+        raise CniError(INVALID_CONFIG, f"{path} is not JSON", str(error)) from error
     if not isinstance(found, dict):
-        raise RatchetError(f"read {path}", "it does not hold a JSON object")
+        raise CniError(INVALID_CONFIG, f"{path} is not a JSON object")
     return found
 
 

@@ -78,7 +78,7 @@ def hand_out_labels(pods: Iterable[Pod], nodes: Sequence[Node]) -> list[str]:
                 pod.where,
                 "spec.nodeSelector",
                 _shown(selector),
-                f"no node has these labels, and all {len(nodes)} have others of the same keys;"
+                "no node has these labels, and each has others of the same keys;"
                 " use more --nodes, or --node-label",
             )
         chosen = min(able, key=lambda node: node.selected)

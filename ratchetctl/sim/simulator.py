@@ -158,7 +158,9 @@ class Simulator:
         if found is None:
             self.directory.read_state()  # says when there is no simulation at all
             known = ", ".join(pod.full_name for pod in self.directory.pods()[:20]) or "none"
-            raise SimError(f"no pod {name!r} in the simulation {self.directory.name!r}: {known}")
+            raise SimError(
+                f"no pod {name!r} in the simulation {self.directory.name!r}: there are {known}"
+            )
         return found
 
     def node(self, name: str) -> NodeState:
