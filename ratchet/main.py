@@ -7,6 +7,7 @@ decides nothing; only here does the process end.
 from __future__ import annotations
 
 import os
+import select
 
 from ratchet import log, plugin, pods
 from ratchet.cni import skel
@@ -19,11 +20,30 @@ if TYPE_CHECKING:
 
     Operation = Callable[[skel.Request], dict[str, Any] | None]
 
+# For standard input that is not needed and that nobody may ever close.
+PATIENCE_MS = 500
+
 
 def main() -> int:
     """Serve the one request that environment and standard input hold; return the exit code."""
+    _occupy_streams()
     operations = {name: _logged(operation) for name, operation in plugin.OPERATIONS.items()}
-    return skel.main(os.environ, _StandardInput(), _StandardOutput(), operations, _crashed)
+    patience_ms = None if skel.needs_stdin(os.environ) else PATIENCE_MS
+    stdin = _StandardInput(patience_ms)
+    return skel.main(os.environ, stdin, _StandardOutput(), operations, _crashed)
+
+
+def _occupy_streams() -> None:
+    """Put something in place of standard streams that are closed, before a file becomes one.
+
+    Input and output fail as they did, to the runtime's knowledge, and what would go to standard
+    error is lost.
+    """
+    for fd, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open("/dev/null", flags)  # takes the lowest number that is free: this one
 
 
 def _logged(operation: Operation) -> Operation:
@@ -64,11 +84,20 @@ def _crashed(exc: Exception) -> CniError:
 class _StandardInput:
     """Standard input without Python's stream, which is None when the runtime gave none."""
 
+    def __init__(self, patience_ms: int | None) -> None:
+        self.patience_ms = patience_ms
+        """How long to wait for more; None: until somebody closes it."""
+
     def read(self) -> bytes:
         if os.isatty(0):  # somebody tries the program by hand
             return b""
+        poller = select.poll()
+        poller.register(0, select.POLLIN)
         parts = []
-        while part := os.read(0, 65536):
+        while self.patience_ms is None or poller.poll(self.patience_ms):
+            part = os.read(0, 65536)
+            if not part:
+                break
             parts.append(part)
         return b"".join(parts)
 

@@ -113,6 +113,11 @@ def main(
     return _print(stdout, data, 0)
 
 
+def needs_stdin(environ: Mapping[str, str]) -> bool:
+    """Tell whether a request cannot be answered without what is on standard input."""
+    return environ.get("CNI_COMMAND") != "VERSION" and _wrong_environment(environ) is None
+
+
 def _serve(
     environ: Mapping[str, str],
     stdin: Reader,
@@ -120,11 +125,23 @@ def _serve(
     spoken: list[str],
 ) -> dict[str, Any] | None:
     """Return the answer; ``spoken`` becomes the cniVersion that an error must have."""
-    command = _command(environ)
+    command = environ.get("CNI_COMMAND", "")
     if command == "VERSION":
         return _version(stdin)
-    _require(environ, command)
-    data = _read(stdin)
+    wrong = _wrong_environment(environ)
+    try:
+        data = _read(stdin)
+        found = config.decode(data)
+    except CniError:
+        if wrong is not None:  # the environment comes first, as in libcni's skeleton
+            raise wrong from None
+        raise
+    stated = found.get("cniVersion", "")
+    if isinstance(stated, str) and version.is_supported(stated):
+        # CNI spec 1.1.0 §5, "Error": cniVersion as in the configuration.
+        spoken[0] = stated or version.UNSTATED
+    if wrong is not None:
+        raise wrong
     request = Request(
         command,
         container_id=environ.get("CNI_CONTAINERID", ""),
@@ -134,12 +151,8 @@ def _serve(
         path=environ["CNI_PATH"],
         environ=environ,
         config_bytes=data,
-        config=config.decode(data),
+        config=found,
     )
-    stated = request.config.get("cniVersion", "")
-    if isinstance(stated, str) and version.is_supported(stated):
-        # CNI spec 1.1.0 §5, "Error": cniVersion as in the configuration.
-        spoken[0] = stated or version.UNSTATED
     config.check(request.config)
     _check_attachment(request)
     if not version.allows(stated, command):
@@ -152,28 +165,23 @@ def _serve(
     return operations[command](request)
 
 
-def _command(environ: Mapping[str, str]) -> str:
+def _wrong_environment(environ: Mapping[str, str]) -> CniError | None:
+    """Return the error for an unknown operation, or for a variable that it lacks."""
     command = environ.get("CNI_COMMAND", "")
-    if command in REQUIRED:
-        return command
-    known = ", ".join(REQUIRED)
+    known = f"known are {', '.join(REQUIRED)}"
     if command == "":
-        raise CniError(
-            INVALID_ENVIRONMENT,
-            "CNI_COMMAND is missing: this is a CNI plugin, which a container runtime executes",
-            f"known are {known}",
-        )
-    raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {command[:64]!a}", f"known are {known}")
-
-
-def _require(environ: Mapping[str, str], command: str) -> None:
+        what = "CNI_COMMAND is missing: this is a CNI plugin, which a container runtime executes"
+        return CniError(INVALID_ENVIRONMENT, what, known)
+    if command not in REQUIRED:
+        return CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {command[:64]!a}", known)
     missing = [key for key in REQUIRED[command] if not environ.get(key)]
-    if missing:
-        raise CniError(
-            INVALID_ENVIRONMENT,
-            f"{', '.join(missing)} missing in the environment",
-            f"{command} needs {', '.join(REQUIRED[command])}",
-        )
+    if not missing:
+        return None
+    return CniError(
+        INVALID_ENVIRONMENT,
+        f"{', '.join(missing)} missing in the environment",
+        f"{command} needs {', '.join(REQUIRED[command])}",
+    )
 
 
 def _check_attachment(request: Request) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +18,13 @@ from tests.integration.polling import wait_for
 from tests.integration.runtime import (
     PAIR,
     REFERENCE_PLUGINS,
+    Call,
     Config,
     Node,
     Outcome,
     Pod,
     in1_in2,
+    plugin_dir,
     request_config,
     script,
 )
@@ -258,6 +261,51 @@ def test_version_lists_all_versions(cluster: Cluster, node: Node, asked: str) ->
     assert outcome.result["cniVersion"] in VERSIONS
     outcome = node.execute(node.config(), node.environ("VERSION")).finish()
     assert outcome.result["supportedVersions"] == VERSIONS
+
+
+@pytest.mark.parametrize("environ", [{"CNI_COMMAND": "VERSION"}, {"CNI_COMMAND": "ADD"}, {}])
+def test_what_needs_no_standard_input_is_answered_while_that_stays_open(
+    node: Node, environ: dict[str, str]
+) -> None:
+    program = os.path.join(plugin_dir(), "ratchet")
+    reading, writing = os.pipe()
+    try:
+        found = subprocess.run(
+            node.namespace.command(program),
+            env=environ, stdin=reading, capture_output=True, timeout=10,
+        )  # fmt: skip
+    finally:
+        os.close(reading)
+        os.close(writing)
+    answer = json.loads(found.stdout)
+    assert answer.get("supportedVersions", VERSIONS) == VERSIONS
+    assert answer.get("code", ENVIRONMENT) == ENVIRONMENT
+
+
+@pytest.mark.parametrize(
+    ("closed", "code"), [("0<&-", 1), ("1>&-", 1), ("2>&-", 0), ("0<&- 1>&- 2>&-", 1)]
+)
+def test_streams_that_are_closed_are_not_taken_for_files(
+    cluster: Cluster, node: Node, closed: str, code: int
+) -> None:
+    """What is opened next would have their numbers: the log, a record, the child's socket."""
+    pod = cluster.pod("a")
+    program = os.path.join(plugin_dir(), "ratchet")
+    argv = node.namespace.command("/bin/sh")
+    request = request_config(node.config(), in1_in2("b"), None)
+    call = Call(
+        [*argv, "-c", f"exec {program} {closed}"],
+        node.environ("ADD", pod),
+        json.dumps(request).encode(),
+    )
+    outcome = call.finish()
+    assert outcome.exit == code
+    if closed == "0<&-":
+        assert outcome.error["code"] == IO
+    lines = node.log().splitlines()
+    assert not [line for line in lines if not line.startswith("time=")]
+    assert len(set(lines)) == len(lines)
+    node.delete(pod, config=request).succeeded()
 
 
 # Delegates

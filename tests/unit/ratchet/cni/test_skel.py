@@ -136,6 +136,27 @@ def test_errors_of_a_configuration_without_version_are_0_1_0() -> None:
 
 
 @pytest.mark.parametrize(
+    "environ",
+    [{"CNI_COMMAND": "FINALIZE"}, {"CNI_COMMAND": "ADD", "CNI_NETNS": ""}, {"CNI_COMMAND": ""}],
+)
+def test_errors_of_the_environment_have_the_configurations_version(
+    environ: dict[str, str],
+) -> None:
+    code, printed, seen = serve({**ATTACHMENT, **environ}, {**CONFIG, "cniVersion": "0.4.0"})
+    assert (code, printed["code"], printed["cniVersion"], seen) == (1, 4, "0.4.0", [])
+    assert serve({**ATTACHMENT, **environ}, b"nonsense")[1]["code"] == 4
+
+
+def test_a_version_of_null_is_none() -> None:
+    environ = {**ATTACHMENT, "CNI_COMMAND": "ADD"}
+    code, _, seen = serve(environ, {**CONFIG, "cniVersion": None})
+    assert code == 0
+    assert "cniVersion" not in seen[0].config
+    printed = serve(environ, {**CONFIG, "cniVersion": None}, CniError(100, "no"))[1]
+    assert printed["cniVersion"] == "0.1.0"
+
+
+@pytest.mark.parametrize(
     ("command", "stated", "allowed"),
     [
         ("ADD", "", True), ("DEL", "0.1.0", True),
