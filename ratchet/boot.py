@@ -102,15 +102,18 @@ def delete(attachment: Attachment, request: Request, netns: str) -> None:
         raise errors[0]
 
 
-def check(attachment: Attachment, request: Request) -> None:
-    """CHECK each plugin that knows the operation. Raises CniError as the plugin gives it."""
+def check(attachment: Attachment, request: Request, result: dict[str, Any] | None) -> None:
+    """CHECK each plugin that knows the operation, with what it is to find.
+
+    Raises CniError as the plugin gives it.
+    """
     boot = attachment.boot
     if boot is None:
         return
     environ = _environ(attachment, boot, request, "CHECK", request.netns)
     for plugin in boot.plugins:
         if version.allows(_version(plugin), "CHECK"):
-            _run(plugin, attachment.result, environ, environ["CNI_PATH"], CHECK_TIMEOUT_S)
+            _run(plugin, result, environ, environ["CNI_PATH"], CHECK_TIMEOUT_S)
 
 
 def _run(

@@ -442,5 +442,5 @@ def _require_type(key: str, plugin: object) -> None:
 
 def _require_texts(key: str, plugin: Mapping[str, Any]) -> None:
     for text_key in ("name", "cniVersion"):
-        if not isinstance(plugin.get(text_key, ""), str):
+        if not isinstance(plugin.get(text_key), (str, type(None))):
             raise ConfigError(f"{key}.{text_key}", plugin[text_key], "a string")

@@ -13,6 +13,7 @@ import time
 
 from ratchet import boot, labels, log, spawn
 from ratchet.attachments import Attachment, Directory
+from ratchet.cni import config as cni_config
 from ratchet.cni import result as cni_result
 from ratchet.cni.errors import INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
 from ratchet.cni.frozen import replace
@@ -86,7 +87,9 @@ def check(config: Config, request: Request) -> bool:
     if not attachment.is_finished:
         raise CheckError(f"the ADD of {attachment.name} has not finished")
     started = time.monotonic()
-    boot.check(attachment, request)
+    _check_same_netns(attachment, request)
+    if not cni_config.forbids(config.boot_network or config.delegate or {}, "CHECK"):
+        boot.check(attachment, request, _result_to_check(attachment, request))
     question = {"op": "check", "attachment": attachment.name, "timeout_s": CHECK_TIMEOUT_S}
     answer = spawn.ask(config, question, CHECK_TIMEOUT_S + GRACE_S, spawn=True) or {}
     if not answer.get("ok"):
@@ -118,6 +121,36 @@ def collect_garbage(
         except CniError as exc:
             errors.append(exc)
     return errors
+
+
+def _check_same_netns(attachment: Attachment, request: Request) -> None:
+    _check_netns(request)
+    try:
+        same = os.path.samefile(attachment.netns, request.netns)
+    except OSError:
+        same = False
+    if not same:
+        raise CheckError(
+            f"{attachment.name} is in another namespace than CNI_NETNS",
+            f"it is attached to {attachment.netns}, CNI_NETNS is {request.netns}",
+        )
+
+
+def _result_to_check(attachment: Attachment, request: Request) -> dict[str, Any] | None:
+    """Return what the boot network is to find: the runtime's prevResult. Raises ConfigError.
+
+    CNI spec 1.1.0 §2, CHECK: a later plugin of the runtime's list may have changed what the boot
+    network made. Where we have made up an address for the pod, prevResult has that one, too, and
+    the boot network would not find it.
+    """
+    previous, own = request.config.get("prevResult"), attachment.result
+    if previous is None:
+        return own
+    try:
+        cni_result.parse(previous)
+    except ValueError as exc:
+        raise ConfigError("prevResult", previous, f"a result ({exc})") from exc
+    return previous if cni_result.parse(own).ips_of(attachment.ifname) else own
 
 
 class _Undo:
@@ -159,7 +192,11 @@ def _check_netns(request: Request) -> None:
             f"CNI_NETNS is {request.netns!a}, which cannot be used",
             str(exc),
         ) from exc
-    if (theirs.st_dev, theirs.st_ino) == (own.st_dev, own.st_ino):
+    if theirs.st_dev != own.st_dev:  # namespaces are on a device of their own: ioctl_ns(2)
+        raise CniError(
+            UNKNOWN_CONTAINER, f"CNI_NETNS is {request.netns!a}, which is not a namespace"
+        )
+    if theirs.st_ino == own.st_ino:
         raise CniError(
             INVALID_ENVIRONMENT, f"CNI_NETNS is {request.netns!a}, the node's own namespace"
         )

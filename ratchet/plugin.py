@@ -11,7 +11,7 @@ from __future__ import annotations
 from ratchet import log, pods, statedir
 from ratchet.cni import config as cni_config
 from ratchet.cni import invoke, version
-from ratchet.cni.errors import CniError
+from ratchet.cni.errors import CniError, DelegateError
 from ratchet.config import Config
 from ratchet.errors import (
     ChildError,
@@ -97,7 +97,7 @@ def cmd_gc(request: Request) -> Result:
 
 
 def cmd_status(request: Request) -> Result:
-    """CNI spec 1.1.0 §2, STATUS: the delegate's, then etcd's."""
+    """CNI spec 1.1.0 §2, STATUS: the delegate's and the boot network's, then etcd's."""
     config = _configured(request)
     errors: list[CniError] = []
     for plugin in _plugins_that_know(config, request, errors):
@@ -194,53 +194,82 @@ def _failure(answer: dict[str, Any]) -> CniError:
 
 
 def _pass_through(config: Config, request: Request) -> Result:
-    """Become the delegate. Chained after another plugin without one: hand its result on."""
-    plugins = _delegate_plugins(config, request)
+    """Become the delegate. Chained after another plugin without one: hand its result on.
+
+    A delegate with another cniVersion than ours, in which it answers an ADD, is run instead. (Where
+    we state none, the runtime takes what it gets.)
+    """
+    plugins = _plugins(config.delegate, request)
     if not plugins:
         return _previous(config, request) if request.command == "ADD" else None
     if request.command == "DEL":
         # CNI spec 1.1.0 §3, "Deleting an attachment": in reverse order.
         plugins.reverse()
     while len(plugins) > 1:
-        result = invoke.run(plugins.pop(0), request.path, request.environ)
+        plugin = plugins.pop(0)
+        result = invoke.run(plugin, request.path, request.environ)
         if request.command == "ADD":
-            plugins[0] = _chained(plugins[0], result)
-    return invoke.become(plugins[0], request.path, request.environ)
+            answer = _answer(plugin, result, plugins[0].get("cniVersion"), request)
+            plugins[0] = cni_config.with_result(plugins[0], answer)
+    last, ours = plugins[0], config.cni_version
+    if request.command == "ADD" and ours and not version.same(last.get("cniVersion"), ours):
+        result = invoke.run(last, request.path, request.environ)
+        return _answer(last, result, ours, request)
+    return invoke.become(last, request.path, request.environ)
 
 
-def _delegate_plugins(config: Config, request: Request) -> list[dict[str, Any]]:
-    """Return the configurations of the delegate's plugins that know the operation."""
-    if config.delegate is None:
+def _plugins(delegate: dict[str, Any] | None, request: Request) -> list[dict[str, Any]]:
+    """Return the configurations of a delegate's plugins that know the operation."""
+    if delegate is None or cni_config.forbids(delegate, request.command):
         return []
     plugins = [
         cni_config.for_delegate(plugin, request.config)
-        for plugin in cni_config.plugins_of(config.delegate)
+        for plugin in cni_config.plugins_of(delegate)
     ]
     return [
-        plugin
+        _with_its_previous(plugin, request)
         for plugin in plugins
         if version.allows(plugin.get("cniVersion", ""), request.command)
     ]
 
 
+def _with_its_previous(plugin: dict[str, Any], request: Request) -> dict[str, Any]:
+    """Return a plugin's configuration with prevResult in its version: it refuses any other."""
+    previous, stated = plugin.get("prevResult"), plugin.get("cniVersion")
+    if not isinstance(previous, dict) or version.same(previous.get("cniVersion"), stated):
+        return plugin
+    from ratchet.cni.result import convert  # noqa: PLC0415 - only where versions differ
+
+    try:
+        return cni_config.with_result(plugin, convert(previous, stated or "", request.ifname))
+    except ValueError:  # for the plugin to judge, which at a DEL may not even look at it
+        return plugin
+
+
 def _plugins_that_know(
     config: Config, request: Request, errors: list[CniError]
 ) -> list[dict[str, Any]]:
-    """Return the delegate's plugins that know GC and STATUS; add what kept others from answering.
+    """Return the plugins that know GC and STATUS; add what kept others from saying so.
 
     A plugin that states no version is given ours, and may be older: it would take an operation that
     it does not know for a broken request. So these two, which are rare, are preceded by VERSION.
     """
     found = []
     environ = {**request.environ, "CNI_COMMAND": "VERSION"}
-    for plugin in _delegate_plugins(config, request):
+    plugins = _plugins(config.delegate, request)
+    if config.use_labels:
+        boot_network = _plugins(config.boot_network, request)
+        plugins += [plugin for plugin in boot_network if plugin not in plugins]
+    for plugin in plugins:
         stated = plugin.get("cniVersion", "")
         question = {"cniVersion": stated, "type": plugin["type"], "name": config.name}
         try:
             answer = invoke.run(question, request.path, environ) or {}
-        except CniError as exc:
+        except DelegateError as exc:
             errors.append(exc)
             continue
+        except CniError:  # it is older than VERSION
+            answer = {}
         known = answer.get("supportedVersions")
         if isinstance(known, list) and stated in known:
             found.append(plugin)
@@ -249,12 +278,21 @@ def _plugins_that_know(
     return found
 
 
-def _chained(plugin: dict[str, Any], result: Any) -> dict[str, Any]:
-    """Return a plugin's configuration with the result of the one before it, in its version."""
-    stated = plugin.get("cniVersion", "")
-    if isinstance(result, dict) and result.get("cniVersion", "") != stated:
-        result = _converted(result, stated, None, "prevResult")
-    return cni_config.with_result(plugin, result)
+def _answer(
+    plugin: dict[str, Any], result: dict[str, Any] | None, to_version: str | None, request: Request
+) -> dict[str, Any]:
+    """Return what a plugin answered an ADD, in this version. Raises DelegateError."""
+    if result is None:
+        raise DelegateError(f"plugin {plugin['type']} printed no result")
+    if version.same(result.get("cniVersion"), to_version):
+        return result
+    from ratchet.cni.result import convert  # noqa: PLC0415 - only where versions differ
+
+    try:
+        return convert(result, to_version or "", request.ifname)
+    except ValueError as exc:
+        what = f"plugin {plugin['type']} printed something else than a result"
+        raise DelegateError(what, str(exc)) from exc
 
 
 def _previous(config: Config, request: Request) -> Result:
@@ -265,13 +303,9 @@ def _previous(config: Config, request: Request) -> Result:
         raise ConfigError("delegate", None, allowed)
     if isinstance(previous, dict) and previous.get("cniVersion", "") == config.cni_version:
         return previous
-    return _converted(previous, config.cni_version, request.ifname, "prevResult")
-
-
-def _converted(result: Any, to_version: str, ifname: str | None, key: str) -> dict[str, Any]:
     from ratchet.cni.result import convert  # noqa: PLC0415 - only where versions differ
 
     try:
-        return convert(result, to_version, ifname)
+        return convert(previous, config.cni_version, request.ifname)
     except ValueError as exc:
-        raise ConfigError(key, result, f"a result ({exc})") from exc
+        raise ConfigError("prevResult", previous, f"a result ({exc})") from exc

@@ -24,6 +24,7 @@ OF_THE_CALL = ("runtimeConfig", "args", "prevResult")
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 # libcni sent this name before the specification settled, and still sends both.
 ATTACHMENTS = "cni.dev/attachments"
+_DISABLE = {"CHECK": "disableCheck", "GC": "disableGC"}
 
 
 def decode(data: bytes) -> dict[str, Any]:
@@ -38,6 +39,8 @@ def decode(data: bytes) -> dict[str, Any]:
         raise CniError(
             UNDECODABLE, "the network configuration on standard input is not a JSON object"
         )
+    if config.get("cniVersion", "") is None:  # none, to libcni
+        del config["cniVersion"]
     return config
 
 
@@ -76,9 +79,18 @@ def plugins_of(delegate: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a delegate's plugins in ADD's order. A list's name and cniVersion apply to each."""
     if "plugins" not in delegate:
         return [dict(delegate)]
-    common = {key: delegate[key] for key in ("name", "cniVersion") if key in delegate}
+    common = {key: delegate[key] for key in ("name", "cniVersion") if delegate.get(key)}
     # CNI spec 1.1.0 §4, "Deriving request configuration": the list's values replace the plugin's.
     return [{**plugin, **common} for plugin in delegate["plugins"]]
+
+
+def forbids(delegate: Mapping[str, Any], command: str) -> bool:
+    """Tell whether a list says that it is not to be asked this (CNI spec 1.1.0 §1).
+
+    It may be said with a string, as libcni reads it.
+    """
+    said = delegate.get(_DISABLE.get(command, "")) if "plugins" in delegate else None
+    return said is True or (isinstance(said, str) and said.strip().lower() in ("true", "t", "1"))
 
 
 def for_delegate(plugin: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,13 +120,15 @@ def with_result(config: Mapping[str, Any], result: Any) -> dict[str, Any]:
 def valid_attachments(config: Mapping[str, Any]) -> set[tuple[str, str]] | None:
     """Return what GC must keep, as (container ID, ifname); None when nothing says so.
 
-    CNI spec 1.1.0 §2, GC. Raises CniError 7.
+    CNI spec 1.1.0 §2, GC. libcni writes an empty list as null. Raises CniError 7.
     """
-    found = [config[key] for key in (VALID_ATTACHMENTS, ATTACHMENTS) if config.get(key) is not None]
+    found = [config[key] for key in (VALID_ATTACHMENTS, ATTACHMENTS) if key in config]
     if not found:
         return None
     valid = set()
     for entries in found:
+        if entries is None:
+            continue
         if not isinstance(entries, list):
             raise CniError(INVALID_CONFIG, f"{VALID_ATTACHMENTS} is not a list")
         for entry in entries:

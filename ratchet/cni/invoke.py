@@ -23,13 +23,19 @@ from ratchet.cni.errors import CniError, DelegateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any, NoReturn
+    from collections.abc import Callable, Mapping
+    from typing import Any, NoReturn, TypeVar
+
+    T = TypeVar("T")
 
 # Python ignores these two at its start, and what is ignored stays so in the programs that we start.
 IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
 COERCED_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8")
 LARGEST_ANSWER_BYTES = 16 * 1024 * 1024
+# How long a plugin's file may be open for writing.
+BUSY_S = 5.0
+BUSY_PAUSE_S = 0.1
+_ETXTBSY = 26  # errno(3), without the import
 
 
 def find(plugin_type: str, path: str) -> str:
@@ -87,10 +93,8 @@ def become(config: Mapping[str, Any], path: str, environ: Mapping[str, str]) -> 
     os.dup2(source, 0)
     for number in IGNORED_BY_PYTHON:
         _signal.signal(number, _signal.SIG_DFL)
-    try:
-        os.execve(program, [program], clean_environ(environ))  # noqa: S606 - this is what CNI is
-    except OSError as exc:
-        raise DelegateError(f"cannot execute {program}", exc.strerror or repr(exc)) from exc
+    cleaned = clean_environ(environ)
+    _start(program, lambda: os.execve(program, [program], cleaned))  # noqa: S606 - this is what CNI is
 
 
 def run(
@@ -140,16 +144,19 @@ def _run(
     source = _anonymous_file(config)
     reading, writing = os.pipe()
     try:
-        pid = os.posix_spawn(
+        pid = _start(
             program,
-            [program],
-            environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, writing, 1)],
-            setsigdef=IGNORED_BY_PYTHON,
+            lambda: os.posix_spawn(
+                program,
+                [program],
+                environ,
+                file_actions=[(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, writing, 1)],
+                setsigdef=IGNORED_BY_PYTHON,
+            ),
         )
-    except OSError as exc:
+    except DelegateError:
         os.close(reading)
-        raise DelegateError(f"cannot execute {program}", exc.strerror or repr(exc)) from exc
+        raise
     finally:
         os.close(source)
         os.close(writing)
@@ -165,6 +172,20 @@ def _run(
             os.kill(pid, _signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
     return data, status
+
+
+def _start(program: str, execute: Callable[[], T]) -> T:
+    """Execute a program, after a while if somebody is just writing it. Raises DelegateError."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            return execute()
+        except OSError as exc:
+            # libcni waits, too, when it executes the plugin itself.
+            if exc.errno != _ETXTBSY or time.monotonic() > deadline:
+                what = exc.strerror or repr(exc)
+                raise DelegateError(f"cannot execute {program}", what) from exc
+        time.sleep(BUSY_PAUSE_S)
 
 
 def _read_all(fd: int, program: str, deadline: float | None) -> bytes:

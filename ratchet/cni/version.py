@@ -18,6 +18,11 @@ def is_supported(version: str) -> bool:
     return (version or UNSTATED) in SUPPORTED
 
 
+def same(one: str | None, other: str | None) -> bool:
+    """Tell whether these are one version, where none and "" mean 0.1.0."""
+    return (one or UNSTATED) == (other or UNSTATED)
+
+
 def at_least(version: str, least: str) -> bool:
     """Tell whether a version is not older than ``least``; an unknown one counts as newest."""
     known = version or UNSTATED

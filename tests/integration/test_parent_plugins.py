@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +104,14 @@ def test_a_plugin_that_cannot_be_executed_is_a_delegate_error(tmp_path: Path) ->
         invoke.run({"type": "plugin"}, str(tmp_path), {})
 
 
+def test_a_plugin_that_is_just_being_written_is_waited_for(tmp_path: Path) -> None:
+    shutil.copy("/bin/cat", tmp_path / "plugin")
+    writing = os.open(tmp_path / "plugin", os.O_RDWR)
+    threading.Timer(0.3, os.close, [writing]).start()
+    config = {"type": "plugin", "name": "n"}
+    assert invoke.run(config, str(tmp_path), {}) == config
+
+
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     run(tmp_path, "cat")
@@ -119,7 +129,7 @@ ls -l /proc/self/fd | grep -c . ; grep -E '^Sig(Ign|Blk)' /proc/self/status
 
 def test_the_delegate_sees_what_it_would_see_if_it_were_called_directly(tmp_path: Path) -> None:
     script(tmp_path, "plugin", TELL)
-    own = {"type": "plugin", "name": "own", "cniVersion": "0.4.0", "x": [1, "ä", {"y": None}]}
+    own = {"type": "plugin", "name": "own", "cniVersion": "1.0.0", "x": [1, "ä", {"y": None}]}
     config = {"name": "n", "cniVersion": "1.0.0", "type": "ratchet", "delegate": own}
     config["docker_socket"] = str(tmp_path / "none")
     environ = {

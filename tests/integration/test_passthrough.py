@@ -226,6 +226,30 @@ def test_delegate_that_is_a_list_runs_in_order_and_in_reverse(cluster: Cluster, 
     assert_no_trace(cluster, node)
 
 
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0"])
+def test_delegate_with_a_version_of_its_own_is_checked_and_detached(
+    cluster: Cluster, node: Node, version: str
+) -> None:
+    """The runtime sees our version only, and plugins refuse a prevResult of any but their own."""
+    delegate: dict[str, Any] = {
+        "cniVersion": "1.0.0" if version == "0.4.0" else "0.4.0",
+        "plugins": [node.bridge_config(), {"type": "portmap"}],
+    }
+    ports = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    pod = cluster.pod("plain")
+    result = node.add(
+        pod, {}, cniVersion=version, delegate=delegate, runtimeConfig={"portMappings": ports}
+    ).result
+    assert result["cniVersion"] == version
+    assert [ip.get("version") for ip in result["ips"]] == ["4" if version == "0.4.0" else None]
+    known = node.attachments[pod.container_id, "eth0"].config
+    # Today's portmap plugin cannot check a pod without an IPv6 address.
+    checked = {**known, "delegate": {**delegate, "plugins": delegate["plugins"][:1]}}
+    node.check(pod, config=checked).succeeded()
+    node.delete(pod).succeeded()
+    assert set(pod.netns.links()) == {"lo"}
+
+
 def test_chained_after_another_plugin_passes_its_result_on(cluster: Cluster, node: Node) -> None:
     before = {
         "cniVersion": "1.0.0",

@@ -63,8 +63,9 @@ class World:
     def delete(self, **changes: str) -> Any:
         return plugin.cmd_del(request("DEL", self.config, **changes))
 
-    def check(self) -> Any:
-        return plugin.cmd_check(request("CHECK", self.config))
+    def check(self, previous: Any = None, **changes: str) -> Any:
+        added = {} if previous is None else {"prevResult": previous}
+        return plugin.cmd_check(request("CHECK", {**self.config, **added}, **changes))
 
     def gc(self, *valid: tuple[str, str]) -> Any:
         listed = [{"containerID": one, "ifname": other} for one, other in valid]
@@ -202,7 +203,7 @@ def test_a_boot_network_that_is_not_installed_changes_nothing(world: World) -> N
     assert world.files() == []
 
 
-@pytest.mark.parametrize("netns", ["/nowhere", "/proc/self/ns/net"])
+@pytest.mark.parametrize("netns", ["/nowhere", "/etc/passwd", "/proc/self/ns/net"])
 def test_a_namespace_that_is_missing_or_the_nodes_own_changes_nothing(
     world: World, netns: str
 ) -> None:
@@ -479,13 +480,52 @@ def test_check_names_the_links_that_are_not_up(world: World) -> None:
         world.check()
 
 
+def test_check_has_the_boot_network_look_for_what_the_runtime_says(world: World) -> None:
+    """A later plugin of the runtime's list may have changed it."""
+    del world.config["boot_network"]
+    changed = {**WITH_ADDRESS, "interfaces": [{"name": "eth0", "sandbox": "/x", "mac": "02:.."}]}
+    world.add()
+    assert world.check(changed) is None
+    assert world.plugins.calls[-1].config["prevResult"] == changed
+    assert world.check() is None
+    assert world.plugins.calls[-1].config["prevResult"] == WITH_ADDRESS
+    for nonsense in ("x", {"ips": 3}):
+        with pytest.raises(ConfigError, match="prevResult"):
+            world.check(nonsense)
+
+
+def test_check_has_the_boot_network_look_for_no_address_that_was_made_up(world: World) -> None:
+    answer = world.add()
+    assert world.check(answer) is None
+    assert world.plugins.calls[-1].config["prevResult"]["interfaces"] == LO["interfaces"]
+
+
+def test_check_does_not_ask_a_boot_network_that_says_so(world: World) -> None:
+    world.config["boot_network"] = {"plugins": [{"type": "loopback"}], "disableCheck": True}
+    world.add()
+    world.plugins.calls.clear()
+    assert world.check() is None
+    assert world.plugins.ran() == []
+    assert world.child.asked[-1]["op"] == "check"
+
+
+def test_check_of_another_namespace_fails(world: World) -> None:
+    world.add()
+    with pytest.raises(CheckError, match="namespace"):
+        world.check(netns="/proc/self/ns/ipc")
+    for netns, code in (("/nowhere", 3), ("/proc/self/ns/net", 4)):
+        with pytest.raises(CniError) as caught:
+            world.check(netns=netns)
+        assert caught.value.code == code
+
+
 def test_check_of_an_unfinished_add_fails(world: World) -> None:
     world.directory.write(_unfinished(world))
     with pytest.raises(CheckError):
         world.check()
 
 
-def test_gc_detaches_what_is_not_valid_and_asks_the_delegate(world: World) -> None:
+def test_gc_detaches_what_is_not_valid_and_asks_both_networks(world: World) -> None:
     world.add()
     world.add(container_id="c2")
     world.add(container_id="c3")
@@ -496,7 +536,8 @@ def test_gc_detaches_what_is_not_valid_and_asks_the_delegate(world: World) -> No
         (call.command, call.type, call.environ["CNI_CONTAINERID"]) for call in world.plugins.calls
     ]
     assert ran == [
-        ("DEL", "loopback", "c1"), ("DEL", "loopback", "c3"), ("GC", "bridge", "c1")
+        ("DEL", "loopback", "c1"), ("DEL", "loopback", "c3"),
+        ("GC", "bridge", "c1"), ("GC", "loopback", "c1"),
     ]  # fmt: skip
     # The namespace lay under /proc: its process ID may be somebody else's.
     assert world.plugins.calls[0].environ["CNI_NETNS"] == ""

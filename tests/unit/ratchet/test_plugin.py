@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ratchet import plugin
-from ratchet.cni.errors import CniError
+from ratchet.cni import invoke
+from ratchet.cni.errors import CniError, DelegateError
 from ratchet.errors import ChildError, ConfigError, StoreError
 
 from .fakes import Became, Child, Plugins, install, request
@@ -243,3 +244,103 @@ def test_status_without_labels_is_the_delegates_alone(
     assert plugin.cmd_status(request("STATUS", config)) is None
     assert plugins.ran() == []
     assert child.asked == []
+
+
+# A delegate with a version of its own: to the runtime it is we who answer, in our version.
+
+OLDER = {"cniVersion": "0.4.0", "ips": [{"version": "4", "address": "10.0.0.1/24"}]}
+NEWER = {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.1/24"}]}
+
+
+def test_a_delegate_of_another_version_is_answered_for_in_ours(
+    plugins: Plugins, config: dict[str, Any]
+) -> None:
+    config["delegate"] = {**DELEGATE, "cniVersion": "0.4.0"}
+    plugins.answer("ADD", "bridge", OLDER)
+    assert plugin.cmd_add(request("ADD", config)) == NEWER
+    assert plugins.calls[0].config["cniVersion"] == "0.4.0"
+    plugins.answer("ADD", "bridge", {"cniVersion": "0.4.0", "ips": 3})
+    with pytest.raises(DelegateError, match="bridge"):
+        plugin.cmd_add(request("ADD", config))
+    del config["cniVersion"]  # nobody has asked for any version
+    assert became(plugin.cmd_add, "ADD", config).config["cniVersion"] == "0.4.0"
+
+
+@pytest.mark.parametrize(
+    ("operation", "command"), [(plugin.cmd_del, "DEL"), (plugin.cmd_check, "CHECK")]
+)
+def test_a_delegate_of_another_version_gets_prev_result_in_its_own(
+    plugins: Plugins, config: dict[str, Any], operation: Any, command: str
+) -> None:
+    config.update(delegate={**DELEGATE, "cniVersion": "0.4.0"}, prevResult=NEWER)
+    assert became(operation, command, config).config["prevResult"] == OLDER
+    config["prevResult"] = {"cniVersion": "1.0.0", "ips": 3}  # for the delegate to judge
+    assert became(operation, command, config).config["prevResult"] == config["prevResult"]
+
+
+@pytest.mark.parametrize("answer", [None, {"cniVersion": "0.4.0", "ips": 3}])
+def test_in_a_list_what_is_no_result_is_the_plugins_failure(
+    plugins: Plugins, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    config["delegate"] = {"plugins": [{"type": "a"}, {"type": "b"}]}
+    monkeypatch.setattr(invoke, "run", lambda *_: answer)
+    with pytest.raises(DelegateError, match="plugin a "):
+        plugin.cmd_add(request("ADD", config))
+
+
+def test_a_list_is_not_checked_or_collected_when_it_says_so(
+    plugins: Plugins, child: Child, config: dict[str, Any]
+) -> None:
+    config["delegate"] = {"plugins": [DELEGATE], "disableCheck": True, "disableGC": True}
+    assert plugin.cmd_check(request("CHECK", config)) is None
+    config.update({"cniVersion": "1.1.0", "cni.dev/valid-attachments": []})
+    assert plugin.cmd_gc(request("GC", config)) is None
+    assert plugins.ran() == []
+    assert plugin.cmd_status(request("STATUS", config)) is None
+    assert plugins.ran() == [("STATUS", "bridge")]
+
+
+def test_gc_with_null_reaches_the_delegate_as_it_came(
+    plugins: Plugins, config: dict[str, Any]
+) -> None:
+    config.update({"cniVersion": "1.1.0", "cni.dev/valid-attachments": None})
+    assert plugin.cmd_gc(request("GC", config)) is None
+    assert [call.config["cni.dev/valid-attachments"] for call in plugins.calls] == [None]
+
+
+def test_gc_and_status_reach_the_boot_network_once(
+    plugins: Plugins, child: Child, config: dict[str, Any]
+) -> None:
+    config.update({"cniVersion": "1.1.0", "cni.dev/valid-attachments": []})
+    config["boot_network"] = {"plugins": [DELEGATE, {"type": "ptp"}]}
+    assert plugin.cmd_gc(request("GC", config)) is None
+    assert plugin.cmd_status(request("STATUS", config)) is None
+    assert plugins.ran() == [
+        ("GC", "bridge"), ("GC", "ptp"), ("STATUS", "bridge"), ("STATUS", "ptp")
+    ]  # fmt: skip
+    plugins.calls.clear()
+    config["use_labels"] = False  # nobody is attached to it
+    assert plugin.cmd_status(request("STATUS", config)) is None
+    assert plugins.ran() == [("STATUS", "bridge")]
+
+
+def test_a_delegate_that_is_older_than_version_knows_neither_gc_nor_status(
+    plugins: Plugins, child: Child, config: dict[str, Any]
+) -> None:
+    def refuse(call: Any) -> None:
+        if call.command == "VERSION":
+            raise CniError(100, "unknown CNI_COMMAND: VERSION")
+
+    plugins.before = refuse
+    config.update({"cniVersion": "1.1.0", "cni.dev/valid-attachments": []})
+    assert plugin.cmd_gc(request("GC", config)) is None
+    assert plugin.cmd_status(request("STATUS", config)) is None
+    assert plugins.ran() == []
+
+
+def test_a_delegates_name_and_version_of_null_are_none(
+    plugins: Plugins, config: dict[str, Any]
+) -> None:
+    config["delegate"] = {**DELEGATE, "name": None, "cniVersion": None}
+    found = became(plugin.cmd_add, "ADD", config).config
+    assert (found["name"], found["cniVersion"]) == ("net", "1.0.0")

@@ -88,9 +88,28 @@ def test_a_lists_name_and_version_are_its_plugins() -> None:
     ]
 
 
+def test_a_lists_null_is_no_name_and_no_version() -> None:
+    plugin = {"type": "a", "name": "x", "cniVersion": "0.4.0"}
+    assert config.plugins_of({"name": None, "cniVersion": None, "plugins": [plugin]}) == [plugin]
+
+
+@pytest.mark.parametrize(
+    ("said", "forbidden"),
+    [(True, True), ("true", True), (" True ", True), (False, False), ("no", False), (1, False)],
+)
+def test_a_list_says_what_it_is_not_asked(said: Any, forbidden: bool) -> None:
+    listed = {"plugins": [], "disableCheck": said}
+    assert config.forbids(listed, "CHECK") is forbidden
+    assert config.forbids({"plugins": [], "disableGC": said}, "GC") is forbidden
+    assert not any(config.forbids(listed, command) for command in ("ADD", "DEL", "GC", "STATUS"))
+    assert not config.forbids({"type": "a", "disableCheck": said}, "CHECK")
+
+
 def test_valid_attachments_are_the_union_of_both_names() -> None:
     assert config.valid_attachments({}) is None
     assert config.valid_attachments({"cni.dev/valid-attachments": []}) == set()
+    # An empty list, as libcni writes it.
+    assert config.valid_attachments({"cni.dev/valid-attachments": None}) == set()
     obj = {
         "cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}],
         "cni.dev/attachments": [{"containerID": "b", "ifname": "eth0"}],
