@@ -37,7 +37,7 @@ from ratchet.attachments import Attachment, Directory
 from ratchet.cni.ip import Address
 from ratchet.config import Config
 from ratchet.labels import Link
-from ratchet_child import ends, engine, store
+from ratchet_child import ends, engine, store, workers
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine
 from ratchet_child.keys import PodKey
@@ -177,7 +177,7 @@ class _Node:
 
     @property
     def is_listening(self) -> bool:
-        return self.engine.etcd_error is None
+        return self.engine.etcd.error is None
 
     def attach(self, name: str, links: tuple[Link, ...]) -> Callable[[], bool]:
         """Attach a pod; tells whether that is done."""
@@ -204,20 +204,20 @@ class _Node:
         )
         self.directory.write(attachment)
         self.attached[name] = attachment
-        taken = self.engine.attached(attachment.name)
+        taken = self.engine.roster.attached(attachment.name)
         assert taken is not None
-        return lambda: self.engine.is_served(*taken, "present")
+        return lambda: self.engine.status.is_served(*taken, "present")
 
     def detach(self, name: str) -> str:
         """Detach a pod; its container."""
         attachment = self.attached.pop(name)
         self.directory.mark_deleted(attachment.container_id, attachment.ifname)
-        self.engine.scan()
+        self.engine.roster.scan()
         self.spaces.remove(attachment.netns)
         return attachment.container_id
 
     def is_up(self, name: str) -> bool:
-        links = self.engine.links(PodKey("default", name))
+        links = self.engine.status.links(PodKey("default", name))
         return bool(links) and all(link["state"] == "up" for link in links)
 
 
@@ -311,7 +311,7 @@ def run(folder: str, nodes: int, pods_per_node: int, more: int, idle_s: float) -
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     log.configure(None, "error", "growth", to_stderr=True)
-    mock.patch.object(engine, "_WORKERS", 1).start()
+    mock.patch.object(workers, "_WORKERS", 1).start()
     mock.patch.object(engine, "Store", _CountingStore).start()
     mock.patch.object(store, "Transport", _CountedTransport).start()
     return _grow(_Cluster(nodes, folder), pods_per_node, more, idle_s)
@@ -382,7 +382,7 @@ def _waiting(cluster: _Cluster) -> int:
     return sum(
         count
         for node in cluster.nodes
-        for state, count in node.engine.counts().links.items()
+        for state, count in node.engine.status.counts().links.items()
         if state != "up"
     )
 

@@ -96,7 +96,7 @@ class Bells:
     def _hear(self, event: Event) -> None:
         own = keys.node(self._engine.node.address)
         if event.action in _GONE and f"{own}/pods/".startswith(f"{event.key}/".lstrip("/")):
-            self._engine.look_again(None)  # a directory above the node's pods was removed
+            self._engine.look_again()  # a directory above the node's pods was removed
             return
         with contextlib.suppress(ValueError):  # no pod is called so
             match event.key.removeprefix(f"{own}/").split("/"):

@@ -98,7 +98,7 @@ class Child:
 
     def _counts(self) -> metrics.Counts:
         """What the engine in use has, whichever that is."""
-        return self._engine.counts()
+        return self._engine.status.counts()
 
     def run(self) -> None:
         """Serve. Returns when the child is to end."""
@@ -120,7 +120,7 @@ class Child:
             if now >= next_sweep:
                 next_sweep = now + _SWEEP_S
                 self._sweep(now)
-            if not self._engine.is_idle or self._clients:
+            if not self._engine.roster.is_idle or self._clients:
                 idle_since = now
             elif now - idle_since > _IDLE_S and not self._stay:
                 idle_since = now
@@ -147,8 +147,8 @@ class Child:
         A parent that only leaves a record and a word does not notice that the word was not heard.
         """
         self._close_door()
-        self._engine.scan()
-        if self._engine.is_idle:
+        self._engine.roster.scan()
+        if self._engine.roster.is_idle:
             log.info("nothing left to do")
             return True
         self._open_door(listen(self._directory.state_dir))
@@ -169,8 +169,8 @@ class Child:
 
     def _sweep(self, now: float) -> None:
         """What nobody tells us: records of parents that were killed, namespaces that are gone."""
-        self._engine.scan()
-        self._engine.check_namespaces()
+        self._engine.roster.scan()
+        self._engine.roster.check_namespaces()
         self._leftovers.sweep(now)
         self._watch_namespaces()
         for client in list(self._clients.values()):
@@ -191,7 +191,7 @@ class Child:
         They are closed here and nowhere else: a descriptor that was closed by another thread could
         stand for something else by the time it is heard.
         """
-        for monitor, key in self._engine.monitors():
+        for monitor, key in self._engine.roster.monitors():
             if key is None:
                 del self._monitored[monitor]
                 self._selector.unregister(monitor)

@@ -1,9 +1,8 @@
 """Bringing the ends in a pod's namespace to what is wanted: the kernel's side of a reconciliation.
 
 A veth pair has two pods, and either's worker may make it; so everything in here happens under one
-lock, which is held for milliseconds and never over a request to etcd. What has been found or made
-is remembered until the kernel tells of a change: a pod with a thousand links does not have them
-read again because one was added.
+lock, which is held for milliseconds and never over a request to etcd. Which ends are wanted is
+decided elsewhere, and what is there already is for the most part remembered.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from ratchet_child import metrics
 from ratchet_child.keys import PodKey
 from ratchet_child.links import Kernel, VniInUseError
 from ratchet_child.netns import Monitor, Namespace
+from ratchet_child.notes import ERROR, UP, WAITING
 from ratchet_child.plan import (
     Declared,
     End,
-    Found,
     Side,
     Step,
     Veth,
@@ -33,9 +32,9 @@ from ratchet_child.plan import (
     hardware_address,
     superfluous,
 )
-from ratchet_child.pods import ERROR, UP, WAITING, Gone, PodState
+from ratchet_child.pods import Gone, PodState
+from ratchet_child.seen import Seen
 
-_UNREAD = 0  # the index of an interface that was made just now and not read back
 _DOWN_S = 2.0  # an end that was set down by hand stays so for a moment: routing notices
 _VNI_BUSY_S = 3.0  # a namespace that is being taken down is gone by then
 
@@ -56,6 +55,7 @@ class Ends:
         self._port = port
         self._parent_interface = parent_interface
         self._find = find
+        self._seen = Seen(kernel)
         self.lock = threading.RLock()
 
     # Namespaces -----------------------------------------------------------------------------------
@@ -127,17 +127,17 @@ class Ends:
             for ifname in ifnames - wanted.keys():
                 # Not every end is known to be wanted yet: it must not count as found for that.
                 if state.found is not None and ifname in state.found:
-                    self._look_again(state, ifname)
+                    self._seen.read_again(state, ifname)
             for ifname in ifnames & wanted.keys():
                 before = state.right.get(ifname)
-                found = self._look_again(state, ifname)
+                found = self._seen.read_again(state, ifname)
                 if found is None:
                     delay_s = 0.0
-                    state.note(wanted[ifname].side, WAITING)
+                    state.notes.note(wanted[ifname].side, WAITING)
                 elif found.up and before is not None:
                     state.right[ifname] = before  # it was on its way up when it was heard
                 else:
-                    state.note(wanted[ifname].side, WAITING)
+                    state.notes.note(wanted[ifname].side, WAITING)
                     state.lowered.setdefault(ifname, time.monotonic() + _DOWN_S)
                     delay_s = _DOWN_S if delay_s is None else delay_s
             return delay_s
@@ -145,8 +145,7 @@ class Ends:
     def forget(self, state: PodState) -> None:
         """Have everything in the pod's namespace read again."""
         with self.lock:
-            state.found = None
-            state.right.clear()
+            self._seen.forget(state)
 
     def bring(self, state: PodState, wanted: Wanted, *, remove: bool) -> list[Declared]:
         """Make, mend and (if `remove`) remove ends; the links whose VNI cannot be used here.
@@ -160,9 +159,9 @@ class Ends:
             state.wanted = wanted
             state.errors.clear()
             state.refused.clear()
-            state.forget_notes()
+            state.notes.keep(wanted)
             self._tell_waiting(state, wanted)
-            found = self._found(state)
+            found = self._seen.all(state)
             if remove:
                 for one in superfluous(wanted, found.values()):
                     with metrics.end_operation("remove"):
@@ -210,7 +209,7 @@ class Ends:
         due = state.lowered.get(ifname)
         if due is None:
             return False
-        if time.monotonic() < due and ifname in self._found(state):
+        if time.monotonic() < due and ifname in self._seen.all(state):
             return True
         del state.lowered[ifname]
         return False
@@ -231,7 +230,7 @@ class Ends:
         state.told_errors = errors
 
     def _note(self, state: PodState, side: Side, link_state: str, error: str | None) -> None:
-        note = state.note(side, link_state, error)
+        note = state.notes.note(side, link_state, error)
         # Before etcd has been asked every far pod is unknown: that is not worth a line.
         if link_state == WAITING and state.looked and not note.is_told:
             note.is_told = True
@@ -259,10 +258,10 @@ class Ends:
 
     def _bring_vxlan(self, state: PodState, end: Vxlan) -> None:
         started = time.monotonic()
-        namespace, found = state.opened_namespace, self._found(state)
+        namespace, found = state.opened_namespace, self._seen.all(state)
         side = end.side
         lower = self._kernel.lower(self._parent_interface)
-        there = self._read(state, side.ifname)
+        there = self._seen.read(state, side.ifname)
         step = compare(end, there, paired=False, port=self._port, lower=lower)
         self._refuse_foreign(step, side.ifname)
         if step is Step.MEND:
@@ -295,7 +294,7 @@ class Ends:
             return  # otherwise the other pod's turn: it makes both ends
         started = time.monotonic()
         here, there = state.opened_namespace, peer.namespace
-        a, b = self._read(state, side.ifname), self._read(peer, side.peer_ifname)
+        a, b = self._seen.read(state, side.ifname), self._seen.read(peer, side.peer_ifname)
         paired = (
             a is not None
             and b is not None
@@ -345,9 +344,10 @@ class Ends:
         state.right[ifname] = end.form
         state.lowered.pop(ifname, None)
         is_new = step in (Step.MAKE, Step.REPLACE)
-        waited_s = state.note_up(end.side, is_new=is_new)
-        if state.found is not None and is_new:
-            state.found[ifname] = Found(ifname, _UNREAD, None, True, True, frozenset())
+        came_at = None if state.attachment is None else state.attachment.attached_at
+        waited_s = state.notes.note_up(end.side, came_at, is_new=is_new)
+        if is_new:
+            self._seen.made(state, ifname)
         if step is not Step.NOTHING:
             metrics.end_done(step.value, took_s)
             log.info(
@@ -362,30 +362,6 @@ class Ends:
                 took_s=f"{took_s:.3f}",
                 waited_s=f"{waited_s:.3f}",
             )
-
-    def _found(self, state: PodState) -> dict[str, Found]:
-        if state.found is None:
-            state.found = self._kernel.found(state.opened_namespace)
-            state.right.clear()
-        return state.found
-
-    def _read(self, state: PodState, ifname: str) -> Found | None:
-        """An interface as the kernel has it."""
-        found = self._found(state).get(ifname)
-        if found is not None and found.index == _UNREAD:
-            found = self._look_again(state, ifname)
-        return found
-
-    def _look_again(self, state: PodState, ifname: str) -> Found | None:
-        state.right.pop(ifname, None)
-        if state.found is None or state.namespace is None:
-            return None
-        found = self._kernel.find(state.namespace, ifname)
-        if found is None:
-            state.found.pop(ifname, None)
-        else:
-            state.found[ifname] = found
-        return found
 
 
 def _matching(peer: PodState, end: Veth) -> Veth | None:

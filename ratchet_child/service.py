@@ -69,7 +69,7 @@ class Service:
             if operation == "attached":
                 self._attached(request, reply)
             elif operation == "deleted":
-                self._engine.scan()
+                self._engine.roster.scan()
                 reply({"ok": True})
             elif operation == "check":
                 self._check(request, reply)
@@ -89,11 +89,11 @@ class Service:
         now = time.monotonic()
         left = []
         for waiter in self._waiters:
-            complete = self._engine.is_served(waiter.key, waiter.number, waiter.mode)
+            complete = self._engine.status.is_served(waiter.key, waiter.number, waiter.mode)
             # Without etcd nobody can say which far pods are there: the pod need not wait for that.
             helpless = (
                 waiter.mode == "present"
-                and self._engine.is_etcd_away
+                and self._engine.etcd.is_away
                 and now >= waiter.since + _AWAY_S
             )
             if complete or helpless or now >= waiter.deadline:
@@ -105,23 +105,23 @@ class Service:
     def next_deadline(self) -> float | None:
         """The moment (monotonic) at which `settle` must be called at the latest."""
         deadline = min((waiter.deadline for waiter in self._waiters), default=None)
-        if deadline is None or not self._engine.is_etcd_away:
+        if deadline is None or not self._engine.etcd.is_away:
             return deadline
         return min(deadline, time.monotonic() + _AWAY_S / 4)
 
     def _attached(self, request: Answer, reply: Reply) -> None:
         name = _text(request, "attachment")
-        taken = self._engine.attached(name)
+        taken = self._engine.roster.attached(name)
         if taken is None:
             raise BadRequestError(f"attachment {shown(name)} has no finished record")
         self._wait(taken, _choice(request, "wait", ("present", "all", "none")), request, reply)
 
     def _check(self, request: Answer, reply: Reply) -> None:
         name = _text(request, "attachment")
-        taken = self._engine.attached(name)
+        taken = self._engine.roster.attached(name)
         if taken is None:
             raise BadRequestError(f"attachment {shown(name)} has no finished record")
-        number = self._engine.check(taken[0])
+        number = self._engine.roster.check(taken[0])
         self._wait((taken[0], number or taken[1]), "present", request, reply)
 
     def _wait(self, taken: tuple[PodKey, int], mode: str, request: Answer, reply: Reply) -> None:
@@ -139,7 +139,7 @@ class Service:
     def _links(self, waiter: _Waiter, *, complete: bool) -> Answer:
         if complete:
             return {"ok": True, "complete": True}
-        return {"ok": True, "complete": False, "links": self._engine.links(waiter.key)}
+        return {"ok": True, "complete": False, "links": self._engine.status.links(waiter.key)}
 
     def _health(self, reply: Reply) -> None:
         try:
@@ -176,10 +176,10 @@ class Service:
             "ok": True,
             "node": self._engine.node.address,
             "parent_interface": self._engine.node.interface,
-            "etcd": self._engine.etcd_error,
-            "etcd_away": self._engine.is_etcd_away,
-            "etcd_since": self._engine.etcd_since,
-            "pods": self._engine.status(),
+            "etcd": self._engine.etcd.error,
+            "etcd_away": self._engine.etcd.is_away,
+            "etcd_since": self._engine.etcd.since,
+            "pods": self._engine.status.pods(),
         }
 
 

@@ -22,6 +22,7 @@ from ratchet.config import SETTINGS, Config
 from ratchet.errors import ConfigError, PodUnknownError, StoreError
 from ratchet_child import keys, v010
 from ratchet_child.association import place_of
+from ratchet_child.contact import Contact
 from ratchet_child.keys import Declaration, PodKey, Published
 from ratchet_child.offers import Offers
 from ratchet_child.records import Records
@@ -355,13 +356,12 @@ REQUEST_KEYS = (
 
 
 class FakeEngine:
-    """An engine with one pod, whose links are never there."""
+    """An engine, with its parts, of one pod, whose links are never there."""
 
     def __init__(self) -> None:
         self.node = SimpleNamespace(address="10.0.0.1", interface="eth1")
-        self.is_etcd_away = False
-        self.etcd_error = None
-        self.etcd_since = 0.0
+        self.etcd = Contact()
+        self.roster = self.status = self
         self.store = SimpleNamespace(get=self._get)
 
     def attached(self, name: str) -> tuple[PodKey, int] | None:
@@ -379,7 +379,7 @@ class FakeEngine:
     def scan(self) -> None:
         pass
 
-    def status(self) -> list[dict[str, Any]]:
+    def pods(self) -> list[dict[str, Any]]:
         return []
 
     def _get(self, key: str) -> None:

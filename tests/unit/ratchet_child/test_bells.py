@@ -41,7 +41,7 @@ class Listening:
                 claimed_earlier=lambda key: None,
             ),
             rung=lambda by, names: self.heard.append(("rung", by, names)),
-            look_again=lambda key: self.heard.append(("look again", key)),
+            look_again=lambda: self.heard.append(("look again",)),
             listed=lambda key, published: self.heard.append(
                 ("listed", key, published and published.container)
             ),
@@ -208,7 +208,7 @@ def test_a_directory_that_somebody_removed_has_everything_looked_at(
     node.listen()
     index = node.etcd.index
     node.store.remove_tree(key)
-    assert _hear(node, index + 1) == [("look again", None)]
+    assert _hear(node, index + 1) == [("look again",)]
 
 
 def _hear(node: Listening, index: int) -> list[tuple[Any, ...]]:

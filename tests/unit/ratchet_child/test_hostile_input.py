@@ -69,7 +69,7 @@ def test_a_request_names_no_record_elsewhere(tmp_path: Any, absolute: bool) -> N
 
 
 def test_an_answer_does_not_repeat_a_huge_request() -> None:
-    engine: Any = SimpleNamespace(attached=lambda name: None)
+    engine: Any = SimpleNamespace(roster=SimpleNamespace(attached=lambda name: None))
     service = Service(engine, None)
     answers: list[Any] = []
     huge = "x" * 100_000

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ratchet import log
 from ratchet.errors import PodUnknownError, StoreError
 from ratchet_child import service as service_module
+from ratchet_child.contact import Contact
 from ratchet_child.keys import PodKey
 from ratchet_child.service import BadRequestError, Service, decode, failure
 
@@ -23,7 +24,7 @@ LINKS = [{"ifname": "in1", "state": "up"}]
 
 
 class FakeEngine:
-    """One pod, whose record is `c1.eth0`."""
+    """One pod, whose record is `c1.eth0`; the engine with its parts."""
 
     def __init__(self) -> None:
         self.node = SimpleNamespace(address="10.0.0.1", interface="eth1")
@@ -31,9 +32,9 @@ class FakeEngine:
         self.asked = 0
         self.scans = 0
         self.checks = 0
-        self.is_etcd_away = False
-        self.etcd_error: str | None = None
-        self.etcd_since = 1.0
+        self.etcd = Contact()
+        self.etcd.answered()
+        self.roster = self.status = self
         self.store = SimpleNamespace(get=self._get)
 
     def attached(self, name: str) -> tuple[PodKey, int] | None:
@@ -56,12 +57,12 @@ class FakeEngine:
     def scan(self) -> None:
         self.scans += 1
 
-    def status(self) -> list[dict[str, Any]]:
+    def pods(self) -> list[dict[str, Any]]:
         return [{"name": "a"}]
 
     def _get(self, key: str) -> None:
-        if self.etcd_error is not None:
-            raise StoreError(self.etcd_error)
+        if self.etcd.error is not None:
+            raise StoreError(self.etcd.error)
 
 
 class Clock:
@@ -185,7 +186,7 @@ def test_nobody_waits_longer_than_a_runtime_does(
 def test_without_etcd_the_present_links_are_not_waited_for(
     service: Service, engine: FakeEngine, clock: Clock, replies: Replies
 ) -> None:
-    engine.is_etcd_away = True
+    engine.etcd.failed("away")
     service.handle(attached(), replies)
     deadline = service.next_deadline()
     assert deadline is not None
@@ -198,7 +199,7 @@ def test_without_etcd_the_present_links_are_not_waited_for(
 def test_without_etcd_all_links_are_still_waited_for(
     service: Service, engine: FakeEngine, clock: Clock, replies: Replies
 ) -> None:
-    engine.is_etcd_away = True
+    engine.etcd.failed("away")
     service.handle(attached(wait="all"), replies)
     clock.now += 4.9
     service.settle()
@@ -229,7 +230,7 @@ def test_a_detachment_is_answered_at_once(
 def test_health_asks_etcd(
     service: Service, engine: FakeEngine, replies: Replies, error: str | None
 ) -> None:
-    engine.etcd_error = error
+    engine.etcd.error = error
     service.handle({"op": "health"}, replies)
     answer = replies.wait()
     assert answer["ok"] is True

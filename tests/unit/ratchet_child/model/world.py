@@ -5,7 +5,7 @@ threads and its watch are tasks: `World.choices` lists what could happen next, `
 of it happen. A crash ends a node's process between any two steps; its records, its namespaces and
 its keys stay, as does everything else.
 
-Looking again by itself, the engine's last resort, is switched off: bells must do. Only pods whose
+Looking again by itself, the workers' last resort, is switched off: bells must do. Only pods whose
 name another container holds may look unasked, since nobody rings for these.
 """
 
@@ -20,10 +20,11 @@ from unittest import mock
 
 from ratchet import log
 from ratchet.attachments import Attachment
+from ratchet.cni.frozen import replace
 from ratchet.cni.ip import Address
 from ratchet.errors import StoreError
 from ratchet.labels import Link
-from ratchet_child import bells, ends, engine
+from ratchet_child import bells, contact, ends, engine, reconcile, traces, workers
 from ratchet_child.engine import Engine
 from ratchet_child.keys import FIRST_VNI, Declaration, PodKey, Published
 from ratchet_child.plan import Declared
@@ -218,7 +219,7 @@ class World:
         for name in ("info", "warning", "error", "debug"):
             self._stack.enter_context(mock.patch.object(log, name, _ignore))
         self._stack.enter_context(mock.patch.object(log, "crash", self._surprise))
-        for timed in (engine, ends, bells):
+        for timed in (contact, traces, reconcile, workers, ends, bells):
             self._stack.enter_context(mock.patch.object(timed, "time", self.clock))
         paths = SimpleNamespace(exists=self.spaces.by_path.__contains__)
         for name, value in (
@@ -229,7 +230,7 @@ class World:
         ):
             self._stack.enter_context(mock.patch.object(ends, name, value))
         for name in ("_WAITING_FIRST_S", "_WAITING_LONGEST_S", "_SUPERSEDED_S"):
-            self._stack.enter_context(mock.patch.object(engine, name, NEVER_S))
+            self._stack.enter_context(mock.patch.object(workers, name, NEVER_S))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -269,7 +270,7 @@ class World:
             self.primaries.setdefault(one.pair, set()).add(pod.name)
         self.start(node)
         assert node.engine is not None
-        node.engine.attached(attachment.name)
+        node.engine.roster.attached(attachment.name)
 
     def detach(self, node: Node, container: str, *, keep_namespace: bool = False) -> None:
         """A parent's DEL, and the runtime's removal of the namespace. *Safe to call twice.*"""
@@ -278,10 +279,17 @@ class World:
             node.disk.deleted[f"{container}.deleted"] = attachment
             self.start(node)
             assert node.engine is not None
-            node.engine.scan()
+            node.engine.roster.scan()
         if not keep_namespace:
             self.spaces.remove(f"/netns/{container}")
         self._tell_lost()
+
+    def redeclare(self, node: Node, pod: Pod, container: str) -> None:
+        """Another ADD for an attached container, with other labels."""
+        name = f"{container}.eth0"
+        node.disk.live[name] = replace(node.disk.live[name], links=pod.links)
+        assert node.engine is not None
+        node.engine.roster.attached(name)
 
     def start(self, node: Node) -> None:
         """Have a child run, if none does."""
@@ -309,7 +317,7 @@ class World:
         locks: Any = running.pairing
         locks._directory._lock = TaskLock(lambda: self.running, f"{node.name} node")
         locks._declarations._vnis._lock = TaskLock(lambda: self.running, f"{node.name} VNIs")
-        running.scan()
+        running.roster.scan()
         listener = bells.Bells(running.store, running)
         self._begin(node, "bells", lambda: self._listen(running, listener))
 
@@ -438,8 +446,8 @@ class World:
                 return True
         for node in self.nodes:
             if node.engine is not None:  # as the child does every other second
-                node.engine.scan()
-                node.engine.check_namespaces()
+                node.engine.roster.scan()
+                node.engine.roster.check_namespaces()
         if self.choices():
             return True
         soonest = min(
@@ -453,10 +461,10 @@ class World:
     def look_unasked(self) -> None:
         """The last resort, for pods whose name another container holds."""
         for node in self.nodes:
-            for key, state in node.engine._states.items() if node.engine else ():
+            for state in node.engine.roster.states() if node.engine else ():
                 if state.memory.superseded:
                     state.look.everyone = True
-                    node.plan.put(key)
+                    node.plan.put(state.key)
 
     def _task(self, choice: Choice) -> Task:
         return next(task for task in self.node(choice[1]).tasks if task.name == choice[2])
@@ -482,9 +490,9 @@ class World:
         assert running is not None
 
         def work() -> None:
-            state = running._states.get(key)
+            state = running.roster.get(key)
             if state is not None:
-                running._work_on(state)
+                running.workers.work_on(state)
             plan.done(key)
 
         return work
@@ -503,7 +511,7 @@ class World:
         assert task is not None, f"{name} {key} outside of a task"
         for node in self.nodes:
             if task in node.tasks and node.engine is not None:
-                held: Any = (node.engine._lock, node.engine._ends.lock)
+                held: Any = (node.engine.roster.lock, node.engine.ends.lock)
                 assert not any(lock._is_owned() for lock in held), f"a lock is held over {name}"
         if name.startswith("watch"):
             index = int(name.rsplit(" ", 1)[1])
@@ -526,10 +534,10 @@ class World:
         lost, self.spaces.lost = self.spaces.lost, []
         for space, ifname in lost:
             running = self.node(space.node).engine
-            for key, state in list(running._states.items()) if running else ():
+            for state in running.roster.states() if running else ():
                 assert running is not None
                 if state.namespace is not None and state.namespace.path == space.path:
-                    running.interfaces_lost(key, {ifname})
+                    running.interfaces_lost(state.key, {ifname})
 
     def _surprise(self, message: str, exc: BaseException, **fields: object) -> None:
         self.surprises.append(f"{message}: {exc!r} {fields}")

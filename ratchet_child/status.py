@@ -1,0 +1,163 @@
+"""What the node tells of its pods and links: to parents that wait, `ratchetctl status`, metrics.
+
+Reads the states that others work on, and decides nothing. An answer is made from what is known now:
+neither etcd nor the kernel is asked for it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ratchet.attachments import Attachment
+from ratchet_child import metrics
+from ratchet_child.contact import Contact
+from ratchet_child.ends import Ends
+from ratchet_child.keys import PodKey
+from ratchet_child.notes import ERROR, UP, WAITING
+from ratchet_child.plan import End, Place, Side, Vxlan
+from ratchet_child.pods import PodState
+from ratchet_child.roster import Roster
+
+
+class Status:
+    """Every method may be called from any thread, which must not hold the roster's lock."""
+
+    def __init__(self, roster: Roster, ends: Ends, etcd: Contact) -> None:
+        self._roster = roster
+        self._ends = ends
+        self._etcd = etcd
+
+    def is_served(self, key: PodKey, number: int, mode: str) -> bool:
+        """Whether request `number` has been served and the pod's links are complete."""
+        state = self._roster.get(key)
+        if state is None or state.served < number:
+            return False
+        with self._ends.lock:
+            return _is_complete(state, mode, self._roster.places(state))
+
+    def links(self, key: PodKey) -> list[dict[str, Any]]:
+        """A pod's links; none when there is no such pod."""
+        state = self._roster.get(key)
+        return [] if state is None else self._links(state)
+
+    def counts(self) -> metrics.Counts:
+        """How many pods and links there are in each state."""
+        counts = metrics.Counts(
+            dict.fromkeys((UP, WAITING, ERROR), 0), etcd=self._etcd.error is None
+        )
+        with self._roster.lock:
+            states = self._roster.states()
+            counts.superseded = len(self._roster.replaced())
+        for state in states:
+            if state.attachment is None:
+                continue
+            with self._ends.lock:
+                _count(state, counts.links)
+            if state.memory.superseded:
+                counts.superseded += 1
+            elif state.trouble is not None:
+                counts.troubled += 1
+            else:
+                counts.attached += 1
+        return counts
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Every pod of the node with its links, also those whose name another container has."""
+        with self._roster.lock:
+            states = sorted(self._roster.states(), key=lambda state: state.key)
+            replaced = self._roster.replaced()
+        shown = []
+        for state in states:
+            attachment = state.attachment
+            if attachment is None:
+                continue
+            links = self._links(state)
+            shown.append(
+                {
+                    **_shown(attachment),
+                    "superseded": state.memory.superseded,
+                    "error": state.trouble,
+                    "last_error": state.last_error,
+                    "last_error_at": state.last_error_at,
+                    "links": links,
+                }
+            )
+        without = {"error": None, "last_error": None, "last_error_at": None, "links": list[Any]()}
+        return shown + [{**_shown(one), "superseded": True, **without} for one in replaced]
+
+    def _links(self, state: PodState) -> list[dict[str, Any]]:
+        with self._ends.lock:
+            places = self._roster.places(state)
+            shown = []
+            for end in () if state.wanted is None else state.wanted.ends:
+                how, error = state.state_of(end)
+                shown.append(_link(state, end.side, how, error, end, places))
+            for waiting in state.waiting:
+                how = WAITING if waiting.error is None else ERROR
+                shown.append(_link(state, waiting.side, how, waiting.error, None, places))
+            return shown
+
+
+def _count(state: PodState, counts: dict[str, int]) -> None:
+    """Add the number of links in each state."""
+    for end in () if state.wanted is None else state.wanted.ends:
+        counts[state.state_of(end)[0]] += 1
+    for waiting in state.waiting:
+        counts[WAITING if waiting.error is None else ERROR] += 1
+
+
+def _is_complete(state: PodState, mode: str, places: dict[PodKey, Place]) -> bool:
+    """Whether a parent that waits for `mode` ("present" or "all") can go on."""
+    if not state.looked or state.wanted is None:
+        return False
+    for end in state.wanted.ends:
+        ifname = end.side.ifname
+        if state.right.get(ifname) != end.form and not (
+            mode == "present" and ifname in state.refused
+        ):
+            return False
+    if mode == "all":
+        return not state.wanted.waiting
+    # A link whose far pod is there but which waits is not complete, and neither is a wrong one.
+    return not any(one.side.peer in places and not one.error for one in state.wanted.waiting)
+
+
+def _link(
+    pod: PodState,
+    side: Side,
+    state: str,
+    error: str | None,
+    end: End | None,
+    places: dict[PodKey, Place],
+) -> dict[str, Any]:
+    note = pod.notes.get(side) or pod.notes.note(side, state, error)
+    place = places.get(side.peer)
+    return {
+        "ifname": side.ifname,
+        "address": None if side.address is None else str(side.address),
+        "peer": str(side.peer),
+        "peer_ifname": None if side.peer_ifname == "?" else side.peer_ifname,
+        "peer_address": None if side.peer_address is None else str(side.peer_address),
+        "peer_node": None if place is None else place.address,
+        "primary": side.declared.primary == pod.key,
+        "vni": side.declared.vni,
+        "kind": None if end is None else ("vxlan" if isinstance(end, Vxlan) else "veth"),
+        "state": state,
+        # Between two notes: it is being looked at, and will be noted at once.
+        "since": note.since if note.state == state else time.time(),
+        "error": error,
+        "last_error": note.error,
+        "last_error_at": note.error_at,
+    }
+
+
+def _shown(attachment: Attachment) -> dict[str, Any]:
+    return {
+        "namespace": attachment.namespace,
+        "name": attachment.pod,
+        "kubernetes_name": attachment.kubernetes_name,
+        "container": attachment.container_id,
+        "netns": attachment.netns,
+        "attached_at": attachment.attached_at,
+    }
