@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from ratchet import log
 from ratchet.attachments import Attachment
+from ratchet.errors import StoreError
 from ratchet_child.contact import Contact
 from ratchet_child.ends import Ends
 from ratchet_child.local import LocalPod, Memory, Node
@@ -57,6 +58,7 @@ class Reconciler:
         with self._roster.lock:
             state.take_again(time.monotonic())
             gone = list(state.gone)
+            dropped = set(state.dropped)
             attachment, memory, looked = state.attachment, state.memory, state.looked
         # What stands below an earlier address of this node goes when it stands below the new one.
         moved = [one for one in gone if self._traces.has_moved(state, one)]
@@ -77,6 +79,7 @@ class Reconciler:
         for one in gone:
             self._traces.withdraw(state, one)
         if pod is not None:
+            self._undeclare(state, pod, dropped)
             self._pair(state, pod, memory, look, number)
         for one in moved if memory.published and not memory.superseded else ():
             self._traces.move(state, one)
@@ -96,6 +99,16 @@ class Reconciler:
         state.vanished = attachment.container_id
         self._roster.note_gone(state.key, Gone.detached(attachment, self._node.address))
         return False
+
+    def _undeclare(self, state: PodState, pod: LocalPod, dropped: set[tuple[str, str]]) -> None:
+        """Take back what the record in hand no longer declares.
+
+        What a later one drops may be declared by this run: it is the next one's to take back.
+        """
+        if dropped:
+            self._pairing.undeclare(pod, dropped)
+            with self._roster.lock:
+                state.dropped -= dropped
 
     def _pair(
         self, state: PodState, pod: LocalPod, memory: Memory, look: Look, number: int
@@ -121,13 +134,14 @@ class Reconciler:
                 state.look.everyone = True
 
     def _publish(self, state: PodState, pod: LocalPod, memory: Memory) -> None:
-        if state.dropped:
-            self._pairing.undeclare(pod, state.dropped)
-            state.dropped = set()
         self._pairing.publish(pod, memory)
         if state.is_unlisted:
-            self._pairing.enlist(pod)
-            state.is_unlisted = False
+            state.is_unlisted = False  # what is written over from now on is heard of again
+            try:
+                self._pairing.enlist(pod)
+            except StoreError:
+                state.is_unlisted = True
+                raise
 
     def _look(self, state: PodState, pod: LocalPod, memory: Memory, look: Look) -> None:
         peers = look.at() if state.looked else None

@@ -129,6 +129,26 @@ def test_an_end_that_is_lost_while_its_child_starts_is_mended(node: int, times: 
             world.check()
 
 
+def test_a_link_that_is_dropped_while_its_pod_is_worked_on_is_taken_back() -> None:
+    """Also when that begins with what another container has left."""
+    for steps in range(40):
+        with World(2) as world:
+            first, second = world.nodes
+            world.attach(second, B, "b1")
+            world.attach(first, A, "a1")
+            world.settle()
+            world.attach(first, TWICE, "a2")
+            for _ in range(steps):
+                for choice in world.choices()[:1]:
+                    world.take(choice)
+            world.redeclare(first, A, "a2")
+            world.check()
+            for container in ("a1", "a2"):
+                world.detach(first, container)
+            world.detach(second, "b1")
+            world.check_empty()
+
+
 def test_an_older_container_takes_no_name_from_a_newer_one() -> None:
     """Also when it finds the name free in the moment in which the newer one comes."""
     for steps in range(12):
