@@ -265,11 +265,9 @@ def _plugins_that_know(
         question = {"cniVersion": stated, "type": plugin["type"], "name": config.name}
         try:
             answer = invoke.run(question, request.path, environ) or {}
-        except DelegateError as exc:
+        except CniError as exc:
             errors.append(exc)
             continue
-        except CniError:  # it is older than VERSION
-            answer = {}
         known = answer.get("supportedVersions")
         if isinstance(known, list) and stated in known:
             found.append(plugin)

@@ -324,20 +324,6 @@ def test_gc_and_status_reach_the_boot_network_once(
     assert plugins.ran() == [("STATUS", "bridge")]
 
 
-def test_a_delegate_that_is_older_than_version_knows_neither_gc_nor_status(
-    plugins: Plugins, child: Child, config: dict[str, Any]
-) -> None:
-    def refuse(call: Any) -> None:
-        if call.command == "VERSION":
-            raise CniError(100, "unknown CNI_COMMAND: VERSION")
-
-    plugins.before = refuse
-    config.update({"cniVersion": "1.1.0", "cni.dev/valid-attachments": []})
-    assert plugin.cmd_gc(request("GC", config)) is None
-    assert plugin.cmd_status(request("STATUS", config)) is None
-    assert plugins.ran() == []
-
-
 def test_a_delegates_name_and_version_of_null_are_none(
     plugins: Plugins, config: dict[str, Any]
 ) -> None:
