@@ -27,6 +27,11 @@ def place_of(there: dict[str, Entry]) -> Place | None:
     return Place(container, address)
 
 
+def is_node(address: str) -> bool:
+    """Whether a published address can be a node's: no value leads out of the nodes' directory."""
+    return bool(address) and "/" not in address and address not in (".", "..")
+
+
 def note_place(store: Store, peer: PodKey, places: dict[PodKey, Place]) -> dict[str, Entry]:
     """Read a pod's keys, and take down where it is, if it is anywhere."""
     there, _ = store.tree(keys.association(peer))

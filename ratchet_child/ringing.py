@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from ratchet.pods import is_container_name
 from ratchet_child import keys
-from ratchet_child.association import place_of
+from ratchet_child.association import is_node, place_of
 from ratchet_child.keys import PodKey
 from ratchet_child.plan import Place
 from ratchet_child.store import Store
@@ -40,8 +40,8 @@ class Ringer:
 
     def ring(self, address: str, pod: PodKey, peers: Iterable[PodKey]) -> None:
         """Have a node's `peers` look at their links with `pod`."""
-        if "/" in address or address in (".", ".."):
-            return  # etcd is shared: no value in it leads out of the nodes' directory
+        if not is_node(address):
+            return
         if address not in self._hearing:
             # v0.1.0 has no ears, and nobody there would ever remove the bell's directory.
             if not self._store.tree(keys.node_pods(address))[0]:

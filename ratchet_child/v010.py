@@ -14,7 +14,7 @@ from ratchet.config import is_ifname
 from ratchet.labels import Link
 from ratchet.pods import is_container_name
 from ratchet_child import keys
-from ratchet_child.association import readable, value_of
+from ratchet_child.association import is_node, place_of, readable, value_of
 from ratchet_child.keys import Declaration, PodKey
 from ratchet_child.plan import Declared
 from ratchet_child.ringing import Ringer
@@ -46,6 +46,20 @@ def offer(pod: PodKey, own: dict[str, Entry]) -> Declared | None:
     return Declared(pod.sibling(primary), link, int(vni), own["primaryname"].created)
 
 
+def is_ours(store: Store, pod: PodKey, there: dict[str, Entry]) -> bool:
+    """Whether a pod is on a node of ours, where `there` stands below its association.
+
+    The links of such a pod are in declarations: what only these keys tell of it is a trace of what
+    v0.1.0 has written when the pod was on another node.
+    """
+    place = place_of(there)
+    return (
+        place is not None
+        and is_node(place.address)
+        and store.get(keys.node_pod(place.address, pod)) is not None
+    )
+
+
 def is_mixed(
     there: dict[str, Entry], primary: PodKey, pair: PodKey, declaration: Declaration
 ) -> bool:
@@ -73,15 +87,44 @@ class V010Keys:
         Of two primaries that do so at once the one whose `primaryname` comes last sees the other's
         and looks whether the keys are all its own.
         """
+        words = keys.legacy(pair, primary.name, declaration)
+        vxlanid, vni = next(iter(words.items()))
+        is_written = self._store.create(vxlanid, vni) is not None
+        if not is_written and self._tell_of_an_old_link(primary, pair, declaration):
+            return
         while True:
             before: str | None = None
-            for key, value in keys.legacy(pair, primary.name, declaration).items():
-                before = self._store.set(key, value)
+            for key, value in words.items():
+                if key != vxlanid or not is_written:
+                    before = self._store.set(key, value)
             if before in (None, primary.name):
                 return
             there, _ = self._store.tree(keys.association(pair))
             if not is_mixed(there, primary, pair, declaration):
                 return
+            is_written = False
+
+    def _tell_of_an_old_link(self, primary: PodKey, pair: PodKey, declaration: Declaration) -> bool:
+        """Whether the keys tell a node of ours of a link at another interface of its pod.
+
+        That link is to stay. Its primary is on a node of v0.1.0, which writes of it nowhere else
+        and never again, while the pair's node reads the new one in its declaration.
+        """
+        there, _ = self._store.tree(keys.association(pair))
+        other = offer(pair, there)
+        if (
+            other is None
+            or other.primary == primary
+            or other.link.pair_ifname == declaration.link.pair_ifname
+            or self._store.get(keys.claim(other.vni or 0)) is not None
+        ):
+            return False
+        its_place, _ = self._store.tree(keys.association(other.primary))
+        return (
+            place_of(its_place) is not None
+            and not is_ours(self._store, other.primary, its_place)
+            and is_ours(self._store, pair, there)
+        )
 
     def unmix(
         self, primary: PodKey, pair: PodKey, declaration: Declaration, there: dict[str, Entry]

@@ -7,8 +7,11 @@ import pytest
 from ratchet.cni.ip import Address
 from ratchet.labels import Link
 from ratchet_child.keys import PodKey
+from ratchet_child.local import LocalPod
 from tests.unit.ratchet_child.hosts import LINK, Host, pair, primary
-from tests.unit.ratchet_child.memory_store import MemoryStore
+from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
+
+OLD = PodKey("default", "old")
 
 
 def test_v010_hears_of_the_first_of_two_links_with_one_pair(near: Host) -> None:
@@ -58,3 +61,49 @@ def test_v010_keys_that_make_no_sense_are_no_link(near: Host, name: str, value: 
     for key, text in {**right, name: value}.items():
         MemoryStore(near.etcd).set(f"association/b/{key}", text)
     assert near.attach(pair()).offered == []
+
+
+def v010_place(etcd: MemoryEtcd, pod: str) -> None:
+    for key, value in (("id", "v010"), ("parentiface", "eth0"), ("parentaddr", "10.0.0.9")):
+        MemoryStore(etcd).set(f"association/{pod}/{key}", value)
+
+
+def v010_primary(etcd: MemoryEtcd, pair_ifname: str) -> None:
+    """Write what a node of v0.1.0 does for a primary of pod b."""
+    v010_place(etcd, "old")
+    for key, value in (
+        ("vxlanid", "42"),
+        ("pairip", "192.168.9.2"),
+        ("pairifname", pair_ifname),
+        ("primaryname", "old"),
+    ):
+        MemoryStore(etcd).set(f"association/b/{key}", value)
+
+
+def test_a_link_with_v010_stays_when_another_interface_gets_one(near: Host, far: Host) -> None:
+    v010_primary(near.etcd, "in9")
+    memory = near.attach(pair())
+    far.attach(primary())
+    near.again(pair(), memory)
+    assert {str(one.primary): one.vni for one in memory.offered} == {"a": 11, "old": 42}
+
+    far.detach(primary())
+    near.again(pair(), memory)
+    assert [one.primary for one in memory.offered] == [OLD]
+
+
+@pytest.mark.parametrize(
+    "case", ["same interface", "pair on an old node", "pair not there", "primary moved to ours"]
+)
+def test_v010_hears_of_the_most_recent_link_otherwise(near: Host, far: Host, case: str) -> None:
+    v010_primary(near.etcd, "in2" if case == "same interface" else "in9")
+    if case == "pair on an old node":
+        v010_place(near.etcd, "b")
+    elif case != "pair not there":
+        near.attach(pair())
+    if case == "primary moved to ours":
+        near.attach(LocalPod(OLD, "o1", ()))
+    far.attach(primary())
+    written = near.etcd.contents()
+    assert written["association/b/primaryname"] == "a"
+    assert written["association/b/vxlanid"] == "11"
