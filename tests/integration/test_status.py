@@ -141,6 +141,7 @@ def test_end_that_was_set_down_deleted_or_made_anew_is_as_young_as_it_is(
     node.delete(left).succeeded()
     wait_for("it to be unknown", lambda: not pods(far)[right.container_id].links)
     node.add(cluster.pod("a"), in1_in2("b")).succeeded()
+    wait_for("it to be known again", lambda: pods(far)[right.container_id].links)
     younger(far, "b", "in2")
 
 
