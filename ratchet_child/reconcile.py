@@ -66,21 +66,21 @@ class Reconciler:
         for one in gone:
             self._ends.remove_gone(one, state, self._roster.namespaces_in_use())
         pod = None
+        unusable: list[Declared] = []
         if attachment is not None and self._open(state, attachment):
             pod = LocalPod(state.key, attachment.container_id, attachment.links)
             if look.kernel:
                 self._ends.forget(state)
             # What the records of this node decide needs no etcd, and is there at once.
-            self._ends.bring(
-                state, self._wanted(state, pod, memory, local_only=not looked), remove=False
-            )
+            wanted_now = self._wanted(state, pod, memory, local_only=not looked)
+            unusable = self._ends.bring(state, wanted_now, remove=False)
             self._tell_local_peers(state)
         self._etcd.require()
         for one in gone:
             self._traces.withdraw(state, one)
         if pod is not None:
             self._undeclare(state, pod, dropped)
-            self._pair(state, pod, memory, look, number)
+            self._pair(state, pod, memory, look, number, unusable)
         for one in moved if memory.published and not memory.superseded else ():
             self._traces.move(state, one)
 
@@ -111,14 +111,24 @@ class Reconciler:
                 state.dropped -= dropped
 
     def _pair(
-        self, state: PodState, pod: LocalPod, memory: Memory, look: Look, number: int
+        self,
+        state: PodState,
+        pod: LocalPod,
+        memory: Memory,
+        look: Look,
+        number: int,
+        unusable: list[Declared],
     ) -> None:
-        """Publish, look, make what should be, ring."""
+        """Publish, look, make what should be, ring.
+
+        `unusable` are links whose VNI could not be used here a moment ago.
+        """
         self._publish(state, pod, memory)
         if not look.is_empty or not state.looked:
             self._look(state, pod, memory, look)
         wanted_now = self._wanted(state, pod, memory)
-        unusable = self._ends.bring(state, wanted_now, remove=time.monotonic() >= state.keep_until)
+        remove = time.monotonic() >= state.keep_until
+        unusable = [*unusable, *self._ends.bring(state, wanted_now, remove=remove)]
         self._tell_local_peers(state)
         self._pairing.ring(pod, memory)
         # A parent that waits need not wait for what is left to write.

@@ -329,6 +329,26 @@ def test_vxlan_device_of_somebody_else_with_the_vni_that_is_next(
             host.ip("link", "delete", f"flannel.{vni}")
 
 
+def test_vxlan_device_of_somebody_else_in_a_pod_with_the_vni_that_is_next(
+    cluster: Cluster, node: Node, far: Node
+) -> None:
+    """Nobody sees it from the node, but the node's tunnels are where it was made (v0.1.0)."""
+    stranger, left, right = cluster.pod("stranger"), cluster.pod("a"), cluster.pod("b")
+    node.namespace.ip(
+        *("link", "add", "foreign", "type", "vxlan", "id", "11", "dev", "eth0", "dstport", "4789")
+    )
+    node.namespace.ip("link", "set", "foreign", "netns", stranger.netns.name)
+    far.add(right, PAIR).succeeded()
+    node.add(left, in1_in2("b")).succeeded()
+
+    left.netns.wait_ping("192.168.2.101", timeout_s=8)
+    assert vxlan_of(left.netns.wait_link("in1", "vxlan"))["id"] == 12
+    foreign = stranger.netns.link("foreign")
+    assert foreign is not None
+    assert vxlan_of(foreign)["id"] == 11
+    stranger.netns.ip("link", "delete", "foreign")
+
+
 # parent_interface
 
 
