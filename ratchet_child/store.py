@@ -86,6 +86,7 @@ class Store:
         self._options = dict(_OPTIONS)
         self._current = 0
         self._threads = threading.local()
+        self._watching: tuple[int, Transport] | None = None  # the member, and the connection to it
 
     @property
     def cluster(self) -> str | None:
@@ -177,7 +178,8 @@ class Store:
     def watch(self, key: str, index: int) -> Event | None:
         """The next change below `key` at or after `index`; None when there was none for a while.
 
-        *Blocks at most* WATCH_TIMEOUT_S. *Raises* HistoryLostError.
+        One at a time. *Blocks at most* WATCH_TIMEOUT_S. *Raises* HistoryLostError, and StoreError
+        when another request finds that the member does not answer.
         """
         try:
             result = self._call(
@@ -193,6 +195,8 @@ class Store:
             )
         except etcd.EtcdWatchTimedOut:
             return None
+        finally:
+            self._watching = None
         if result is None:
             return None
         heard = _entry(result)
@@ -249,6 +253,8 @@ class Store:
     def _request(self, name: str, path: str, call: Any) -> Any:
         faults.reach("etcd")
         number, client = self._client()
+        if name == "watch":
+            self._watching = number, client.http
         client.expected_cluster_id = None  # its own check: one for each connection, by an error
         try:
             with metrics.etcd_request(name):
@@ -269,7 +275,7 @@ class Store:
         # python-etcd takes every answer for one of etcd's.
         except (etcd.EtcdException, *_NONSENSE, OSError) as error:
             metrics.etcd_failed(name)
-            self._turn_away_from(number)
+            self._turn_away_from(number, is_silent=_innermost(error) is not None)
             raise StoreError(
                 f"{name} {path} at {self._url(number)}", self._why(error, number)
             ) from error
@@ -321,10 +327,16 @@ class Store:
         host, port = self._endpoints[number]
         return f"{'https' if self._config.etcd_tls else 'http'}://{_bracketed(host)}:{port}"
 
-    def _turn_away_from(self, number: int) -> None:
-        """Use the next member from now on, unless somebody else has turned already."""
+    def _turn_away_from(self, number: int, *, is_silent: bool) -> None:
+        """Use the next member from now on, unless somebody else has turned already.
+
+        A watch at a member that is silent would wait for as long as at one that has no news.
+        """
         if self._current == number:
             self._current = (number + 1) % len(self._endpoints)
+        watching = self._watching
+        if is_silent and watching is not None and watching[0] == number:
+            watching[1].abort()
 
 
 def _innermost(error: BaseException) -> OSError | None:

@@ -8,6 +8,7 @@ end, in time and in size: the time-out of a socket would begin anew with each by
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import select
@@ -78,6 +79,14 @@ class Transport:
     def clear(self) -> None:
         """Close the connection; the next request makes another."""
         self._connection.close()
+
+    def abort(self) -> None:
+        """Have the request fail that another thread is waiting for, if any."""
+        connected = self._connection.sock
+        if connected is not None:
+            with contextlib.suppress(OSError):  # it may be closed at this moment
+                # Not TLS's own: that is the other thread's.
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
     def _exchange(
         self,

@@ -533,6 +533,34 @@ def test_a_paused_etcd_times_out(
     assert real.get("a") is not None
 
 
+def test_a_watch_at_a_member_that_is_silent_to_others_gives_up(
+    server: Server, real: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself it could not tell that from a member that has no news."""
+    monkeypatch.setitem(real._options, "read_timeout", 0.5)
+    index = real.tree("n")[1]
+    ended: list[BaseException] = []
+
+    def watch() -> None:
+        try:
+            real.watch("n", index + 1)
+        except StoreError as error:
+            ended.append(error)
+
+    waiting = threading.Thread(target=watch)
+    waiting.start()
+    time.sleep(0.3)
+    server.pause()
+    try:
+        with pytest.raises(StoreError):
+            real.get("a")
+        waiting.join(2)
+        assert ended
+    finally:
+        server.go_on()
+        waiting.join(store_module.WATCH_TIMEOUT_S + 1)
+
+
 class _Impostor(http.server.BaseHTTPRequestHandler):
     """Answers every request in one way."""
 
