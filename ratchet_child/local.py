@@ -48,6 +48,7 @@ class Memory:
     rivals: dict[str, Declared] = field(default_factory=dict)  # who has the far end, by own ifname
     known: set[PodKey] = field(default_factory=set)  # peers that have been looked up
     beside: set[PodKey] = field(default_factory=set)  # peers that were on this node then
+    deaf: set[PodKey] = field(default_factory=set)  # peers whose nodes ring no bells
     unheard: bool = False  # something was written that peers have not been told
 
     def give_way(self) -> None:

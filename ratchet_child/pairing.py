@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from ratchet import log
-from ratchet_child import keys
+from ratchet_child import keys, v010
 from ratchet_child.association import note_place, place_of
 from ratchet_child.declarations import Declarations
 from ratchet_child.keys import PodKey, Published
@@ -122,17 +122,28 @@ class Pairing:
         if not self._naming.is_whole(pod, own):
             self._naming.mend(pod)
             memory.unheard = True
-        memory.offered = self._offers.on(pod.key, own)
+        memory.offered = [one for one in self._offers.on(pod.key, own) if self._stands(one)]
         complete = True
         for peer in _peers(pod, memory):
             if peer not in memory.known:
                 complete = self._look_at(pod, memory, peer) and complete
                 memory.known.add(peer)
+        memory.deaf.intersection_update(_peers(pod, memory))
         return complete
+
+    def _stands(self, offer: Declared) -> bool:
+        """Whether a link is declared, and is not a trace of v0.1.0, which removes no keys."""
+        if offer.link.ifname != v010.UNTOLD:
+            return True
+        if self._is_local(offer.primary):
+            return False
+        there, _ = self._store.tree(keys.association(offer.primary))
+        return not v010.is_ours(self._store, offer.primary, there)
 
     def _look_at(self, pod: LocalPod, memory: Memory, peer: PodKey) -> bool:
         """Where a peer is, and whether the declarations on it still stand."""
         memory.places.pop(peer, None)
+        memory.deaf.discard(peer)
         if self._is_local(peer):
             memory.beside.add(peer)
             return True
@@ -140,6 +151,8 @@ class Pairing:
         place = place_of(there)
         if place is not None:
             memory.places[peer] = place
+            if not self._ringer.is_heard_at(place.address):
+                memory.deaf.add(peer)
             if peer in memory.beside:
                 # Nobody was rung for it: it was here, or what has taken its name was not noticed.
                 memory.beside.discard(peer)

@@ -40,13 +40,8 @@ class Ringer:
 
     def ring(self, address: str, pod: PodKey, peers: Iterable[PodKey]) -> None:
         """Have a node's `peers` look at their links with `pod`."""
-        if not is_node(address):
-            return
-        if address not in self._hearing:
-            # v0.1.0 has no ears, and nobody there would ever remove the bell's directory.
-            if not self._store.tree(keys.node_pods(address))[0]:
-                return
-            self._hearing.add(address)
+        if not self.is_heard_at(address):
+            return  # nobody there would ever remove the bell's directory
         # The pod's own name, too: another container of that name may be there. It must not be in a
         # bell of its own, as a later bell takes the place of an earlier one that nobody has read.
         names = ",".join(sorted({str(pod), *map(str, peers)}))
@@ -56,6 +51,14 @@ class Ringer:
             self._store.remove_value(keys.bell(address, pod), names)
             for directory in (keys.bells(address), keys.node(address), "nodes"):
                 self._store.prune(directory)
+
+    def is_heard_at(self, address: str) -> bool:
+        """Whether a node hears bells, and rings them: one of v0.1.0 does neither."""
+        if address not in self._hearing:
+            if not is_node(address) or not self._store.tree(keys.node_pods(address))[0]:
+                return False
+            self._hearing.add(address)
+        return True
 
     def ring_places(self, pod: PodKey, places: dict[PodKey, Place]) -> None:
         """Have peers look at their links with `pod`: one bell for each other node."""

@@ -145,12 +145,15 @@ class Workers:
     def _plan_look(self, state: PodState, look: Look) -> None:
         """Nobody rings for a v0.1.0 node, or when a bell was lost: who waits looks by itself.
 
-        A second apart at first, then less often. What happens in between neither counts nor
-        postpones the next look.
+        So does who has a link with such a node: the pod there may come again, elsewhere or with
+        another VNI. A second apart at first, then less often. What happens in between neither
+        counts nor postpones the next look.
         """
         now = time.monotonic()
         # A pod without any link waits as well: for a primary that declares one.
-        waits = state.wanted is not None and bool(state.wanted.waiting or not state.wanted.ends)
+        waits = state.wanted is not None and bool(
+            state.wanted.waiting or not state.wanted.ends or state.memory.deaf
+        )
         if now < state.keep_until:
             state.look_all_at = state.keep_until
         elif state.memory.superseded:

@@ -266,6 +266,41 @@ def test_our_pair_comes_again_while_the_old_primary_stays(
     forget(cluster, [theirs], "in1")
 
 
+@pytest.mark.parametrize("theirs_is", ["primary", "pair"])
+def test_old_pod_that_comes_again_elsewhere_is_linked_again(
+    cluster: Cluster, node: Node, old: OldNode, theirs_is: str
+) -> None:
+    """Nobody rings for it: it has another address, and as primary another VNI."""
+    ours, theirs, again = cluster.pod("ours"), cluster.pod("theirs"), cluster.pod("theirs")
+    third = OldNode(cluster.nodes[2], cluster.etcd)
+
+    def add(there: OldNode, pod: Pod) -> None:
+        if theirs_is == "primary":
+            there.add_primary(pod, "in2", "192.168.2.101", "ours", "in1", "192.168.2.100")
+        else:
+            there.add_pair(pod)
+
+    node.add(ours, PAIR if theirs_is == "primary" else in1_in2("theirs")).succeeded()
+    add(old, theirs)
+    theirs.netns.wait_link("in2", "vxlan", timeout_s=TIMEOUT_S)
+    ours.netns.wait_ping("192.168.2.101")
+    # The kernel does that when the pod goes; v0.1.0 does nothing.
+    theirs.netns.ip("link", "delete", "in2")
+    add(third, again)
+
+    in2 = again.netns.wait_link("in2", "vxlan", timeout_s=TIMEOUT_S)
+    ours.netns.wait_ping("192.168.2.101", timeout_s=20)
+    in1 = ours.netns.wait_link("in1", "vxlan")
+    assert vxlan_of(in1)["remote"] == third.node.address
+    assert vxlan_of(in1)["id"] == vxlan_of(in2)["id"] == (12 if theirs_is == "primary" else 11)
+
+    third.close()
+    assert third.errors == []
+    node.delete(ours).succeeded()
+    ours.netns.wait_no_link("in1")
+    forget(cluster, [theirs, again], "in2")
+
+
 def test_vnis_stay_apart_when_old_and_new_nodes_take_turns(
     cluster: Cluster, node: Node, old: OldNode
 ) -> None:

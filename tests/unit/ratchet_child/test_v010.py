@@ -107,3 +107,30 @@ def test_v010_hears_of_the_most_recent_link_otherwise(near: Host, far: Host, cas
     written = near.etcd.contents()
     assert written["association/b/primaryname"] == "a"
     assert written["association/b/vxlanid"] == "11"
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["same node", "other node"])
+def test_a_v010_link_ends_when_its_primary_moves_to_a_node_of_ours(
+    near: Host, far: Host, place: int
+) -> None:
+    v010_primary(near.etcd, "in2")
+    memory = near.attach(pair())
+    assert memory.offered
+    (near, far)[place].attach(LocalPod(OLD, "o1", ()))
+    near.again(pair(), memory)
+    assert memory.offered == []
+
+
+@pytest.mark.parametrize("ours_is", ["primary", "pair"])
+def test_peers_on_nodes_of_v010_are_known_to_be_deaf(near: Host, far: Host, ours_is: str) -> None:
+    if ours_is == "pair":
+        v010_primary(near.etcd, "in2")
+        pod, peer = pair(), LocalPod(OLD, "o1", ())
+    else:
+        v010_place(near.etcd, "b")
+        pod, peer = primary(), pair()
+    memory = near.attach(pod)
+    assert memory.deaf == {peer.key}
+    far.attach(peer)
+    near.again(pod, memory)
+    assert memory.deaf == set()
