@@ -485,13 +485,13 @@ class Response:
         pass
 
 
-class Session:
+class Adapter:
     """An API server that has one answer, over and over."""
 
     def __init__(self, response: Response) -> None:
         self._response = response
 
-    def get(self, *_: object, **__: object) -> Response:
+    def send(self, *_: object, **__: object) -> Response:
         return self._response
 
     def close(self) -> None:
@@ -515,7 +515,8 @@ def check_api_answer(made: tuple[int, dict[str, str], bytes, str | None]) -> Non
     server = object.__new__(kubernetes._Server)
     server.config = kubeconfig.parse(json.dumps(KUBECONFIG).encode(), "/k")
     server._path = "/k"
-    server._session = Session(Response(status, headers, body))  # type: ignore[assignment]
+    server._adapter = Adapter(Response(status, headers, body))  # type: ignore[assignment]
+    server._request = None
     try:
         answer = server.get("default", "router-1", float("inf"))
         words, annotations = kubernetes._checked(answer, "pod a", "default", "router-1", uid)

@@ -648,7 +648,7 @@ def test_only_the_kubeconfigs_authority_is_trusted(server: ApiServer, access: Ac
     reader = access.reader(server)
     reader.read("default", "in-1", UID)
     assert reader._server is not None
-    adapter = reader._server._session.get_adapter(server.url)
+    adapter = reader._server._adapter
     assert isinstance(adapter, _Adapter)
     assert adapter._tls.cert_store_stats()["x509"] == 1
 
