@@ -22,7 +22,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -44,10 +44,13 @@ _CHUNK_BYTES = 1 << 16
 _STATIC_POD_UIDS = ("kubernetes.io/config.mirror", "kubernetes.io/config.hash")
 
 
+T = TypeVar("T")
+
+
 class PodReader:
     """Reads pods with the credentials of a kubeconfig, and reads that again when it has changed.
 
-    Threads may share one. `timeout_s` bounds the whole of a `read`.
+    Threads may share one.
     """
 
     def __init__(self, kubeconfig_path: str, timeout_s: float = 5.0) -> None:
@@ -64,16 +67,26 @@ class PodReader:
 
         Blocks at most `timeout_s`. Raises `PodUnknownError` and `PodSourceError`.
         """
-        pod = f"pod {namespace}/{name}"
-        if not (is_namespace(namespace) and is_kubernetes_name(name)):
-            raise PodSourceError(shown(pod), "this cannot be the name of a pod in Kubernetes")
         deadline = time.monotonic() + self._timeout_s
-        server = self._current_server()
         # The time-outs of sockets begin anew with each byte, and those of name servers are not ours
         # to set. Only another thread can keep a promise about the whole; one that still hangs then
         # is left to itself.
+        return _within(
+            deadline,
+            f"pod {namespace}/{name}",
+            lambda: self.fetch(namespace, name, uid, deadline),
+        )
+
+    def fetch(
+        self, namespace: str, name: str, uid: str | None, deadline: float
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Do the same in a thread that nobody waits for, as `deadline` (monotonic) may pass."""
+        pod = f"pod {namespace}/{name}"
+        if not (is_namespace(namespace) and is_kubernetes_name(name)):
+            raise PodSourceError(shown(pod), "this cannot be the name of a pod in Kubernetes")
+        server = self._current_server()
         try:
-            answer = _within(deadline, pod, lambda: server.get(namespace, name, deadline))
+            answer = server.get(namespace, name, deadline)
         except PodSourceError:
             self.close()  # whatever is mended, or was renewed just now, has to be read anew
             raise
@@ -327,9 +340,9 @@ def _retry_after_s(response: requests.Response) -> float | None:
 # Time and causes --------------------------------------------------------------------------------
 
 
-def _within(deadline: float, pod: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _within(deadline: float, pod: str, work: Callable[[], T]) -> T:
     """Return what the work returns, or raise what it raises, until the deadline."""
-    answers: queue.SimpleQueue[dict[str, Any] | BaseException] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[T | BaseException] = queue.SimpleQueue()
 
     def run() -> None:
         try:
@@ -337,11 +350,7 @@ def _within(deadline: float, pod: str, work: Callable[[], dict[str, Any]]) -> di
         except BaseException as error:  # noqa: BLE001 - it is raised again by the one who waits
             answers.put(error)
 
-    try:
-        hand = _idle_hands.pop()
-    except IndexError:
-        hand = _Hand()
-    hand.work.put(run)
+    threading.Thread(target=run, name="ratchet-kubernetes", daemon=True).start()
     try:
         answer = answers.get(timeout=max(deadline - time.monotonic(), 0.001))
     except queue.Empty:
@@ -349,22 +358,6 @@ def _within(deadline: float, pod: str, work: Callable[[], dict[str, Any]]) -> di
     if isinstance(answer, BaseException):
         raise answer
     return answer
-
-
-class _Hand:
-    """A thread that is kept for the next work: to start one takes as long as to ask the server."""
-
-    def __init__(self) -> None:
-        self.work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="ratchet-kubernetes", daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            self.work.get()()
-            _idle_hands.append(self)
-
-
-_idle_hands: list[_Hand] = []
 
 
 def _left(deadline: float) -> float:

@@ -257,7 +257,6 @@ class Child:
         def reply(answer: Answer) -> None:
             client.send(answer)
             metrics.served(operation, time.monotonic() - client.since)
-            self._wake()
 
         try:
             request = decode(line)

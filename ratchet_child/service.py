@@ -1,7 +1,7 @@
 """What parents and `ratchetctl` ask the child, over its Unix socket: one JSON line each way.
 
 A request that waits for links is kept until they are there or its time is over; nothing in here
-blocks. Labels are read from the API server in threads of their own.
+blocks. etcd and the API server are asked in threads of their own.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet import log
 from ratchet.errors import CniError, RatchetError, shown
 from ratchet_child.engine import Engine
 from ratchet_child.keys import VXLANID, PodKey
+from ratchet_child.lookups import Labels, Lookups
 
 OPERATIONS = ("attached", "deleted", "check", "labels", "health", "status")
 MAX_REQUEST_BYTES = 1 << 20
-_LOOKUP_THREADS = 4
+_HEALTH_THREADS = 2
 _LONGEST_WAIT_S = 120.0
 _AWAY_S = 1.0
 
@@ -50,17 +50,18 @@ class Service:
 
     def __init__(self, engine: Engine, kubeconfig: str | None) -> None:
         self._engine = engine
-        self._kubeconfig = kubeconfig
         self._waiters: list[_Waiter] = []
-        self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="labels")
-        self._reader: Any = None
+        self._health_threads = ThreadPoolExecutor(_HEALTH_THREADS, thread_name_prefix="health")
+        self._lookups = None if kubeconfig is None else Lookups(kubeconfig)
 
     def close(self) -> None:
         """Answer everybody who still waits."""
         for waiter in self._waiters:
             waiter.reply(self._links(waiter, complete=False))
         self._waiters.clear()
-        self._lookups.shutdown(wait=False)
+        self._health_threads.shutdown(wait=False)
+        if self._lookups is not None:
+            self._lookups.close()
 
     def handle(self, request: Answer, reply: Reply) -> None:
         """Answer a request, now or later. `reply` may be called from another thread."""
@@ -74,9 +75,9 @@ class Service:
             elif operation == "check":
                 self._check(request, reply)
             elif operation == "labels":
-                self._lookups.submit(self._labels, request, reply)
+                self._labels(request, reply)
             elif operation == "health":
-                self._lookups.submit(self._health, reply)
+                self._health_threads.submit(self._health, reply)
             elif operation == "status":
                 reply(self._status())
             else:
@@ -101,13 +102,18 @@ class Service:
             else:
                 left.append(waiter)
         self._waiters = left
+        if self._lookups is not None:
+            self._lookups.settle()
 
     def next_deadline(self) -> float | None:
         """The moment (monotonic) at which `settle` must be called at the latest."""
-        deadline = min((waiter.deadline for waiter in self._waiters), default=None)
-        if deadline is None or not self._engine.etcd.is_away:
-            return deadline
-        return min(deadline, time.monotonic() + _AWAY_S / 4)
+        deadlines = [waiter.deadline for waiter in self._waiters]
+        if deadlines and self._engine.etcd.is_away:
+            deadlines.append(time.monotonic() + _AWAY_S / 4)
+        lookup = None if self._lookups is None else self._lookups.next_deadline()
+        if lookup is not None:
+            deadlines.append(lookup)
+        return min(deadlines, default=None)
 
     def _attached(self, request: Answer, reply: Reply) -> None:
         name = _text(request, "attachment")
@@ -150,26 +156,17 @@ class Service:
             reply({"ok": True, "etcd": None})
 
     def _labels(self, request: Answer, reply: Reply) -> None:
-        try:
-            labels, annotations = self._pod_reader().read(
-                _text(request, "namespace"), _text(request, "name"), request.get("uid")
-            )
-            reply({"ok": True, "labels": dict(labels), "annotations": dict(annotations)})
-        except CniError as error:
-            reply(failure(error))
-        except Exception as error:  # noqa: BLE001 - the parent must hear of it
-            log.crash("reading labels failed", error, pod=request.get("name"))
-            reply({"ok": False, "code": 199, "msg": "internal error", "details": str(error)})
-
-    def _pod_reader(self) -> Any:
-        if self._kubeconfig is None:
+        if self._lookups is None:
             raise BadRequestError("labels without a kubeconfig")
-        if self._reader is None:
-            # `requests` takes memory that a child without Kubernetes need not pay for.
-            from ratchet.kubernetes import PodReader  # noqa: PLC0415 - memory that others need not pay for
 
-            self._reader = PodReader(self._kubeconfig)
-        return self._reader
+        def answer(found: Labels | CniError) -> None:
+            if isinstance(found, CniError):
+                reply(failure(found))
+            else:
+                reply({"ok": True, "labels": found[0], "annotations": found[1]})
+
+        namespace, name = _text(request, "namespace"), _text(request, "name")
+        self._lookups.ask(namespace, name, request.get("uid"), answer)
 
     def _status(self) -> Answer:
         return {

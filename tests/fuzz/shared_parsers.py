@@ -24,6 +24,7 @@ from ratchet_child import keys, v010
 from ratchet_child.association import place_of
 from ratchet_child.contact import Contact
 from ratchet_child.keys import Declaration, PodKey, Published
+from ratchet_child.lookups import Answer, Lookups
 from ratchet_child.offers import Offers
 from ratchet_child.records import Records
 from ratchet_child.ringing import targets
@@ -386,9 +387,11 @@ class FakeEngine:
         raise StoreError("etcd is away")
 
 
-class FakeReader:
-    def read(self, namespace: str, name: str, uid: str | None) -> Any:
-        raise PodUnknownError("pod", "it is not there")
+class LookupsAtOnce(Lookups):
+    """Without threads, and every pod is unknown."""
+
+    def ask(self, namespace: str, name: str, uid: Any, answer: Answer) -> None:
+        answer(PodUnknownError("pod", "it is not there"))
 
 
 class AtOnce:
@@ -418,10 +421,9 @@ def check_request(line: bytes) -> None:
         only((108,), error)
         return
     service = Service(FakeEngine(), None)  # type: ignore[arg-type]
-    service._lookups.shutdown()
-    service._lookups = AtOnce()  # type: ignore[assignment]
-    service._reader = FakeReader()
-    service._kubeconfig = "/k"
+    service._health_threads.shutdown()
+    service._health_threads = AtOnce()  # type: ignore[assignment]
+    service._lookups = LookupsAtOnce("/k")
     with quiet():
         service.handle(request, answers.append)
     deadline = service.next_deadline()

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet import log
-from ratchet.errors import PodUnknownError, StoreError
+from ratchet.errors import CniError, StoreError
 from ratchet_child import service as service_module
 from ratchet_child.contact import Contact
 from ratchet_child.keys import PodKey
@@ -243,34 +242,57 @@ def test_status_tells_the_node_and_its_pods(service: Service, replies: Replies) 
     assert replies[0]["pods"] == [{"name": "a"}]
 
 
-def test_labels_are_read_by_the_pod_reader(
-    service: Service, replies: Replies, monkeypatch: pytest.MonkeyPatch
+class FakeLookups:
+    """Keeps the question; answers nothing by itself."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.settled = 0
+        self.deadline: float | None = None
+
+    def ask(self, *question: Any) -> None:
+        self.asked.append(question)
+
+    def settle(self) -> None:
+        self.settled += 1
+
+    def next_deadline(self) -> float | None:
+        return self.deadline
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def lookups(service: Service, monkeypatch: pytest.MonkeyPatch) -> FakeLookups:
+    fake = FakeLookups()
+    monkeypatch.setattr(service, "_lookups", fake)
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (({"x": "y"}, {}), {"ok": True, "labels": {"x": "y"}, "annotations": {}}),
+        (CniError(11, "away", "why"), {"ok": False, "code": 11, "msg": "away", "details": "why"}),
+    ],
+)
+def test_labels_are_told_when_they_have_been_looked_up(
+    service: Service, replies: Replies, lookups: FakeLookups, found: Any, told: dict[str, Any]
 ) -> None:
-    reader = SimpleNamespace(read=lambda *which: ({"which": ",".join(map(str, which))}, {"x": "y"}))
-    monkeypatch.setattr(service, "_reader", reader)
-    monkeypatch.setattr(service, "_kubeconfig", "/kubeconfig")
     service.handle({"op": "labels", "namespace": "n", "name": "p", "uid": None}, replies)
-    assert replies.wait() == {
-        "ok": True,
-        "labels": {"which": "n,p,None"},
-        "annotations": {"x": "y"},
-    }
+    assert replies == []
+    (question,) = lookups.asked
+    assert question[:3] == ("n", "p", None)
+    question[3](found)
+    assert replies == [told]
 
 
-@pytest.mark.parametrize("error", [PodUnknownError("away"), RuntimeError("surprise")])
-def test_labels_that_cannot_be_read_are_answered_as_an_error(
-    service: Service, replies: Replies, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def read(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(log, "crash", lambda *_, **__: None)
-    monkeypatch.setattr(service, "_reader", SimpleNamespace(read=read))
-    monkeypatch.setattr(service, "_kubeconfig", "/kubeconfig")
-    service.handle({"op": "labels", "namespace": "n", "name": "p"}, replies)
-    answer = replies.wait()
-    assert answer["ok"] is False
-    assert answer["code"] == (11 if isinstance(error, PodUnknownError) else 199)
+def test_lookups_have_their_time_looked_at(service: Service, lookups: FakeLookups) -> None:
+    lookups.deadline = 103.0
+    assert service.next_deadline() == 103.0
+    service.settle()
+    assert lookups.settled == 1
 
 
 def test_labels_without_a_kubeconfig_are_an_error(service: Service, replies: Replies) -> None:
