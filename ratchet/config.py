@@ -337,7 +337,8 @@ def _prefix(obj: Mapping[str, Any]) -> str:
     trimmed = value.rstrip("/")
     parts = trimmed.split("/")
     if parts[0] != "" or len(parts) < 2 or not all(_is_key_part(part) for part in parts[1:]):
-        allowed = "a path such as /ratchet, of letters, digits, '-', '.' and '_'"
+        characters = "letters, digits, '-', '.' and '_' (not at the start of a part)"
+        allowed = f"a path such as /ratchet, of {characters}"
         raise ConfigError("etcd_prefix", value, allowed)
     return trimmed
 

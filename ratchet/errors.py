@@ -62,6 +62,7 @@ class RatchetError(CniError):
 
     def __init__(self, subject: str, details: str = "") -> None:
         super().__init__(type(self).code, type(self).sentence.format(subject), details)
+        self.subject = subject
 
 
 class ConfigError(RatchetError):

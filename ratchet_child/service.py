@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet.errors import CniError, RatchetError, shown
+from ratchet.errors import CniError, RatchetError, StoreError, shown
 from ratchet_child.engine import Engine
 from ratchet_child.keys import VXLANID, PodKey
 from ratchet_child.lookups import Labels, Lookups
@@ -150,8 +150,8 @@ class Service:
     def _health(self, reply: Reply) -> None:
         try:
             self._engine.store.get(VXLANID)
-        except RatchetError as error:
-            reply({"ok": True, "etcd": str(error)})
+        except StoreError as error:
+            reply({"ok": True, "etcd": f"{error.subject}: {error.details}"})
         else:
             reply({"ok": True, "etcd": None})
 

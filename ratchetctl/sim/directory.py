@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -32,6 +33,7 @@ BASE_VARIABLE = "RATCHET_SIM_DIR"
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?\Z")
 LOCK_TIMEOUT_S = 300.0
 LOCK_PAUSE_S = 0.1
+_LONGEST_FILE_NAME = 160  # the kernel takes 255 bytes, ours with a hash and an ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,10 @@ class SimDirectory:
 
 def _file_name(namespace: str, name: str) -> str:
     # Neither part can hold "_", so no two pods share a file: Kubernetes' names are DNS names.
-    return f"{namespace}_{name}"
+    whole = f"{namespace}_{name}"
+    if len(whole) <= _LONGEST_FILE_NAME:
+        return whole
+    return f"{whole[:_LONGEST_FILE_NAME]}_{hashlib.sha256(whole.encode()).hexdigest()}"
 
 
 def _write_json(path: str, content: Mapping[str, Any]) -> None:

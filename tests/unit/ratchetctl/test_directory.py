@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def test_reads_what_it_wrote(directory: SimDirectory) -> None:
     assert directory.pods() == [POD]
     directory.forget_pod(POD)
     directory.forget_pod(POD)
+    assert directory.pods() == []
+
+
+def test_pods_with_the_longest_names_have_files_of_their_own(directory: SimDirectory) -> None:
+    one, other = (replace(POD, namespace="n" * 63, name="p" * 252 + end) for end in "ab")
+    for pod in (one, other):
+        directory.write_pod(pod)
+    assert directory.read_pod(one.namespace, one.name) == one
+    assert {pod.name for pod in directory.pods()} == {one.name, other.name}
+    for pod in (one, other):
+        directory.forget_pod(pod)
     assert directory.pods() == []
 
 
