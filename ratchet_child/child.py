@@ -20,7 +20,7 @@ from functools import partial
 from ratchet import log, spawn, statedir
 from ratchet.attachments import Directory
 from ratchet.config import Config
-from ratchet.errors import CniError, ConfigError, RatchetError
+from ratchet.errors import CniError, ConfigError, RatchetError, shown
 from ratchet_child import metrics
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine
@@ -29,7 +29,6 @@ from ratchet_child.leftovers import Leftovers
 from ratchet_child.netns import Monitor
 from ratchet_child.service import (
     MAX_REQUEST_BYTES,
-    OPERATIONS,
     Answer,
     Service,
     decode,
@@ -252,7 +251,7 @@ class Child:
             self._drop(client)
 
     def _asked(self, client: _Client, line: bytes) -> None:
-        operation = "unreadable"
+        operation: object = None
 
         def reply(answer: Answer) -> None:
             client.send(answer)
@@ -260,15 +259,14 @@ class Child:
 
         try:
             request = decode(line)
-            asked = request.get("op")
-            operation = asked if asked in OPERATIONS else "unknown"
+            operation = request.get("op")
             if operation in _CURRENT:
                 self._follow(request.get("settings"), request.get("started_s"))
             self._service.handle(request, reply)
         except CniError as error:
             reply(failure(error))
         except Exception as error:  # noqa: BLE001 - who asks must hear of it
-            log.crash("a request could not be served", error, operation=operation)
+            log.crash("a request could not be served", error, operation=shown(operation))
             reply(failure(RatchetError("the child's log has the traceback")))
 
     def _follow(self, settings: object, started_s: object) -> None:

@@ -100,9 +100,9 @@ def etcd_failed(name: str) -> None:
         figures.etcd_errors[name] += 1
 
 
-def served(operation: str, seconds: float) -> None:
-    """A request has been answered."""
-    _add(figures.requests[operation if operation in REQUESTS else UNKNOWN], seconds)
+def served(operation: object, seconds: float) -> None:
+    """A request has been answered; `operation` is what it asked for, whatever that was."""
+    _add(figures.requests[str(operation) if operation in REQUESTS else UNKNOWN], seconds)
 
 
 def end_done(operation: str, seconds: float) -> None:

@@ -18,7 +18,6 @@ from ratchet_child.engine import Engine
 from ratchet_child.keys import VXLANID, PodKey
 from ratchet_child.lookups import Labels, Lookups
 
-OPERATIONS = ("attached", "deleted", "check", "labels", "health", "status")
 MAX_REQUEST_BYTES = 1 << 20
 _HEALTH_THREADS = 2
 _LONGEST_WAIT_S = 120.0
