@@ -362,12 +362,16 @@ def _hand_over(config: Config, directory: Directory, attachment: Attachment) -> 
 def _detach_boot(
     directory: Directory, attachment: Attachment, request: Request, netns: str
 ) -> None:
-    """Run the boot network's DEL; it is kept in mind until it has succeeded."""
+    """Run the boot network's DEL, which is kept in mind until it has succeeded.
+
+    Raises CniError as the plugin gives it, and StateError: the runtime then tries again, while
+    nobody else would ever forget what is kept.
+    """
     if attachment.boot is None:
         return
     _quietly(attachment, directory.keep_boot, attachment.container_id, attachment.ifname)
     boot.delete(attachment, request, netns)
-    _quietly(attachment, directory.forget_boot, attachment.container_id, attachment.ifname)
+    directory.forget_boot(attachment.container_id, attachment.ifname)
 
 
 def _quietly(attachment: Attachment, step: Callable[..., object], *args: object) -> None:

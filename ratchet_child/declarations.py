@@ -39,17 +39,20 @@ class Declarations:
         self._vnis = Vnis(store)
         self._v010_keys = v010_keys
         self._claimed_earlier = claimed_earlier
-        # Containers all of whose claims have been made by this process: none can be a crash's.
+        self._begun: dict[str, int] = {}  # how often, of each container
+        # Containers of which this process knows every claim: none can be a crash's.
         self._fresh: set[str] = set()
 
     def begin(self, pod: LocalPod) -> None:
-        """Take down that nothing is claimed for a container yet, unless by an earlier process."""
+        """Take down that a container's links are about to be declared: all of them, maybe again."""
+        times = self._begun[pod.container] = self._begun.get(pod.container, 0) + 1
         earlier = self._claimed_earlier(pod.key)
-        if earlier is None or earlier[0] != pod.container:
+        if times == 1 and (earlier is None or earlier[0] != pod.container):
             self._fresh.add(pod.container)
 
     def end(self, pod: PodKey, container: str) -> None:
         """Give back what may still be claimed for a container whose declarations are gone."""
+        self._begun.pop(container, None)
         if container in self._fresh:
             self._fresh.discard(container)
         else:
@@ -70,7 +73,7 @@ class Declarations:
         key = keys.declaration(pair, pod.key.name, link.ifname)
         # After a restart, and when a request went unanswered, it may stand there already.
         again = pod.container not in self._fresh
-        found = self._store.get(key) if again else None
+        found = self._store.get(key) if again or self._begun[pod.container] > 1 else None
         while True:
             if found is None:
                 vni = self._vnis.take(pod.container, key, again=again)

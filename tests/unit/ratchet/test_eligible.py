@@ -456,6 +456,25 @@ def test_a_disk_that_is_read_only_fails_the_del_after_detaching_the_boot_network
     assert world.delete() is None
 
 
+def test_a_disk_that_turns_read_only_during_the_del_is_told_so_that_it_is_repeated(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add()
+
+    def read_only(*_: object) -> None:
+        raise StateError("cannot remove", "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Directory, "forget_boot", read_only)
+        with pytest.raises(StateError):
+            world.delete()
+    for path, _ in world.directory.deleted():
+        world.directory.forget(path)
+    assert world.files() == [KEPT]
+    assert world.delete() is None
+    assert world.files() == []
+
+
 def test_check_asks_the_boot_network_and_the_child(world: World) -> None:
     world.add()
     assert world.check() is None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from ratchet.errors import StoreError
 from ratchet.labels import Link
 from ratchet_child.keys import Declaration
-from ratchet_child.local import LocalPod
-from tests.unit.ratchet_child.hosts import LINK, C, Host, pair, primary
+from ratchet_child.local import LocalPod, Memory
+from tests.unit.ratchet_child.hosts import LINK, A, C, Host, pair, primary
 from tests.unit.ratchet_child.memory_store import MemoryStore
 
 
@@ -18,6 +21,44 @@ def test_a_new_container_keeps_the_vni_of_its_link(near: Host) -> None:
     assert Declaration.loads(found["association/b/links/a:in1"], "b").vni == 11
     assert found["vni/11"].startswith("a2 ")
     assert "vni/12" not in found
+
+
+def test_a_container_that_is_attached_again_claims_nothing_meanwhile(near: Host) -> None:
+    near.attach(primary())
+    before = near.etcd.contents()
+    near.log.clear()
+    near.attach(primary())
+    assert near.etcd.contents() == before
+    assert not any(key.startswith("vni/") and key != "vni/11" for _, key in near.log)
+    assert ("swap", "vxlanid") not in near.log
+
+
+def test_a_claim_whose_answer_was_lost_is_given_back_also_when_it_is_attached_again(
+    near: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = MemoryStore.create
+
+    def lose_the_answer(store: MemoryStore, key: str, value: str) -> None:
+        create(store, key, value)
+        raise StoreError(f"create {key}", "timed out")
+
+    memory = Memory()
+    near.local.add(A)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            MemoryStore,
+            "create",
+            lambda store, key, value: (lose_the_answer if key.startswith("vni/") else create)(
+                store, key, value
+            ),
+        )
+        with pytest.raises(StoreError):
+            near.pairing.publish(primary(), memory)
+    assert "vni/11" in near.etcd.contents()
+    MemoryStore(near.etcd).set("association/b/links/a:in1", "nonsense")  # so it takes another
+    near.attach(primary())
+    near.detach(primary())
+    assert not any(key.startswith("vni/") for key in near.etcd.contents())
 
 
 def test_two_links_never_have_one_vni_although_the_counter_is_set_back(near: Host) -> None:
