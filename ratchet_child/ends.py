@@ -163,6 +163,9 @@ class Ends:
             self._tell_waiting(state, wanted)
             found = self._seen.all(state)
             if remove:
+                vnis = {end.vni for end in wanted.ends if isinstance(end, Vxlan)}
+                for vni in state.busy_since.keys() - vnis:
+                    del state.busy_since[vni]
                 for one in superfluous(wanted, found.values()):
                     with metrics.end_operation("remove"):
                         self._kernel.remove(state.namespace, one.ifname)
@@ -188,13 +191,19 @@ class Ends:
                     since = state.busy_since.setdefault(error.vni, time.monotonic())
                     if error.visible or time.monotonic() - since > _VNI_BUSY_S:
                         unusable.append(end.side.declared)
-                        del state.busy_since[error.vni]
                 except (KernelError, OSError) as error:
                     self._failed(state, end, error)
                 link_state, why = state.state_of(end)
                 if link_state != UP:
                     self._note(state, end.side, link_state, why)
         return unusable
+
+    def expects_vni(self, state: PodState) -> bool:
+        """Whether a VNI that is in use here is expected to be free at any moment."""
+        with self.lock:
+            now = time.monotonic()
+            # A little longer, so that it is tried once more when that time is over.
+            return any(now - since < _VNI_BUSY_S + 1 for since in state.busy_since.values())
 
     def rests_for(self, state: PodState) -> float | None:
         """The seconds until an end that was set down by hand is due, None without one."""

@@ -204,13 +204,17 @@ class Pairing:
             if place is not None:
                 self._ringer.ring(place.address, pod.key, [offer.primary])
 
-    def renumber(self, pod: LocalPod, memory: Memory, declared: Declared) -> None:
+    def renumber(self, pod: LocalPod, memory: Memory, declared: Declared) -> bool:
         """Give a link the next VNI: this node cannot use the one that it has.
 
-        Either node may do so. The far node hears of it and follows.
+        Either node may do so. The far node hears of it and follows. False when there is none to be
+        given: a node of v0.1.0 does not follow.
         """
+        if declared.link.ifname == v010.UNTOLD:
+            return False
         if self._declarations.renumber(pod, declared):
             memory.unheard = True
+        return True
 
     # Withdraw -----------------------------------------------------------------------------------
 

@@ -137,9 +137,8 @@ class Reconciler:
         if not memory.superseded:
             refused = {one.side.declared for one in wanted_now.waiting if one.is_taken}
             self._pairing.refuse(pod, memory, refused)
-        for declared in unusable:
-            self._pairing.renumber(pod, memory, declared)
-        if unusable:
+        renumbered = [self._pairing.renumber(pod, memory, declared) for declared in unusable]
+        if any(renumbered):
             with self._roster.lock:  # the far node is told in the next run
                 state.look.everyone = True
 

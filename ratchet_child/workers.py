@@ -135,7 +135,7 @@ class Workers:
         if state.again:
             due = min(state.again.values())
             self._schedule.put(state.key, max(due - time.monotonic(), 0))
-        if state.busy_since:
+        if self._ends.expects_vni(state):
             self._schedule.put(state.key, _VNI_RETRY_S)
         elif state.errors:
             self._schedule.put(

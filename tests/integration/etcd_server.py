@@ -148,6 +148,16 @@ class Etcd:
         """Return every key below `key` with its value, directories left out."""
         return {name: value for name, value in self.tree(key).items() if value is not None}
 
+    def reads(self) -> int:
+        """Return how often it has been asked for a key or directory, found or not."""
+        connection = self._connect()
+        try:
+            connection.request("GET", "/v2/stats/store", headers=self._headers)
+            found = json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+        return int(found["getsSuccess"]) + int(found["getsFail"])
+
     def wipe(self) -> None:
         """Delete everything."""
         for key in list(self.tree()):

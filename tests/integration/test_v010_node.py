@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ratchetctl import node as status
 from tests.integration.cluster import Cluster
 from tests.integration.etcd_server import Etcd
 from tests.integration.namespaces import vxlan_of
@@ -263,6 +264,29 @@ def test_our_pair_comes_again_while_the_old_primary_stays(
         node.delete(ours).succeeded()
         ours.netns.wait_no_link("in2")
     assert cluster.etcd.get(f"{ROOT}/association/ours/primaryname") == "theirs"
+    forget(cluster, [theirs], "in1")
+
+
+def test_vni_of_an_old_primary_that_is_in_use_here_is_waited_for_patiently(
+    cluster: Cluster, node: Node, old: OldNode
+) -> None:
+    """It cannot have another one: v0.1.0 would not follow."""
+    node.namespace.ip(
+        *("link", "add", "other", "type", "vxlan", "id", "11"),
+        *("dstport", "4789", "dev", "eth0", "remote", "192.0.2.1"),
+    )
+    ours, theirs = cluster.pod("ours"), cluster.pod("theirs")
+    node.add(ours, PAIR).succeeded()
+    old.add_primary(theirs, "in1", "192.168.2.100", "ours", "in2", "192.168.2.101")
+    wait_for("the error", lambda: "in use" in str(status.read(node.state_dir)))
+    time.sleep(5)  # as long as a namespace takes that is being removed
+    before = cluster.etcd.reads()
+    time.sleep(2)
+    assert cluster.etcd.reads() - before < 40
+    node.namespace.ip("link", "delete", "other")
+    ours.netns.wait_ping("192.168.2.100")
+    node.delete(ours).succeeded()
+    ours.netns.wait_no_link("in2")
     forget(cluster, [theirs], "in1")
 
 

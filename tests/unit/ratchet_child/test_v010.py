@@ -121,6 +121,14 @@ def test_a_v010_link_ends_when_its_primary_moves_to_a_node_of_ours(
     assert memory.offered == []
 
 
+def test_a_v010_link_gets_no_other_vni(near: Host) -> None:
+    v010_primary(near.etcd, "in2")
+    memory = near.attach(pair())
+    before = near.etcd.contents()
+    assert not near.pairing.renumber(pair(), memory, memory.offered[0])
+    assert near.etcd.contents() == before
+
+
 @pytest.mark.parametrize("ours_is", ["primary", "pair"])
 def test_peers_on_nodes_of_v010_are_known_to_be_deaf(near: Host, far: Host, ours_is: str) -> None:
     if ours_is == "pair":
