@@ -151,7 +151,11 @@ class Pairing:
         place = place_of(there)
         if place is not None:
             memory.places[peer] = place
-            if not self._ringer.is_heard_at(place.address):
+            # Who has declared a link in our words is on a node of ours: that need not be asked.
+            tells = any(
+                one.primary == peer and one.link.ifname != v010.UNTOLD for one in memory.offered
+            )
+            if not tells and not self._ringer.is_heard_at(place.address):
                 memory.deaf.add(peer)
             if peer in memory.beside:
                 # Nobody was rung for it: it was here, or what has taken its name was not noticed.
