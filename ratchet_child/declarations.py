@@ -157,7 +157,7 @@ class Declarations:
         None when that cannot be told: v0.1.0 would not hear of it, and where the primary's node has
         changed the declaration it will ring.
         """
-        if offer.link.ifname == v010.UNTOLD:
+        if v010.is_told_by_these_alone(offer):
             return None
         key = keys.declaration(pod.key, offer.primary.name, offer.link.ifname)
         entry = self._store.get(key)

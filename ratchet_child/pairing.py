@@ -133,7 +133,7 @@ class Pairing:
 
     def _stands(self, offer: Declared) -> bool:
         """Whether a link is declared, and is not a trace of v0.1.0, which removes no keys."""
-        if offer.link.ifname != v010.UNTOLD:
+        if not v010.is_told_by_these_alone(offer):
             return True
         if self._is_local(offer.primary):
             return False
@@ -153,7 +153,8 @@ class Pairing:
             memory.places[peer] = place
             # Who has declared a link in our words is on a node of ours: that need not be asked.
             tells = any(
-                one.primary == peer and one.link.ifname != v010.UNTOLD for one in memory.offered
+                one.primary == peer and not v010.is_told_by_these_alone(one)
+                for one in memory.offered
             )
             if not tells and not self._ringer.is_heard_at(place.address):
                 memory.deaf.add(peer)
@@ -214,7 +215,7 @@ class Pairing:
         Either node may do so. The far node hears of it and follows. False when there is none to be
         given: a node of v0.1.0 does not follow.
         """
-        if declared.link.ifname == v010.UNTOLD:
+        if v010.is_told_by_these_alone(declared):
             return False
         if self._declarations.renumber(pod, declared):
             memory.unheard = True

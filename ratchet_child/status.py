@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from ratchet.attachments import Attachment
-from ratchet_child import metrics
+from ratchet_child import metrics, v010
 from ratchet_child.contact import Contact
 from ratchet_child.ends import Ends
 from ratchet_child.keys import PodKey
@@ -137,7 +137,7 @@ def _link(
         "ifname": side.ifname,
         "address": None if side.address is None else str(side.address),
         "peer": str(side.peer),
-        "peer_ifname": None if side.peer_ifname == "?" else side.peer_ifname,
+        "peer_ifname": None if side.peer_ifname == v010.UNTOLD else side.peer_ifname,
         "peer_address": None if side.peer_address is None else str(side.peer_address),
         "peer_node": None if place is None else place.address,
         "primary": side.declared.primary == pod.key,

@@ -46,6 +46,11 @@ def offer(pod: PodKey, own: dict[str, Entry]) -> Declared | None:
     return Declared(pod.sibling(primary), link, int(vni), own["primaryname"].created)
 
 
+def is_told_by_these_alone(declared: Declared) -> bool:
+    """Whether a link is one that `offer` has read: no declaration of ours stands behind it."""
+    return declared.link.ifname == UNTOLD
+
+
 def is_ours(store: Store, pod: PodKey, there: dict[str, Entry]) -> bool:
     """Whether a pod is on a node of ours, where `there` stands below its association.
 
