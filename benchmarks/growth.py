@@ -37,14 +37,17 @@ from ratchet.attachments import Attachment, Directory
 from ratchet.cni.ip import Address
 from ratchet.config import Config
 from ratchet.labels import Link
-from ratchet_child import ends, engine, store, workers
+from ratchet_child import engine
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine
-from ratchet_child.keys import PodKey
-from ratchet_child.store import Event, Store
-from ratchet_child.transport import Transport
+from ratchet_child.model.keys import PodKey
+from ratchet_child.store import etcd_v2 as store
+from ratchet_child.store.api import Event
+from ratchet_child.store.etcd_v2 import EtcdV2Store
+from ratchet_child.store.transport import Transport
+from ratchet_child.work import ends, workers
 from ratchetctl.sim import netns
-from tests.unit.ratchet_child.model.kernel import Kernel, Monitor, Namespace, Spaces
+from tests.unit.ratchet_child.protocol_model.kernel import Kernel, Monitor, Namespace, Spaces
 
 ADDRESS = "127.0.0.1"
 ETCD_PORT = 2379
@@ -101,7 +104,7 @@ def _kind() -> str:
 _tally = _Tally()
 
 
-class _CountingStore(Store):
+class _CountingStore(EtcdV2Store):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._address = str(config.parent_address)
@@ -166,7 +169,7 @@ class _Node:
             }
         )
         kernel = Kernel(self.spaces, self.address, lambda: None)
-        with mock.patch.object(engine, "Kernel", lambda *_: kernel):
+        with mock.patch.object(engine, "Devices", lambda *_: kernel):
             self.engine = Engine(config, self.directory, lambda: None)
         self.bells = Bells(self.engine.store, self.engine)
         self.attached: dict[str, Attachment] = {}
@@ -204,7 +207,7 @@ class _Node:
         )
         self.directory.write(attachment)
         self.attached[name] = attachment
-        taken = self.engine.roster.attached(attachment.name)
+        taken = self.engine.registry.attached(attachment.name)
         assert taken is not None
         return lambda: self.engine.status.is_served(*taken, "present")
 
@@ -212,7 +215,7 @@ class _Node:
         """Detach a pod; its container."""
         attachment = self.attached.pop(name)
         self.directory.mark_deleted(attachment.container_id, attachment.ifname)
-        self.engine.roster.scan()
+        self.engine.registry.scan()
         self.spaces.remove(attachment.netns)
         return attachment.container_id
 
@@ -312,7 +315,7 @@ def run(folder: str, nodes: int, pods_per_node: int, more: int, idle_s: float) -
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     log.configure(None, "error", "growth", to_stderr=True)
     mock.patch.object(workers, "_WORKERS", 1).start()
-    mock.patch.object(engine, "Store", _CountingStore).start()
+    mock.patch.object(engine, "EtcdV2Store", _CountingStore).start()
     mock.patch.object(store, "Transport", _CountedTransport).start()
     return _grow(_Cluster(nodes, folder), pods_per_node, more, idle_s)
 

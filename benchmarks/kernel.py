@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from benchmarks.bed import Bed
 from benchmarks.figures import Results, in_turns
 from ratchet.cni.ip import Address, Host
-from ratchet_child.links import MARK, Kernel
-from ratchet_child.netns import Namespace
+from ratchet_child.kernel.devices import MARK, Devices
+from ratchet_child.kernel.netns import Namespace
 from ratchetctl.sim import netns
 from ratchetctl.sim.underlay import NODE_INTERFACE
 
@@ -52,7 +52,7 @@ class _Bench:
         self._count = count
         self._vni = FIRST_VNI
         with netns.inside(self._node.path):
-            self._kernel = Kernel(PORT, None)
+            self._kernel = Devices(PORT, None)
         self._lower = self._kernel.lower(NODE_INTERFACE)
         self._interfaces = [
             tuple(Address.parse(f"{one}/{PREFIX_LEN}") for one in _addresses(number))

@@ -14,11 +14,11 @@ import time
 
 from ratchet import log
 from ratchet.errors import StoreError
-from ratchet_child import keys
 from ratchet_child.engine import Engine
-from ratchet_child.keys import PodKey, Published
-from ratchet_child.ringing import BELL_TTL_S, targets
-from ratchet_child.store import Event, HistoryLostError, Store
+from ratchet_child.model import keys
+from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.pairing.ringing import BELL_TTL_S, targets
+from ratchet_child.store.api import Event, HistoryLostError, Store
 
 _RETRY_S = 0.3
 _LOST_S = 0.02  # not at once, should the next answer be the same

@@ -21,12 +21,13 @@ from ratchet import log, spawn, statedir
 from ratchet.attachments import Directory
 from ratchet.config import Config
 from ratchet.errors import CniError, ConfigError, RatchetError, shown
-from ratchet_child import metrics
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine
-from ratchet_child.keys import PodKey
-from ratchet_child.leftovers import Leftovers
-from ratchet_child.netns import Monitor
+from ratchet_child.kernel.netns import Monitor
+from ratchet_child.metrics import figures
+from ratchet_child.metrics.exporter import Endpoint
+from ratchet_child.model.keys import PodKey
+from ratchet_child.pods.unfinished import UnfinishedFiles
 from ratchet_child.service import (
     MAX_REQUEST_BYTES,
     Answer,
@@ -51,14 +52,14 @@ class Child:
     def __init__(self, config: Config, listener: socket.socket, *, stay: bool) -> None:
         self._stay = stay
         self._directory = Directory(config.state_dir)
-        self._leftovers = Leftovers(config.state_dir)
+        self._unfinished = UnfinishedFiles(config.state_dir)
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._monitored: dict[Monitor, PodKey] = {}
         self._clients: dict[int, _Client] = {}
         self._changed_s: float = 0  # when the parent that brought a new configuration was started
         self._running = True
-        self._metrics: metrics.Endpoint | None = None
+        self._metrics: Endpoint | None = None
         self._open_door(listener)
         self._start(config)
 
@@ -93,9 +94,9 @@ class Child:
             return
         if self._metrics is not None:
             self._metrics.close()
-        self._metrics = None if address is None else metrics.Endpoint(address, self._counts)
+        self._metrics = None if address is None else Endpoint(address, self._counts)
 
-    def _counts(self) -> metrics.Counts:
+    def _counts(self) -> figures.Counts:
         """What the engine in use has, whichever that is."""
         return self._engine.status.counts()
 
@@ -119,7 +120,7 @@ class Child:
             if now >= next_sweep:
                 next_sweep = now + _SWEEP_S
                 self._sweep(now)
-            if not self._engine.roster.is_idle or self._clients:
+            if not self._engine.registry.is_idle or self._clients:
                 idle_since = now
             elif now - idle_since > _IDLE_S and not self._stay:
                 idle_since = now
@@ -146,8 +147,8 @@ class Child:
         A parent that only leaves a record and a word does not notice that the word was not heard.
         """
         self._close_door()
-        self._engine.roster.scan()
-        if self._engine.roster.is_idle:
+        self._engine.registry.scan()
+        if self._engine.registry.is_idle:
             log.info("nothing left to do")
             return True
         self._open_door(listen(self._directory.state_dir))
@@ -168,9 +169,9 @@ class Child:
 
     def _sweep(self, now: float) -> None:
         """What nobody tells us: records of parents that were killed, namespaces that are gone."""
-        self._engine.roster.scan()
-        self._engine.roster.check_namespaces()
-        self._leftovers.sweep(now)
+        self._engine.registry.scan()
+        self._engine.registry.check_namespaces()
+        self._unfinished.sweep(now)
         self._watch_namespaces()
         for client in list(self._clients.values()):
             if now - client.since > _CLIENT_TIMEOUT_S:
@@ -190,7 +191,7 @@ class Child:
         They are closed here and nowhere else: a descriptor that was closed by another thread could
         stand for something else by the time it is heard.
         """
-        for monitor, key in self._engine.roster.monitors():
+        for monitor, key in self._engine.registry.monitors():
             if key is None:
                 del self._monitored[monitor]
                 self._selector.unregister(monitor)
@@ -255,7 +256,7 @@ class Child:
 
         def reply(answer: Answer) -> None:
             client.send(answer)
-            metrics.served(operation, time.monotonic() - client.since)
+            figures.served(operation, time.monotonic() - client.since)
 
         try:
             request = decode(line)

@@ -4,8 +4,8 @@ Bells, records, requests and the kernel's news end in the same way: some pods ar
 again. This module says which, and has them scheduled; what then happens to a pod, and when it is
 tried again, is the business of the reconciler and the workers. So nothing in here makes a link.
 
-The order of locks: the ends' lock (what is in the namespaces), then the roster's (which pods there
-are). Neither is held over a request to etcd.
+Locks are taken in this order: the ends' (what is in the namespaces), then the registry's (which
+pods there are). Neither is held over a request to etcd.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from collections.abc import Callable, Iterable
 
 from ratchet.attachments import Directory
 from ratchet.config import Config
-from ratchet_child.addresses import Addresses
-from ratchet_child.contact import Contact
-from ratchet_child.ends import Ends
-from ratchet_child.keys import PodKey, Published
-from ratchet_child.links import Kernel
-from ratchet_child.node import this_node
-from ratchet_child.pairing import Pairing
-from ratchet_child.pods import Gone
-from ratchet_child.reconcile import Reconciler
-from ratchet_child.records import Records
-from ratchet_child.roster import Roster
-from ratchet_child.schedule import Schedule
+from ratchet_child.kernel.devices import Devices
+from ratchet_child.kernel.this_node import this_node
+from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.pairing.protocol import Pairing
+from ratchet_child.pods.records import Records
+from ratchet_child.pods.registry import Registry
+from ratchet_child.pods.schedule import Schedule
+from ratchet_child.pods.state import Gone
 from ratchet_child.status import Status
-from ratchet_child.store import Store
-from ratchet_child.traces import Traces
-from ratchet_child.workers import Workers
+from ratchet_child.store.etcd_v2 import EtcdV2Store
+from ratchet_child.store.health import Health
+from ratchet_child.work.earlier_addresses import Addresses
+from ratchet_child.work.ends import Ends
+from ratchet_child.work.reconcile import Reconciler
+from ratchet_child.work.withdrawal import Withdrawal
+from ratchet_child.work.workers import Workers
 
 
 class Engine:
@@ -37,52 +37,58 @@ class Engine:
 
     def __init__(self, config: Config, directory: Directory, on_change: Callable[[], None]) -> None:
         """`on_change` is called from any thread when a pod has been worked on."""
-        self._kernel = Kernel(config.vxlan_port, config.mtu)
+        self._devices = Devices(config.vxlan_port, config.mtu)
         self._schedule: Schedule[PodKey] = Schedule()
-        self.node = this_node(config, self._kernel)
-        self.store = Store(config)
-        self.etcd = Contact()
-        self.roster = Roster(
+        self.node = this_node(config, self._devices)
+        self.store = EtcdV2Store(config)
+        self.etcd = Health()
+        self.registry = Registry(
             self.node, directory, Records(directory.state_dir), self._schedule, self.etcd
         )
         self.pairing = Pairing(
             self.store,
             self.node,
-            is_local=self.roster.is_present,
+            is_local=self.registry.is_present,
             claimed_earlier=self.etcd.claim,
         )
         self.ends = Ends(
-            self._kernel,
+            self._devices,
             port=config.vxlan_port,
             parent_interface=self.node.interface,
-            find=self.roster.find,
+            find=self.registry.find,
         )
-        self._traces = Traces(
-            self.node, directory, Addresses(directory.state_dir), self.roster, self.pairing
+        self._withdrawal = Withdrawal(
+            self.node, directory, Addresses(directory.state_dir), self.registry, self.pairing
         )
         reconciler = Reconciler(
-            self.node, self.etcd, self.roster, self._traces, self.pairing, self.ends, on_change
+            self.node,
+            self.etcd,
+            self.registry,
+            self._withdrawal,
+            self.pairing,
+            self.ends,
+            on_change,
         )
         self.workers = Workers(
-            self._schedule, self.roster, reconciler, self.ends, self.etcd, on_change
+            self._schedule, self.registry, reconciler, self.ends, self.etcd, on_change
         )
-        self.status = Status(self.roster, self.ends, self.etcd)
+        self.status = Status(self.registry, self.ends, self.etcd)
 
     def start(self) -> None:
-        self.roster.scan()
+        self.registry.scan()
         self.workers.start()
 
     def stop(self) -> None:
         """End the threads and let go of all namespaces. *Blocks at most* a few requests."""
         self.workers.stop()
-        self.roster.close()
-        self._kernel.close()
+        self.registry.close()
+        self._devices.close()
 
     # What is heard from the kernel ----------------------------------------------------------------
 
     def interfaces_lost(self, key: PodKey, ifnames: set[str] | None) -> None:
         """Interfaces of a pod have gone or gone down; None when it may be any."""
-        state = self.roster.get(key)
+        state = self.registry.get(key)
         delay_s = None if state is None else self.ends.lost(state, ifnames)
         if delay_s is not None:
             self._schedule.put(key, delay_s)
@@ -94,19 +100,19 @@ class Engine:
 
         *Raises* StoreError.
         """
-        moved = {} if self.etcd.is_known else self._traces.leave_earlier_addresses()
+        moved = {} if self.etcd.is_known else self._withdrawal.leave_earlier_addresses()
         self.etcd.answered()
         if published is None:
             return
-        with self.roster.lock:
+        with self.registry.lock:
             if not self.etcd.is_known:
                 self.etcd.learn(published, moved)
             for key, (one, _) in published.items():
-                state = self.roster.get(key)
+                state = self.registry.get(key)
                 if state is None or state.container != one.container:
                     # A reboot, or a child that was killed: nothing stands behind these keys.
-                    self.roster.note_gone(key, Gone.remembered(one, self.node.address))
-            idle = self.roster.is_idle
+                    self.registry.note_gone(key, Gone.remembered(one, self.node.address))
+            idle = self.registry.is_idle
             self.look_again()
         if idle:
             self.pairing.leave(self.node.address)
@@ -116,9 +122,9 @@ class Engine:
 
     def rung(self, by: PodKey, targets: Iterable[PodKey]) -> None:
         """A bell: the pods that have links with `by` look at these again."""
-        with self.roster.lock:
+        with self.registry.lock:
             names = set(targets)
-            for state in self.roster.states():
+            for state in self.registry.states():
                 if state.key in names or by in state.memory.known:
                     state.look.peers.add(by)
                     state.look.everyone = state.look.everyone or state.key == by
@@ -131,21 +137,21 @@ class Engine:
         comes to it, so what stands there may be what this node once had. Only the node knows what
         it has: the rest is taken back, and what it has is written again.
         """
-        with self.roster.lock:
-            state = self.roster.get(key)
+        with self.registry.lock:
+            state = self.registry.get(key)
             if published is not None:
                 if published.state_dir not in ("", self.node.state_dir):
                     return
                 if state is not None and state.container == published.container:
                     return
-                self.roster.note_gone(key, Gone.remembered(published, self.node.address))
+                self.registry.note_gone(key, Gone.remembered(published, self.node.address))
             if state is not None and state.attachment is not None:
                 state.is_unlisted = state.look.everyone = True
                 self._schedule.put(key)
 
     def look_again(self) -> None:
         """Every pod looks at all of its links: the node's keys are not what they were."""
-        with self.roster.lock:
-            for state in self.roster.states():
+        with self.registry.lock:
+            for state in self.registry.states():
                 state.look.everyone = True
                 self._schedule.put(state.key)

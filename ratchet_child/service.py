@@ -15,8 +15,8 @@ from typing import Any
 
 from ratchet.errors import CniError, RatchetError, StoreError, shown
 from ratchet_child.engine import Engine
-from ratchet_child.keys import VXLANID, PodKey
 from ratchet_child.lookups import Labels, Lookups
+from ratchet_child.model.keys import VXLANID, PodKey
 
 MAX_REQUEST_BYTES = 1 << 20
 _HEALTH_THREADS = 2
@@ -69,7 +69,7 @@ class Service:
             if operation == "attached":
                 self._attached(request, reply)
             elif operation == "deleted":
-                self._engine.roster.scan()
+                self._engine.registry.scan()
                 reply({"ok": True})
             elif operation == "check":
                 self._check(request, reply)
@@ -116,17 +116,17 @@ class Service:
 
     def _attached(self, request: Answer, reply: Reply) -> None:
         name = _text(request, "attachment")
-        taken = self._engine.roster.attached(name)
+        taken = self._engine.registry.attached(name)
         if taken is None:
             raise BadRequestError(f"attachment {shown(name)} has no finished record")
         self._wait(taken, _choice(request, "wait", ("present", "all", "none")), request, reply)
 
     def _check(self, request: Answer, reply: Reply) -> None:
         name = _text(request, "attachment")
-        taken = self._engine.roster.attached(name)
+        taken = self._engine.registry.attached(name)
         if taken is None:
             raise BadRequestError(f"attachment {shown(name)} has no finished record")
-        number = self._engine.roster.check(taken[0])
+        number = self._engine.registry.check(taken[0])
         self._wait((taken[0], number or taken[1]), "present", request, reply)
 
     def _wait(self, taken: tuple[PodKey, int], mode: str, request: Answer, reply: Reply) -> None:

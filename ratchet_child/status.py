@@ -10,45 +10,46 @@ import time
 from typing import Any
 
 from ratchet.attachments import Attachment
-from ratchet_child import metrics, v010
-from ratchet_child.contact import Contact
-from ratchet_child.ends import Ends
-from ratchet_child.keys import PodKey
-from ratchet_child.notes import ERROR, UP, WAITING
-from ratchet_child.plan import End, Place, Side, Vxlan
-from ratchet_child.pods import PodState
-from ratchet_child.roster import Roster
+from ratchet_child.metrics import figures
+from ratchet_child.model.keys import PodKey
+from ratchet_child.model.plan import End, Place, Side, Vxlan
+from ratchet_child.pairing import v010
+from ratchet_child.pods.history import ERROR, UP, WAITING
+from ratchet_child.pods.registry import Registry
+from ratchet_child.pods.state import PodState
+from ratchet_child.store.health import Health
+from ratchet_child.work.ends import Ends
 
 
 class Status:
-    """Every method may be called from any thread, which must not hold the roster's lock."""
+    """Every method may be called from any thread, which must not hold the registry's lock."""
 
-    def __init__(self, roster: Roster, ends: Ends, etcd: Contact) -> None:
-        self._roster = roster
+    def __init__(self, registry: Registry, ends: Ends, etcd: Health) -> None:
+        self._registry = registry
         self._ends = ends
         self._etcd = etcd
 
     def is_served(self, key: PodKey, number: int, mode: str) -> bool:
         """Whether request `number` has been served and the pod's links are complete."""
-        state = self._roster.get(key)
+        state = self._registry.get(key)
         if state is None or state.served < number:
             return False
         with self._ends.lock:
-            return _is_complete(state, mode, self._roster.places(state))
+            return _is_complete(state, mode, self._registry.places(state))
 
     def links(self, key: PodKey) -> list[dict[str, Any]]:
         """A pod's links; none when there is no such pod."""
-        state = self._roster.get(key)
+        state = self._registry.get(key)
         return [] if state is None else self._links(state)
 
-    def counts(self) -> metrics.Counts:
+    def counts(self) -> figures.Counts:
         """How many pods and links there are in each state."""
-        counts = metrics.Counts(
+        counts = figures.Counts(
             dict.fromkeys((UP, WAITING, ERROR), 0), etcd=self._etcd.error is None
         )
-        with self._roster.lock:
-            states = self._roster.states()
-            counts.superseded = len(self._roster.replaced())
+        with self._registry.lock:
+            states = self._registry.states()
+            counts.superseded = len(self._registry.replaced())
         for state in states:
             if state.attachment is None:
                 continue
@@ -64,9 +65,9 @@ class Status:
 
     def pods(self) -> list[dict[str, Any]]:
         """Every pod of the node with its links, also those whose name another container has."""
-        with self._roster.lock:
-            states = sorted(self._roster.states(), key=lambda state: state.key)
-            replaced = self._roster.replaced()
+        with self._registry.lock:
+            states = sorted(self._registry.states(), key=lambda state: state.key)
+            replaced = self._registry.replaced()
         shown = []
         for state in states:
             attachment = state.attachment
@@ -88,7 +89,7 @@ class Status:
 
     def _links(self, state: PodState) -> list[dict[str, Any]]:
         with self._ends.lock:
-            places = self._roster.places(state)
+            places = self._registry.places(state)
             shown = []
             for end in () if state.wanted is None else state.wanted.ends:
                 how, error = state.state_of(end)
@@ -131,7 +132,7 @@ def _link(
     end: End | None,
     places: dict[PodKey, Place],
 ) -> dict[str, Any]:
-    note = pod.notes.get(side) or pod.notes.note(side, state, error)
+    note = pod.history.get(side) or pod.history.note(side, state, error)
     place = places.get(side.peer)
     return {
         "ifname": side.ifname,

@@ -39,7 +39,7 @@ STATE_FILES = {"child.lock", "child.sock", "settings.json", "addresses.json"}
 
 
 @dataclass
-class Seen:
+class Observed:
     """The cluster at one moment."""
 
     keys: dict[str, Key]
@@ -61,8 +61,8 @@ class Cable:
         return f"{link.primary}:{link.ifname}={link.pair}:{link.pair_ifname}"
 
 
-def look(world: World) -> Seen:
-    seen = Seen(
+def look(world: World) -> Observed:
+    seen = Observed(
         keys=world.etcd.everything(),
         links=interfaces(
             [world.underlay.path]
@@ -110,7 +110,7 @@ def cables(world: World) -> list[Cable]:
     return list(by_ends.values())
 
 
-def _interfaces(world: World, seen: Seen) -> Iterator[str]:
+def _interfaces(world: World, seen: Observed) -> Iterator[str]:
     expected: set[tuple[str, str]] = set()
     vnis: Counter[int] = Counter()
     for cable in cables(world):
@@ -144,7 +144,7 @@ def _interfaces(world: World, seen: Seen) -> Iterator[str]:
 
 
 def _joined(
-    world: World, seen: Seen, cable: Cable, a: Interface, b: Interface, vnis: Counter[int]
+    world: World, seen: Observed, cable: Cable, a: Interface, b: Interface, vnis: Counter[int]
 ) -> Iterator[str]:
     near, far = cable.near, cable.far
     if near.node == far.node:
@@ -196,7 +196,7 @@ def _name(world: World, path: str) -> str:
 # Keys
 
 
-def _keys(world: World, seen: Seen) -> Iterator[str]:
+def _keys(world: World, seen: Observed) -> Iterator[str]:
     expected: set[str] = set()
     optional: set[str] = set()
     vnis: dict[int, str] = {}
@@ -250,7 +250,7 @@ def _keys(world: World, seen: Seen) -> Iterator[str]:
 
 
 def _declared(
-    seen: Seen, sandbox: Sandbox, link: Link, expected: set[str], vnis: dict[int, str]
+    seen: Observed, sandbox: Sandbox, link: Link, expected: set[str], vnis: dict[int, str]
 ) -> Iterator[str]:
     key = _declaration_key(link)
     expected.add(key)
@@ -281,7 +281,7 @@ def _declared(
     yield from _must_be(seen, claim, f"{sandbox.pod.container_id} {relative}")
 
 
-def _legacy(world: World, seen: Seen, expected: set[str]) -> Iterator[str]:
+def _legacy(world: World, seen: Observed, expected: set[str]) -> Iterator[str]:
     """The keys of v0.1.0 tell of one link that is declared, of all of it, or are not there.
 
     They have to be there while a pod has one possible primary and that one is attached: of
@@ -322,7 +322,7 @@ def _legacy(world: World, seen: Seen, expected: set[str]) -> Iterator[str]:
             yield f"the keys of v0.1.0 on {pair} are {there}, none of {right}"
 
 
-def _directories(seen: Seen, keys: set[str]) -> Iterator[str]:
+def _directories(seen: Observed, keys: set[str]) -> Iterator[str]:
     allowed = {f"{PREFIX}/"}
     for key in keys:
         parts = key.split("/")
@@ -338,11 +338,11 @@ def _declaration_key(link: Link) -> str:
     return f"{PREFIX}/association/{link.pair}/links/{link.primary.name}:{link.ifname}"
 
 
-def _declaration(seen: Seen, link: Link) -> dict[str, object] | None:
+def _declaration(seen: Observed, link: Link) -> dict[str, object] | None:
     return _json(seen, _declaration_key(link))
 
 
-def _json(seen: Seen, key: str) -> dict[str, object] | None:
+def _json(seen: Observed, key: str) -> dict[str, object] | None:
     entry = seen.keys.get(key)
     with contextlib.suppress(ValueError):
         decoded = json.loads((entry.value if entry else None) or "")
@@ -357,7 +357,7 @@ def _sorted(published: dict[str, object] | None) -> dict[str, object] | None:
     return {**published, "declared": sorted(declared)}
 
 
-def _must_be(seen: Seen, key: str, value: str) -> Iterator[str]:
+def _must_be(seen: Observed, key: str, value: str) -> Iterator[str]:
     entry = seen.keys.get(key)
     if entry is None:
         yield f"key {key} is missing"
@@ -368,7 +368,7 @@ def _must_be(seen: Seen, key: str, value: str) -> Iterator[str]:
 # Records and processes
 
 
-def _records(world: World, seen: Seen) -> Iterator[str]:
+def _records(world: World, seen: Observed) -> Iterator[str]:
     for node in world.nodes.values():
         attached = [one for one in world.attached.values() if one.node == node.number]
         late = [one for one, _ in world.late if one.node == node.number]
@@ -386,7 +386,7 @@ def _files(directory: str) -> Iterator[str]:
             yield os.path.relpath(os.path.join(folder, name), directory)
 
 
-def _processes(world: World, seen: Seen) -> Iterator[str]:
+def _processes(world: World, seen: Observed) -> Iterator[str]:
     homes = {node.namespace.inode: node for node in world.nodes.values()}
     pods = {
         sandbox.pod.netns.inode: sandbox

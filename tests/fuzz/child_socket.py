@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ratchet.config import Config
-from ratchet_child.keys import Published
+from ratchet_child.model.keys import Published
 from tests.fuzz.lying_etcd import Liar, Lie, make_lie
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.runner import Check, Target

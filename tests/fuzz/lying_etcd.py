@@ -20,11 +20,12 @@ from typing import Any
 from ratchet import labels
 from ratchet.config import Config
 from ratchet.errors import StoreError
-from ratchet_child import store as store_module
-from ratchet_child.keys import PodKey, Published
-from ratchet_child.local import LocalPod, Memory, Node
-from ratchet_child.pairing import Pairing
-from ratchet_child.store import Entry, Event, HistoryLostError, Store
+from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.model.local import LocalPod, Memory, Node
+from ratchet_child.pairing.protocol import Pairing
+from ratchet_child.store import etcd_v2 as store_module
+from ratchet_child.store.api import Entry, Event, HistoryLostError, Store
+from ratchet_child.store.etcd_v2 import EtcdV2Store
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.pod_parsers import ANNOTATIONS, LABELS
 from tests.fuzz.runner import Check, Target
@@ -331,7 +332,7 @@ def store_opened() -> Iterator[Check]:
     with _short_times():
         liar = Liar()
         liar.start()
-        store = Store(_config(liar.port))
+        store = EtcdV2Store(_config(liar.port))
 
         def check(made: tuple[str, Lie]) -> None:
             name, liar.lie = made
@@ -424,7 +425,7 @@ def pairing_opened() -> Iterator[Check]:
             liar.close()
 
 
-class _Scripted(Store):
+class _Scripted(EtcdV2Store):
     """A store each of whose requests meets the next lie; when there is none, etcd is away."""
 
     def __init__(self, config: Config, liar: Liar, lies: list[Lie]) -> None:

@@ -20,16 +20,17 @@ from ratchet.cni import codec
 from ratchet.cni.frozen import replace
 from ratchet.config import SETTINGS, Config
 from ratchet.errors import ConfigError, PodUnknownError, StoreError
-from ratchet_child import keys, v010
-from ratchet_child.association import place_of
-from ratchet_child.contact import Contact
-from ratchet_child.keys import Declaration, PodKey, Published
 from ratchet_child.lookups import Answer, Lookups
-from ratchet_child.offers import Offers
-from ratchet_child.records import Records
-from ratchet_child.ringing import targets
+from ratchet_child.model import keys
+from ratchet_child.model.keys import Declaration, PodKey, Published
+from ratchet_child.pairing import v010
+from ratchet_child.pairing.association import place_of
+from ratchet_child.pairing.incoming import IncomingLinks
+from ratchet_child.pairing.ringing import targets
+from ratchet_child.pods.records import Records
 from ratchet_child.service import BadRequestError, Service, decode
-from ratchet_child.store import Entry
+from ratchet_child.store.api import Entry
+from ratchet_child.store.health import Health
 from ratchetctl import manifest
 from ratchetctl.errors import OperatorError
 from tests.fuzz.cni_parsers import CONFIG_KEYS, only
@@ -304,7 +305,7 @@ def check_association(made: dict[str, str]) -> None:
     }
     pod = PodKey("default", "r2")
     with quiet():
-        offers = Offers().on(pod, there)
+        offers = IncomingLinks().on(pod, there)
         place = place_of(there)
         declaration = Declaration.loads(json.dumps(DECLARATION), "r2")
         v010.is_mixed(there, pod.sibling("r1"), pod, declaration)
@@ -361,8 +362,8 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.node = SimpleNamespace(address="10.0.0.1", interface="eth1")
-        self.etcd = Contact()
-        self.roster = self.status = self
+        self.etcd = Health()
+        self.registry = self.status = self
         self.store = SimpleNamespace(get=self._get)
 
     def attached(self, name: str) -> tuple[PodKey, int] | None:

@@ -21,7 +21,7 @@ import pytest
 
 from ratchet.config import Config
 from ratchet.errors import StoreError
-from ratchet_child.store import Store
+from ratchet_child.store.etcd_v2 import EtcdV2Store
 from tests.faults.members import Members
 from tests.integration.api_server import Authority, lock_key
 from tests.integration.cluster import Cluster
@@ -97,17 +97,17 @@ class Site:
             **changes,
         }
 
-    def store(self, **keys: Any) -> Store:
+    def store(self, **keys: Any) -> EtcdV2Store:
         given = {key: value for key, value in keys.items() if value is not None}
-        return Store(Config.parse({"name": "net", "delegate": {"type": "bridge"}, **given}))
+        return EtcdV2Store(Config.parse({"name": "net", "delegate": {"type": "bridge"}, **given}))
 
-    def refused(self, store: Store) -> str:
+    def refused(self, store: EtcdV2Store) -> str:
         """What is said of a request that fails, the same each time."""
         said = {self.etcd.namespace.do(lambda: refusal(store)) for _ in range(4)}
         assert len(said) == 1, said
         return said.pop()
 
-    def works(self, store: Store) -> bool:
+    def works(self, store: EtcdV2Store) -> bool:
         """Whether a key can be written and read."""
 
         def ask() -> bool:
@@ -120,7 +120,7 @@ class Site:
         return self.etcd.namespace.do(ask)
 
 
-def refusal(store: Store) -> str:
+def refusal(store: EtcdV2Store) -> str:
     with pytest.raises(StoreError) as caught:
         store.set("probe", "1")
     return str(caught.value)
@@ -528,7 +528,7 @@ def test_the_next_member_is_asked_with_the_same_password(session_cluster: Cluste
         members.require_users()
         members.role("ratchet", PREFIX_ONLY, PREFIX_ONLY)
         members.user("node", "right", "ratchet")
-        store = Store(
+        store = EtcdV2Store(
             Config.parse(
                 {
                     "name": "net",
@@ -578,9 +578,11 @@ def test_users_are_set_up_as_the_documentation_says(session_cluster: Cluster) ->
         )
         assert done.returncode == 0, done.stderr
 
-        def store(prefix: str, **user: str) -> Store:
+        def store(prefix: str, **user: str) -> EtcdV2Store:
             keys = {"etcd_host": own.address, "etcd_port": own.port, "etcd_prefix": prefix}
-            return Store(Config.parse({"name": "net", "delegate": {"type": "x"}, **keys, **user}))
+            return EtcdV2Store(
+                Config.parse({"name": "net", "delegate": {"type": "x"}, **keys, **user})
+            )
 
         user = {"etcd_username": "ratchet", "etcd_password_file": str(password)}
         ours = store("/ratchet", **user)

@@ -21,7 +21,10 @@ from ratchet import boot, docker, eligible, kubeconfig, labels, log, pods
 from ratchet.cni import codec, invoke, result, skel
 from ratchet.config import Config
 from ratchet.errors import PodUnknownError
-from ratchet_child import keys, service, store, v010
+from ratchet_child import service
+from ratchet_child.model import keys
+from ratchet_child.pairing import v010
+from ratchet_child.store import etcd_v2 as store
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.runner import BrokenError, Target, run
 from tests.fuzz.targets import TARGETS

@@ -37,7 +37,7 @@ INELIGIBLE: list[Any] = [
 ]
 
 RECORDER = """#!/bin/sh
-# Notes what it was given, runs the real plugin, and notes what that answered.
+# History what it was given, runs the real plugin, and notes what that answered.
 seen={folder}/$CNI_COMMAND
 cat /proc/$$/environ > $seen.environ
 ls /proc/$$/fd > $seen.descriptors

@@ -26,12 +26,13 @@ import pytest
 
 from ratchet.config import Config
 from ratchet.errors import StoreError
-from ratchet_child import store as store_module
-from ratchet_child.store import HistoryLostError, Store
+from ratchet_child.store import etcd_v2 as store_module
+from ratchet_child.store.api import HistoryLostError, Store
+from ratchet_child.store.etcd_v2 import EtcdV2Store
 from tests.integration.polling import wait_for
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 
-AnyStore = Store | MemoryStore
+AnyStore = Store
 
 
 class Server:
@@ -126,8 +127,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         running.stop()
 
 
-def connect(*hosts: str, prefix: str | None = None) -> Store:
-    return Store(
+def connect(*hosts: str, prefix: str | None = None) -> EtcdV2Store:
+    return EtcdV2Store(
         Config.parse(
             {
                 "name": "net",
@@ -141,7 +142,7 @@ def connect(*hosts: str, prefix: str | None = None) -> Store:
 
 
 @pytest.fixture
-def real(server: Server) -> Store:
+def real(server: Server) -> EtcdV2Store:
     """Give a store with a prefix of its own in the real etcd."""
     return connect(f"127.0.0.1:{server.port}")
 
@@ -151,7 +152,7 @@ def store(request: pytest.FixtureRequest) -> AnyStore:
     """Give either, empty."""
     if request.param == "memory":
         return MemoryStore(MemoryEtcd())
-    real: Store = request.getfixturevalue("real")
+    real: EtcdV2Store = request.getfixturevalue("real")
     return real
 
 
@@ -408,7 +409,7 @@ def test_setting_a_directory_is_an_error(store: AnyStore) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "ü", "100%", "a?b", "a#b", "a:b", "a+b", 'a"b', "a&b=c"])
-def test_a_key_with_odd_characters_is_found_under_its_name(real: Store, name: str) -> None:
+def test_a_key_with_odd_characters_is_found_under_its_name(real: EtcdV2Store, name: str) -> None:
     key = f"association/{name}/id"
     real.set(key, "1")
     entry = real.get(key)
@@ -421,7 +422,7 @@ def test_a_key_with_odd_characters_is_found_under_its_name(real: Store, name: st
 @pytest.mark.parametrize(
     "key", ["..", ".", "a/../../b", "../other", "a/./b", "a//b", "/a", "a/", "", "a/\udcff"]
 )
-def test_a_key_that_would_leave_the_prefix_is_refused(real: Store, key: str) -> None:
+def test_a_key_that_would_leave_the_prefix_is_refused(real: EtcdV2Store, key: str) -> None:
     for request in (
         lambda: real.get(key),
         lambda: real.tree(key),
@@ -439,14 +440,14 @@ def test_a_key_that_would_leave_the_prefix_is_refused(real: Store, key: str) -> 
 
 
 @pytest.mark.parametrize("value", ["", "a&b=c", "ü\n", "100%", '{"a": 1}', "x" * 100_000])
-def test_a_value_comes_back_as_it_was(real: Store, value: str) -> None:
+def test_a_value_comes_back_as_it_was(real: EtcdV2Store, value: str) -> None:
     real.set("a", value)
     entry = real.get("a")
     assert entry is not None
     assert entry.value == value
 
 
-def test_an_event_carries_the_key_without_the_prefix(real: Store) -> None:
+def test_an_event_carries_the_key_without_the_prefix(real: EtcdV2Store) -> None:
     index = real.tree("n")[1]
     real.set("n/10.0.0.1/bell/ns:pod", "1")
     event = real.watch("n/10.0.0.1", index + 1)
@@ -454,7 +455,7 @@ def test_an_event_carries_the_key_without_the_prefix(real: Store) -> None:
     assert event.key == "n/10.0.0.1/bell/ns:pod"
 
 
-def test_a_key_with_a_time_to_live_expires(real: Store) -> None:
+def test_a_key_with_a_time_to_live_expires(real: EtcdV2Store) -> None:
     real.set("a", "1", ttl_s=1)
     index = real.tree("a")[1]
     event = real.watch("a", index + 1)
@@ -464,14 +465,14 @@ def test_a_key_with_a_time_to_live_expires(real: Store) -> None:
 
 
 def test_a_watch_that_hears_nothing_ends_with_none(
-    real: Store, monkeypatch: pytest.MonkeyPatch
+    real: EtcdV2Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "WATCH_TIMEOUT_S", 0.3)
     index = real.tree("n")[1]
     assert real.watch("n", index + 1) is None
 
 
-def test_removing_the_whole_prefix_is_heard_by_a_watch_that_waits(real: Store) -> None:
+def test_removing_the_whole_prefix_is_heard_by_a_watch_that_waits(real: EtcdV2Store) -> None:
     """As the clean-up job does it, while a node waits on its own directory."""
     real.set("nodes/a/pods/p", "1")
     index = real.tree("nodes/a")[1]
@@ -515,7 +516,7 @@ def test_an_etcd_that_is_down_is_an_error_that_names_it() -> None:
 
 
 def test_a_paused_etcd_times_out(
-    server: Server, real: Store, monkeypatch: pytest.MonkeyPatch
+    server: Server, real: EtcdV2Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(real._options, "read_timeout", 0.5)
     real.set("a", "1")
@@ -534,7 +535,7 @@ def test_a_paused_etcd_times_out(
 
 
 def test_a_watch_at_a_member_that_is_silent_to_others_gives_up(
-    server: Server, real: Store, monkeypatch: pytest.MonkeyPatch
+    server: Server, real: EtcdV2Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By itself it could not tell that from a member that has no news."""
     monkeypatch.setitem(real._options, "read_timeout", 0.5)
@@ -583,7 +584,7 @@ class _Impostor(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def impostor(status: int, body: bytes, clusters: Sequence[str] = ()) -> Iterator[Store]:
+def impostor(status: int, body: bytes, clusters: Sequence[str] = ()) -> Iterator[EtcdV2Store]:
     """A store whose etcd is something else."""
     answer = {"status": status, "body": body, "clusters": list(clusters)}
     handler = type("Handler", (_Impostor,), answer)
@@ -652,7 +653,7 @@ def test_another_cluster_at_the_address_is_noticed_and_no_error() -> None:
     assert seen == ["a1", "a1", "b2", "b2"]
 
 
-def test_many_threads_use_one_store(real: Store) -> None:
+def test_many_threads_use_one_store(real: EtcdV2Store) -> None:
     failures: list[BaseException] = []
 
     def work(number: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from urllib3.exceptions import ReadTimeoutError
 
-from ratchet_child.transport import Answer, Transport
+from ratchet_child.store.transport import Answer, Transport
 from tests.integration.api_server import Authority
 
 TIMEOUT_S = 2.0

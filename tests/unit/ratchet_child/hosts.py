@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ratchet.cni.ip import Address
 from ratchet.labels import Link
-from ratchet_child.keys import PodKey, Published
-from ratchet_child.local import LocalPod, Memory, Node
-from ratchet_child.pairing import Pairing
+from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.model.local import LocalPod, Memory, Node
+from ratchet_child.pairing.protocol import Pairing
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 
 A, B, C = (PodKey("default", name) for name in "abc")
@@ -33,7 +33,7 @@ class Host:
     def restart(self) -> None:
         store = MemoryStore(self.etcd, lambda name, key: self.log.append((name, key)))
         self.pairing = Pairing(
-            store,  # type: ignore[arg-type]
+            store,
             Node(self.address, "eth1"),
             is_local=self.local.__contains__,
             claimed_earlier=self.earlier.get,

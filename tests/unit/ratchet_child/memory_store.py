@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ratchet.errors import StoreError
-from ratchet_child.store import Entry, Event, HistoryLostError
+from ratchet_child.store.api import Entry, Event, HistoryLostError
 
 HISTORY = 1000  # events, over all keys
 

@@ -11,11 +11,11 @@ import pytest
 from ratchet.errors import StoreError
 from ratchet_child import bells as bells_module
 from ratchet_child.bells import Bells
-from ratchet_child.keys import PodKey, Published
-from ratchet_child.local import Node
-from ratchet_child.pairing import Pairing
-from ratchet_child.ringing import BELL_TTL_S
-from ratchet_child.store import HistoryLostError
+from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.model.local import Node
+from ratchet_child.pairing.protocol import Pairing
+from ratchet_child.pairing.ringing import BELL_TTL_S
+from ratchet_child.store.api import HistoryLostError
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 
 A, B = PodKey("default", "a"), PodKey("blue", "b")

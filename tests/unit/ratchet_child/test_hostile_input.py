@@ -11,12 +11,12 @@ import pytest
 
 from ratchet.attachments import Attachment
 from ratchet.errors import StoreError
-from ratchet_child import store as store_module
-from ratchet_child.keys import Declaration, PodKey, Published
-from ratchet_child.offers import Offers
-from ratchet_child.records import Records
+from ratchet_child.model.keys import Declaration, PodKey, Published
+from ratchet_child.pairing.incoming import IncomingLinks
+from ratchet_child.pods.records import Records
 from ratchet_child.service import BadRequestError, Service
-from ratchet_child.store import Entry
+from ratchet_child.store import etcd_v2 as store_module
+from ratchet_child.store.api import Entry
 
 DEEP = "[" * 100_000
 
@@ -36,7 +36,7 @@ def test_nothing_published_is_taken_back_elsewhere(pair: str) -> None:
 def offers(**values: str) -> list[Any]:
     right = {"vxlanid": "11", "pairip": "", "pairifname": "in2", "primaryname": "r1", **values}
     there = {name: Entry(value, 5, 4) for name, value in right.items()}
-    return Offers().on(PodKey("default", "r2"), there)
+    return IncomingLinks().on(PodKey("default", "r2"), there)
 
 
 @pytest.mark.parametrize("name", ["../../other", "a/b", "..", "\ud800", ""])
@@ -69,7 +69,7 @@ def test_a_request_names_no_record_elsewhere(tmp_path: Any, absolute: bool) -> N
 
 
 def test_an_answer_does_not_repeat_a_huge_request() -> None:
-    engine: Any = SimpleNamespace(roster=SimpleNamespace(attached=lambda name: None))
+    engine: Any = SimpleNamespace(registry=SimpleNamespace(attached=lambda name: None))
     service = Service(engine, None)
     answers: list[Any] = []
     huge = "x" * 100_000

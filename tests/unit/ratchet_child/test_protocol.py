@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from ratchet_child.keys import Declaration
-from tests.unit.ratchet_child.model.explore import explore, walk
-from tests.unit.ratchet_child.model.scenarios import (
+from ratchet_child.model.keys import Declaration
+from tests.unit.ratchet_child.protocol_model.explore import explore, walk
+from tests.unit.ratchet_child.protocol_model.scenarios import (
     ALSO,
     BACK,
     MIDDLE,
@@ -33,7 +33,7 @@ from tests.unit.ratchet_child.model.scenarios import (
     B,
     C,
 )
-from tests.unit.ratchet_child.model.world import Pod, World
+from tests.unit.ratchet_child.protocol_model.world import Pod, World
 
 LONG_S = float(os.environ.get("RATCHET_MODEL_SECONDS") or 0)
 WALKS = 15

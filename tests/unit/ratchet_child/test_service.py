@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from ratchet.errors import CniError, StoreError
 from ratchet_child import service as service_module
-from ratchet_child.contact import Contact
-from ratchet_child.keys import PodKey
+from ratchet_child.model.keys import PodKey
 from ratchet_child.service import BadRequestError, Service, decode, failure
+from ratchet_child.store.health import Health
 
 KEY = PodKey("default", "a")
 LINKS = [{"ifname": "in1", "state": "up"}]
@@ -31,9 +31,9 @@ class FakeEngine:
         self.asked = 0
         self.scans = 0
         self.checks = 0
-        self.etcd = Contact()
+        self.etcd = Health()
         self.etcd.answered()
-        self.roster = self.status = self
+        self.registry = self.status = self
         self.store = SimpleNamespace(get=self._get)
 
     def attached(self, name: str) -> tuple[PodKey, int] | None:

@@ -1,0 +1,272 @@
+"""Network namespaces as open descriptors, and rtnetlink(7) sockets inside them.
+
+Namespaces are opened by path and never created or removed here. A socket stays in the namespace in
+which it was opened, so a thread enters a namespace (setns(2), 20 microseconds) just for that moment
+and every later request needs no change of namespace at all. pyroute2's own helper for this forks a
+process and costs 8 to 28 ms, and its request loop several times what the kernel needs, so of
+pyroute2 only the message formats are used.
+
+An open namespace lives on after its last process and mount, with its interfaces: whoever holds a
+`Namespace` must watch `is_current` and close it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+from ratchet.errors import KernelError
+from ratchet_child import killswitch
+
+_CLONE_NEWNET = 0x40000000  # setns(2)
+_NLMSG = struct.Struct("=IHHII")  # length, type, flags, sequence, port: netlink(7)
+_NLMSG_ERROR = 2
+_NLMSG_DONE = 3
+NLM_F_REQUEST = 0x1
+NLM_F_ACK = 0x4
+NLM_F_DUMP = 0x300
+NLM_F_CREATE = 0x400
+NLM_F_EXCL = 0x200
+_RTMGRP_LINK = 1
+_SOL_NETLINK = 270
+_NETLINK_EXT_ACK = 11
+_NETLINK_CAP_ACK = 10
+_RECEIVE_BYTES = 1 << 17
+_ANSWER_TIMEOUT_S = 10.0
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Netlink:
+    """A rtnetlink socket in one namespace. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        """Opens in the calling thread's namespace."""
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.bind((0, 0))
+        self._socket.settimeout(_ANSWER_TIMEOUT_S)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        self._lock = threading.Lock()
+        self._sequence = 0
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def request(self, *messages: tuple[int, int, bytes]) -> list[int]:
+        """Send (type, flags, body) messages in one go; the errno of each, 0 for success."""
+        killswitch.reach("netlink")
+        with self._lock:
+            numbers: dict[int, int] = {}
+            packed = []
+            for position, (kind, flags, body) in enumerate(messages):
+                self._sequence += 1
+                numbers[self._sequence] = position
+                packed.append(
+                    _message(kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, body)
+                )
+            results = [0] * len(messages)
+            self._socket.send(b"".join(packed))
+            while numbers:
+                for kind, sequence, body in self._receive():
+                    if kind == _NLMSG_ERROR and sequence in numbers:
+                        results[numbers.pop(sequence)] = _error(body)
+        killswitch.reach("netlink done")
+        return results
+
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        """All answers to a dump request, each a whole message."""
+        return self._ask(kind, NLM_F_DUMP, body)
+
+    def get(self, kind: int, body: bytes) -> list[bytes]:
+        """The answer to a request for one object, as whole messages.
+
+        *Raises* OSError with the kernel's errno.
+        """
+        return self._ask(kind, NLM_F_ACK, body)
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
+        with self._lock:
+            while True:
+                self._sequence += 1
+                mine = self._sequence
+                self._socket.send(_message(kind, flags | NLM_F_REQUEST, mine, body))
+                answers: list[bytes] = []
+                for answer_kind, answer in self._answers(mine):
+                    if answer_kind == _NLMSG_ERROR:
+                        code = _error(answer)
+                        if code == errno.EINTR:  # the dump met a change: once more
+                            break
+                        if code:
+                            raise OSError(code, os.strerror(code))
+                        return answers
+                    if answer_kind == _NLMSG_DONE:
+                        return answers
+                    answers.append(answer)
+
+    def _answers(self, mine: int) -> Iterator[tuple[int, bytes]]:
+        while True:
+            for kind, sequence, body in self._receive():
+                if sequence == mine:
+                    yield kind, body
+
+    def _receive(self) -> list[tuple[int, int, bytes]]:
+        try:
+            data = self._socket.recv(_RECEIVE_BYTES)
+        except TimeoutError as error:
+            raise OSError(errno.ETIMEDOUT, "the kernel did not answer") from error
+        return list(_messages(data))
+
+
+class Namespace:
+    """An open network namespace with a rtnetlink socket in it.
+
+    *Needs* CAP_SYS_ADMIN. *Raises* KernelError when the path cannot be opened as a namespace.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise KernelError(f"open network namespace {path}", str(error)) from error
+        try:
+            with entered(self.fd):
+                self.netlink = Netlink()
+        except OSError as error:
+            os.close(self.fd)
+            raise KernelError(f"enter network namespace {path}", str(error)) from error
+        status = os.fstat(self.fd)
+        self.identity = (status.st_dev, status.st_ino)
+
+    def is_current(self) -> bool:
+        """Whether the path still leads to this namespace."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self.identity
+
+    def close(self) -> None:
+        """Let go of the namespace. *Safe to call twice.*"""
+        if self.fd >= 0:
+            self.netlink.close()
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Monitor:
+    """Hears of interfaces that vanish or go down in a namespace."""
+
+    def __init__(self, namespace: Namespace | None = None) -> None:
+        with entered(namespace.fd) if namespace else contextlib.nullcontext():
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.bind((0, _RTMGRP_LINK))
+        self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def read(self) -> set[str] | None:
+        """The interfaces that have gone or gone down; None when it may be any of them."""
+        last: dict[str, bool] = {}
+        overrun = False
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # more happened than the buffer could hold
+                    raise
+                overrun = True
+                continue
+            for kind, _, message in _messages(data):
+                ifname = _ifname(message)
+                if ifname is not None:
+                    last[ifname] = _is_loss(kind, message)
+        # An interface that has come up since is not lost: most news is of our own making.
+        return None if overrun else {ifname for ifname, lost in last.items() if lost}
+
+
+@contextlib.contextmanager
+def entered(fd: int) -> Iterator[None]:
+    """Be in a namespace for a moment: this thread only. *Raises* OSError."""
+    with _own() as own:
+        _setns(fd)
+        try:
+            yield
+        finally:
+            _setns(own)
+
+
+@contextlib.contextmanager
+def _own() -> Iterator[int]:
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield own
+    finally:
+        os.close(own)
+
+
+def _setns(fd: int) -> None:
+    if _libc.setns(fd, _CLONE_NEWNET):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    length = _NLMSG.size + len(body)
+    return _NLMSG.pack(length, kind, flags, sequence, 0) + body + b"\0" * (-length % 4)
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    offset = 0
+    while offset + _NLMSG.size <= len(data):
+        length, kind, _, sequence, _ = _NLMSG.unpack_from(data, offset)
+        if length < _NLMSG.size:
+            return
+        yield kind, sequence, data[offset : offset + length]
+        offset += (length + 3) & ~3
+
+
+_RTM_NEWLINK = 16
+_RTM_DELLINK = 17
+_IFF_UP = 1
+_IFLA_IFNAME = 3
+_IFINFO_FLAGS = struct.Struct("=24xI")  # nlmsghdr and struct ifinfomsg: rtnetlink(7)
+
+
+def _error(message: bytes) -> int:
+    """The errno in an NLMSG_ERROR message; 0 is an acknowledgement."""
+    return -int(struct.unpack_from("=i", message, _NLMSG.size)[0])
+
+
+def _is_loss(kind: int, message: bytes) -> bool:
+    if kind == _RTM_DELLINK:
+        return True
+    return kind == _RTM_NEWLINK and not _IFINFO_FLAGS.unpack_from(message)[0] & _IFF_UP
+
+
+def _ifname(message: bytes) -> str | None:
+    """IFLA_IFNAME of a link message, without decoding the rest of it."""
+    offset = _NLMSG.size + 16
+    while offset + 4 <= len(message):
+        length, kind = struct.unpack_from("=HH", message, offset)
+        if length < 4:
+            return None
+        if kind == _IFLA_IFNAME:
+            return message[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
+        offset += (length + 3) & ~3
+    return None

@@ -1,0 +1,131 @@
+"""What the child counts. Showing it is the exporter's business.
+
+Counting is plain arithmetic and needs nothing but the standard library, so every room may count.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+# All that can be counted is shown from the start: a counter that appears has no rate.
+ETCD = ("get", "tree", "set", "create", "swap", "remove", "prune", "remove_tree")
+WATCH = "watch"  # lasts until there is news: its duration says nothing
+REQUESTS = ("attached", "check", "deleted", "health", "labels", "status")
+UNKNOWN = "unknown"  # whatever else is written to the child's socket
+ENDS = ("make", "mend", "replace", "remove")
+
+
+@dataclass(slots=True)
+class Durations:
+    """A histogram: how many took at most each bucket's bound, and all seconds together."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        place = next((i for i, bound in enumerate(BUCKETS_S) if seconds <= bound), len(BUCKETS_S))
+        self.counts[place] += 1
+        self.seconds += seconds
+
+    def buckets(self) -> list[tuple[str, int]]:
+        """Cumulative counts by upper bound, as Prometheus has them."""
+        bounds = [*map(str, BUCKETS_S), "+Inf"]
+        total = 0
+        result = []
+        for bound, count in zip(bounds, self.counts, strict=True):
+            total += count
+            result.append((bound, total))
+        return result
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many links and pods there are in each state, and whether etcd answers."""
+
+    links: dict[str, int]
+    etcd: bool
+    attached: int = 0
+    superseded: int = 0
+    troubled: int = 0
+
+
+class Figures:
+    """The counts of this process. Whoever changes or reads them holds the lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.etcd = {name: Durations() for name in ETCD}
+        self.etcd_errors = dict.fromkeys((*ETCD, WATCH), 0)
+        self.requests = {name: Durations() for name in (*REQUESTS, UNKNOWN)}
+        self.ends = {name: Durations() for name in ENDS}
+        self.end_failures = 0
+        self.reconciliations = Durations()
+        self.retries = 0
+        self.last_reconciliation = 0.0  # seconds since the epoch
+
+
+figures = Figures()
+
+
+@contextmanager
+def etcd_request(name: str) -> Iterator[None]:
+    """Time a request to etcd, whatever becomes of it."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        if name != WATCH:
+            _add(figures.etcd[name], time.monotonic() - started)
+
+
+def etcd_failed(name: str) -> None:
+    """etcd could not be asked, or gave no answer that is one."""
+    with figures.lock:
+        figures.etcd_errors[name] += 1
+
+
+def served(operation: object, seconds: float) -> None:
+    """A request has been answered; `operation` is what it asked for, whatever that was."""
+    _add(figures.requests[str(operation) if operation in REQUESTS else UNKNOWN], seconds)
+
+
+def end_done(operation: str, seconds: float) -> None:
+    """An end has been made, mended, replaced or removed."""
+    _add(figures.ends[operation], seconds)
+
+
+@contextmanager
+def end_operation(name: str) -> Iterator[None]:
+    """Count and time what is done to an end, if it succeeds."""
+    started = time.monotonic()
+    yield
+    end_done(name, time.monotonic() - started)
+
+
+def end_failed() -> None:
+    """An end could not be made."""
+    with figures.lock:
+        figures.end_failures += 1
+
+
+def tried_in_vain() -> None:
+    """A reconciliation has failed and will be tried again."""
+    with figures.lock:
+        figures.retries += 1
+
+
+def reconciled(seconds: float) -> None:
+    """One pod has been worked on."""
+    with figures.lock:
+        figures.reconciliations.add(seconds)
+        figures.last_reconciliation = time.time()
+
+
+def _add(durations: Durations, seconds: float) -> None:
+    with figures.lock:
+        durations.add(seconds)

@@ -1,0 +1,60 @@
+"""This node, a pod that is attached on it, and what is remembered of that pod.
+
+The nouns that the pairing and its pieces share; no work is done in here. `Memory` only saves
+requests: with an empty one everything is read again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ratchet.labels import Link
+from ratchet_child.model.keys import PodKey
+from ratchet_child.model.plan import DeclaredLink, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """This node's end of all tunnels."""
+
+    address: str
+    interface: str
+    state_dir: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPod:
+    """A pod that is attached on this node."""
+
+    key: PodKey
+    container: str
+    links: tuple[Link, ...]
+
+    def links_with(self, peer: PodKey) -> list[Link]:
+        """Those of its own links whose pair is `peer`."""
+        return [link for link in self.links if link.pair == peer.name]
+
+
+@dataclass(slots=True)
+class Memory:
+    """What this process has written and read for one pod."""
+
+    published: bool = False
+    superseded: bool = False
+    yields: bool = False  # it was superseded once, so there may be newer containers of that name
+    own: dict[str, DeclaredLink] = field(default_factory=dict)  # links that it declares, by ifname
+    incoming: list[DeclaredLink] = field(
+        default_factory=list
+    )  # links that others declare on the pod
+    places: dict[PodKey, Place] = field(default_factory=dict)  # pods on other nodes
+    rivals: dict[str, DeclaredLink] = field(
+        default_factory=dict
+    )  # who has the far end, by own ifname
+    known: set[PodKey] = field(default_factory=set)  # peers that have been looked up
+    beside: set[PodKey] = field(default_factory=set)  # peers that were on this node then
+    deaf: set[PodKey] = field(default_factory=set)  # peers whose nodes ring no bells
+    unheard: bool = False  # something was written that peers have not been told
+
+    def give_way(self) -> None:
+        """Another container has the name."""
+        self.superseded = self.yields = True

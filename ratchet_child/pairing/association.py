@@ -1,0 +1,58 @@
+"""Reading what stands below `association/<pod>`: where the pod is, and a link declared on it.
+
+Nothing is written in here. etcd is shared, so what makes no sense counts as not being there and
+must not bring a node down. Apart because all pieces of the pairing read these keys, and must take
+the same for nonsense.
+"""
+
+from __future__ import annotations
+
+from ratchet import log
+from ratchet_child.model import keys
+from ratchet_child.model.keys import Declaration, PodKey
+from ratchet_child.model.plan import DeclaredLink, Place
+from ratchet_child.store.api import Entry, Store
+
+
+def value_of(there: dict[str, Entry], name: str) -> str | None:
+    entry = there.get(name)
+    return None if entry is None else entry.value
+
+
+def place_of(there: dict[str, Entry]) -> Place | None:
+    """Where a pod is; None when it is not there, or half published (v0.1.0 writes the ID first)."""
+    container, address = value_of(there, "id"), value_of(there, "parentaddr")
+    if not container or address is None or "parentiface" not in there:
+        return None
+    return Place(container, address)
+
+
+def is_node(address: str) -> bool:
+    """Whether a published address can be a node's: no value leads out of the nodes' directory."""
+    return bool(address) and "/" not in address and address not in (".", "..")
+
+
+def note_place(store: Store, peer: PodKey, places: dict[PodKey, Place]) -> dict[str, Entry]:
+    """Read a pod's keys, and take down where it is, if it is anywhere."""
+    there, _ = store.tree(keys.association(peer))
+    place = place_of(there)
+    if place is not None:
+        places[peer] = place
+    return there
+
+
+def readable(pod: PodKey, key: str, entry: Entry | None, pair: str) -> Declaration | None:
+    """A declaration on `pair`; None, and a line in the log, when something else stands there."""
+    if entry is None:
+        return None
+    try:
+        return Declaration.loads(entry.value, pair)
+    except ValueError as error:
+        log.warning("a declaration is not readable", pod=pod, key=key, error=str(error))
+        return None
+
+
+def declared_by(primary: PodKey, declaration: Declaration, entry: Entry) -> DeclaredLink:
+    return DeclaredLink(
+        primary, declaration.link, declaration.vni, entry.created, declaration.refused
+    )

@@ -1,0 +1,234 @@
+"""Declarations: every link of every primary, as `association/<pair>/links/<primary>:<ifname>`.
+
+The primary's node writes and removes them; the pair's node may refuse one or give it another VNI,
+always by compare-and-swap, so that neither undoes what the other has written. With a declaration go
+the claim on its VNI and its copy for nodes of v0.1.0. Where pods are is not known in here, and
+nobody is rung: callers do that when all is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from ratchet import log
+from ratchet.errors import StoreError
+from ratchet.labels import Link
+from ratchet_child.model import keys
+from ratchet_child.model.keys import Declaration, PodKey
+from ratchet_child.model.local import LocalPod
+from ratchet_child.model.plan import DeclaredLink, Place
+from ratchet_child.pairing import v010
+from ratchet_child.pairing.association import declared_by, note_place, readable
+from ratchet_child.pairing.v010 import V010Keys
+from ratchet_child.pairing.vni import Vnis
+from ratchet_child.store.api import Entry, Store
+
+
+class Declarations:
+    """Every method that talks to etcd raises StoreError when it cannot."""
+
+    def __init__(
+        self,
+        store: Store,
+        v010_keys: V010Keys,
+        claimed_earlier: Callable[[PodKey], tuple[str, int] | None],
+    ) -> None:
+        """`claimed_earlier` is that of `Pairing`."""
+        self._store = store
+        self._vnis = Vnis(store)
+        self._v010_keys = v010_keys
+        self._claimed_earlier = claimed_earlier
+        self._begun: dict[str, int] = {}  # how often, of each container
+        # Containers of which this process knows every claim: none can be a crash's.
+        self._fresh: set[str] = set()
+
+    def begin(self, pod: LocalPod) -> None:
+        """Take down that a container's links are about to be declared: all of them, maybe again."""
+        times = self._begun[pod.container] = self._begun.get(pod.container, 0) + 1
+        earlier = self._claimed_earlier(pod.key)
+        if times == 1 and (earlier is None or earlier[0] != pod.container):
+            self._fresh.add(pod.container)
+
+    def end(self, pod: PodKey, container: str) -> None:
+        """Give back what may still be claimed for a container whose declarations are gone."""
+        self._begun.pop(container, None)
+        if container in self._fresh:
+            self._fresh.discard(container)
+        else:
+            self._vnis.release_all(container, partial(keys.is_link_of, pod))
+
+    # Declare ------------------------------------------------------------------------------------
+
+    def declare(self, pod: LocalPod, link: Link, *, for_v010: bool) -> DeclaredLink | None:
+        """Write a declaration, or take over one; None when the pod is superseded."""
+        try:
+            return self._declare(pod, link, for_v010=for_v010)
+        except StoreError:
+            self._fresh.discard(pod.container)  # it may have been claimed all the same
+            raise
+
+    def _declare(self, pod: LocalPod, link: Link, *, for_v010: bool) -> DeclaredLink | None:
+        pair = pod.key.sibling(link.pair)
+        key = keys.declaration(pair, pod.key.name, link.ifname)
+        # After a restart, and when a request went unanswered, it may stand there already.
+        again = pod.container not in self._fresh
+        found = self._store.get(key) if again or self._begun[pod.container] > 1 else None
+        while True:
+            if found is None:
+                vni = self._vnis.take(pod.container, key, again=again)
+                entry = self._store.create(key, Declaration(pod.container, vni, link).dumps())
+                if entry is None:
+                    self._vnis.release(vni, pod.container, key)
+            elif self._is_heir(pod, key, found):
+                vni, entry = self._adopt(pod, link, key, found)
+            else:
+                return None
+            if entry is not None:
+                break
+            found = self._store.get(key)
+        if for_v010:
+            self._v010_keys.write(pod.key, pair, Declaration(pod.container, vni, link))
+        log.info("declared", pod=pod.key, container=pod.container, link=link.ifname, vni=vni)
+        return DeclaredLink(pod.key, link, vni, entry.created)
+
+    def _is_heir(self, pod: LocalPod, key: str, found: Entry) -> bool:
+        """Whether a declaration is an earlier container's and not the one's that came after.
+
+        Each container writes its ID before it declares, so the ID, read after the declaration, is
+        that of the later one.
+        """
+        if readable(pod.key, key, found, "") is None:
+            return True
+        current = self._store.get(keys.container(pod.key))
+        return current is None or current.value == pod.container
+
+    def _adopt(self, pod: LocalPod, link: Link, key: str, found: Entry) -> tuple[int, Entry | None]:
+        """Take over a declaration of the same link, with its VNI: no entry when it has changed."""
+        old = readable(pod.key, key, found, link.pair)
+        if old is not None and self._vnis.claim_again(
+            old.vni,
+            pod.container,
+            key,
+            predecessor=None if old.container == pod.container else old.container,
+        ):
+            vni = old.vni
+        else:
+            vni = self._vnis.take(pod.container, key)
+        is_same = old is not None and old.link == link
+        new = Declaration(pod.container, vni, link, old.refused if old and is_same else "")
+        if new == old:
+            return vni, found
+        if pod.container not in self._fresh:
+            # It may have claimed another one before it found the declaration there.
+            self._vnis.release_all(pod.container, lambda one: one == key, but=vni)
+        entry = self._store.swap(key, new.dumps(), found.modified)
+        if entry is None:
+            self._vnis.release(vni, pod.container, key)
+        return vni, entry
+
+    # Check --------------------------------------------------------------------------------------
+
+    def check(
+        self, pod: LocalPod, link: Link, there: dict[str, Entry], known: DeclaredLink | None
+    ) -> tuple[DeclaredLink, Declaration] | None:
+        """A link as it stands among its pair's keys; None when it is to be declared again.
+
+        `known` is what was declared, None when it is not known. The far node may have renumbered it
+        meanwhile: then the claim becomes this container's.
+        """
+        pair = pod.key.sibling(link.pair)
+        key = keys.declaration(pair, pod.key.name, link.ifname)
+        entry = there.get(key.removeprefix(f"{keys.association(pair)}/"))
+        written = readable(pod.key, key, entry, link.pair)
+        if entry is None or written is None or written.container != pod.container or known is None:
+            return None
+        if known.vni != written.vni:
+            self._fresh.discard(pod.container)
+            self._vnis.claim_again(written.vni, pod.container, key)
+        current = replace(written, link=link)
+        return declared_by(pod.key, current, entry), current
+
+    # Answer -------------------------------------------------------------------------------------
+
+    def refuse(self, pod: LocalPod, offer: DeclaredLink, *, refused: bool) -> DeclaredLink | None:
+        """Write into a link declared on the pod that it is refused, or no longer.
+
+        None when that cannot be told: v0.1.0 would not hear of it, and where the primary's node has
+        changed the declaration it will ring.
+        """
+        if v010.is_v010_only(offer):
+            return None
+        key = keys.declaration(pod.key, offer.primary.name, offer.link.ifname)
+        entry = self._store.get(key)
+        written = readable(pod.key, key, entry, pod.key.name)
+        if entry is None or written is None or written.link != offer.link:
+            return None
+        answer = replace(written, refused=pod.container if refused else "")
+        if self._store.swap(key, answer.dumps(), entry.modified) is None:
+            return None
+        return replace(offer, refused=answer.refused)
+
+    def renumber(self, pod: LocalPod, declared: DeclaredLink) -> bool:
+        """Give a link the next VNI; False when the far node was first."""
+        primary, pair = declared.primary, declared.pair
+        key = keys.declaration(pair, primary.name, declared.link.ifname)
+        entry = self._store.get(key)
+        old = readable(pod.key, key, entry, pair.name)
+        if entry is None or old is None or old.vni != declared.vni:
+            return False
+        # Claimed in this container's name, so that it is found after a crash; the primary takes the
+        # claim over when it looks.
+        self._fresh.discard(pod.container)
+        vni = self._vnis.take(pod.container, key)
+        new = replace(old, vni=vni)
+        if not self._store.swap(key, new.dumps(), entry.modified):
+            self._vnis.release(vni, pod.container, key)
+            return False
+        for container in {old.container, pod.container}:
+            self._vnis.release(old.vni, container, key)
+        self._v010_keys.renumber(primary, pair, old, new)
+        if self._store.get(key) is None:  # the primary has gone meanwhile
+            self._vnis.release(vni, pod.container, key)
+            for declaration in (old, new):
+                there, _ = self._store.tree(keys.association(pair))
+                self._v010_keys.remove(primary, pair, declaration, there)
+        log.warning(
+            "the VNI is in use on this node by somebody else, took another",
+            pod=pod.key,
+            container=pod.container,
+            link=declared,
+            vni=old.vni,
+            taken=vni,
+        )
+        return True
+
+    # Undeclare ----------------------------------------------------------------------------------
+
+    def undeclare(
+        self,
+        primary: PodKey,
+        container: str,
+        pair: PodKey,
+        ifname: str,
+        places: dict[PodKey, Place],
+    ) -> None:
+        """Take back a declaration, if it is the container's, and note where the pair is."""
+        there = note_place(self._store, pair, places)
+        key = keys.declaration(pair, primary.name, ifname)
+        while (entry := self._store.get(key)) is not None:
+            declaration = readable(primary, key, entry, pair.name)
+            if declaration is None or declaration.container != container:
+                return
+            self._vnis.release(declaration.vni, container, key)
+            self._v010_keys.remove(primary, pair, declaration, there)
+            removed = self._store.remove(key, entry.modified)
+            there, _ = self._store.tree(keys.association(pair))
+            if removed:  # the far node may have written the v0.1.0 keys meanwhile: `renumber`
+                self._v010_keys.remove(primary, pair, declaration, there)
+                break
+        if entry is None:
+            self._v010_keys.remove_late(primary, pair, there)
+        if self._store.prune(keys.declarations(pair)) or entry is None:
+            self._store.prune(keys.association(pair))

@@ -1,0 +1,100 @@
+"""What stands below `nodes/<address>`: the pods that a node has published, and its bells.
+
+The list of published pods is what a node knows of itself after a crash or a reboot, so an entry is
+the first thing written for a pod and the last one removed. What it lists is written and removed
+elsewhere. Apart because the directory is one node's own: others only ring in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass, field
+
+from ratchet import log
+from ratchet_child.model import keys
+from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.model.local import LocalPod, Node
+from ratchet_child.pairing.ringing import targets
+from ratchet_child.store.api import Store
+
+
+@dataclass(slots=True)
+class NodeKeys:
+    """What stands in etcd for a node, at one index."""
+
+    index: int
+    published: dict[PodKey, tuple[Published, int]] = field(default_factory=dict)
+    bells: list[tuple[int, PodKey, list[PodKey]]] = field(default_factory=list)
+
+
+class NodeDirectory:
+    """Every method talks to etcd and raises StoreError when it cannot.
+
+    `node_address` is an earlier one of this node where an administrator has changed it.
+    """
+
+    def __init__(self, store: Store, node: Node) -> None:
+        self._store = store
+        self._node = node
+        # Held where the directory is written or removed: this process alone does either.
+        self._lock = threading.Lock()
+
+    def enlist(self, pod: LocalPod, *, again: bool = False) -> None:
+        """Write what the node has published for a pod; `again`: unless there is something.
+
+        The entry tells for good how old the container is.
+        """
+        declared = tuple((link.pair, link.ifname) for link in pod.links)
+        published = Published(pod.container, declared, self._node.state_dir)
+        with self._lock:
+            write = self._store.create if again else self._store.set
+            write(keys.node_pod(self._node.address, pod.key), published.dumps())
+
+    def forget(self, pod: PodKey, container: str, node_address: str) -> None:
+        """The last step: after it the node no longer knows that it had published the pod."""
+        key = keys.node_pod(node_address, pod)
+        entry = self._store.get(key)
+        if entry is None:
+            return
+        try:
+            mine = Published.loads(entry.value).container == container
+        except ValueError:
+            mine = True
+        if mine:
+            self._store.remove(key, entry.modified)
+
+    def leave(self, node_address: str) -> None:
+        """Remove a node that has no pods any more, and the directories that this leaves empty.
+
+        A bell that comes at the same moment is heard all the same: a watch tells of every change,
+        also when the key is gone again.
+        """
+        with self._lock:
+            if self._store.tree(keys.node_pods(node_address))[0]:
+                return
+            # Not all at once: another network's child may publish a pod at this moment.
+            self._store.prune(keys.node_pods(node_address))
+            self._store.remove_tree(keys.bells(node_address))
+            self._store.prune(keys.node(node_address))
+        for directory in ("nodes", "vni", "association"):
+            self._store.prune(directory)
+
+    def read(self, node_address: str) -> NodeKeys:
+        """A node's bells, and the pods that this child has published."""
+        entries, index = self._store.tree(keys.node(node_address), recursive=True)
+        found = NodeKeys(index=index)
+        for name, entry in entries.items():
+            directory, _, pod = name.partition("/")
+            if directory == "bell":
+                with contextlib.suppress(ValueError):
+                    found.bells.append((entry.modified, PodKey.parse(pod), targets(entry.value)))
+            elif directory == "pods":
+                try:
+                    key, published = PodKey.parse(pod), Published.loads(entry.value)
+                except ValueError as error:
+                    log.warning("a published pod is not readable", key=name, error=str(error))
+                    continue
+                if published.state_dir in ("", self._node.state_dir):
+                    found.published[key] = (published, entry.modified)
+        return found

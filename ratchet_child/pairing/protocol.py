@@ -1,0 +1,274 @@
+"""Publish, look, ring: one node's side of the pairing protocol. No netlink in here.
+
+A node first writes where its pod is and what it declares (publish), then reads where the pods at
+the other ends are and what they declare (look), then tells their nodes to look again (ring). Of two
+nodes that do this at the same moment at least one sees the other's keys, because each writes before
+it reads; that one rings, and the other looks again. A bell carries no order: whoever hears it
+computes anew what should be. So bells may be lost, doubled and late, and a crash between any two
+steps is mended by doing them all again.
+
+Here is the order of the steps and what is remembered of them. Each piece has its own module:
+
+    naming          whose a pod's name is, and where it is
+    declarations    the links of each primary
+    v010            a link in the words of Ratchet CNI v0.1.0
+    offers          what is declared on a pod
+    node_keys       what a node knows of itself
+    ringing         bells
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from ratchet import log
+from ratchet_child.model import keys
+from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.model.local import LocalPod, Memory, Node
+from ratchet_child.model.plan import DeclaredLink, Place, first_at
+from ratchet_child.pairing import v010
+from ratchet_child.pairing.association import note_place, place_of
+from ratchet_child.pairing.declarations import Declarations
+from ratchet_child.pairing.incoming import IncomingLinks
+from ratchet_child.pairing.node_directory import NodeDirectory, NodeKeys
+from ratchet_child.pairing.places import Places
+from ratchet_child.pairing.ringing import Ringer
+from ratchet_child.pairing.v010 import V010Keys
+from ratchet_child.store.api import Store
+
+
+class Pairing:
+    """Every method talks to etcd and raises StoreError when it cannot."""
+
+    def __init__(
+        self,
+        store: Store,
+        node: Node,
+        *,
+        is_local: Callable[[PodKey], bool],
+        claimed_earlier: Callable[[PodKey], tuple[str, int] | None],
+    ) -> None:
+        """`is_local`: whether a pod is attached on this node (and not superseded).
+
+        `claimed_earlier`: the container for which this node had begun to publish a pod before this
+        process started, with etcd's index of that.
+        """
+        self._store = store
+        self._is_local = is_local
+        self._ringer = Ringer(store, node.address)
+        self._directory = NodeDirectory(store, node)
+        self._places = Places(
+            store,
+            node,
+            self._directory,
+            self._ringer,
+            is_local=is_local,
+            claimed_earlier=claimed_earlier,
+        )
+        self._v010_keys = V010Keys(store, self._ringer)
+        self._declarations = Declarations(store, self._v010_keys, claimed_earlier)
+        self._incoming = IncomingLinks()
+
+    # Publish ------------------------------------------------------------------------------------
+
+    def publish(self, pod: LocalPod, memory: Memory) -> None:
+        """Write where the pod is and what it declares, unless that is known to be written."""
+        if memory.superseded:
+            return
+        if not memory.published:
+            if not self._places.publish(pod, yields=memory.yields):
+                memory.give_way()
+                return
+            self._declarations.begin(pod)
+            memory.published = memory.unheard = True
+        told: set[str] = set()  # pairs: v0.1.0 hears of one link with each
+        for link in pod.links:
+            if link.ifname not in memory.own:
+                declared = self._declarations.declare(pod, link, for_v010=link.pair not in told)
+                if declared is None:
+                    memory.give_way()
+                    return
+                memory.own[link.ifname] = declared
+                memory.unheard = True
+            told.add(link.pair)
+
+    def enlist(self, pod: LocalPod) -> None:
+        """Write again what the node has published for a pod."""
+        self._directory.enlist(pod)
+
+    # Look ---------------------------------------------------------------------------------------
+
+    def look(self, pod: LocalPod, memory: Memory, peers: Iterable[PodKey] | None) -> bool:
+        """Read what others have written about the pod's links with `peers`, None for all.
+
+        False when keys of the pod itself were missing, which somebody must have removed: they are
+        then to be published again, and nothing else that is missing means anything yet.
+        """
+        if peers is None:
+            memory.known.clear()
+        else:
+            memory.known.difference_update(peers)
+        own, _ = self._store.tree(keys.association(pod.key), recursive=True)
+        current = own.get("id")
+        if current is None:
+            memory.published = memory.superseded = False
+            memory.own.clear()
+            return False
+        if current.value != pod.container and not self._places.takes_back(pod, current):
+            if not memory.superseded:
+                log.warning("superseded by another container", pod=pod.key, container=pod.container)
+            memory.give_way()
+            return True
+        memory.superseded = False
+        if not self._places.is_whole(pod, own):
+            self._places.mend(pod)
+            memory.unheard = True
+        memory.incoming = [one for one in self._incoming.on(pod.key, own) if self._stands(one)]
+        complete = True
+        for peer in _peers(pod, memory):
+            if peer not in memory.known:
+                complete = self._look_at(pod, memory, peer) and complete
+                memory.known.add(peer)
+        memory.deaf.intersection_update(_peers(pod, memory))
+        return complete
+
+    def _stands(self, offer: DeclaredLink) -> bool:
+        """Whether a link is declared, and is not a trace of v0.1.0, which removes no keys."""
+        if not v010.is_v010_only(offer):
+            return True
+        if self._is_local(offer.primary):
+            return False
+        there, _ = self._store.tree(keys.association(offer.primary))
+        return not v010.is_ours(self._store, offer.primary, there)
+
+    def _look_at(self, pod: LocalPod, memory: Memory, peer: PodKey) -> bool:
+        """Where a peer is, and whether the declarations on it still stand."""
+        memory.places.pop(peer, None)
+        memory.deaf.discard(peer)
+        if self._is_local(peer):
+            memory.beside.add(peer)
+            return True
+        there, _ = self._store.tree(keys.association(peer), recursive=True)
+        place = place_of(there)
+        if place is not None:
+            memory.places[peer] = place
+            # Who has declared a link in our words is on a node of ours: that need not be asked.
+            tells = any(
+                one.primary == peer and not v010.is_v010_only(one) for one in memory.incoming
+            )
+            if not tells and not self._ringer.is_heard_at(place.address):
+                memory.deaf.add(peer)
+            if peer in memory.beside:
+                # Nobody was rung for it: it was here, or what has taken its name was not noticed.
+                memory.beside.discard(peer)
+                memory.unheard = True
+        complete = True
+        offers = self._incoming.on(peer, there)
+        for position, link in enumerate(pod.links_with(peer)):
+            known = memory.own.get(link.ifname)
+            stands = self._declarations.check(pod, link, there, known)
+            if stands is None:
+                memory.own.pop(link.ifname, None)
+                complete = False
+                continue
+            memory.own[link.ifname], declaration = stands
+            memory.rivals.pop(link.ifname, None)
+            holder = first_at(link.pair_ifname, offers)
+            if holder is not None and holder.primary != pod.key:
+                memory.rivals[link.ifname] = holder
+            if position == 0:
+                there = self._v010_keys.unmix(pod.key, peer, declaration, there)
+        return complete
+
+    # Ring ---------------------------------------------------------------------------------------
+
+    def ring(self, pod: LocalPod, memory: Memory) -> None:
+        """Tell the nodes of the pod's peers to look again, if there is news for them."""
+        if not memory.unheard or memory.superseded:
+            return
+        self._ringer.ring_places(pod.key, memory.places)
+        memory.unheard = False
+
+    # What the ends have shown -------------------------------------------------------------------
+
+    def refuse(self, pod: LocalPod, memory: Memory, refused: Collection[DeclaredLink]) -> None:
+        """Tell primaries on other nodes which of their links the pod has no interface for.
+
+        Its own links come first, and only this node knows of these. The refusal stands in the
+        declaration, where the primary's node finds it when it looks.
+        """
+        for position, offer in enumerate(memory.incoming):
+            is_refused = offer in refused
+            if is_refused == (offer.refused == pod.container) or self._is_local(offer.primary):
+                continue
+            answered = self._declarations.refuse(pod, offer, refused=is_refused)
+            if answered is None:
+                continue
+            memory.incoming[position] = answered
+            place = memory.places.get(offer.primary)
+            if place is not None:
+                self._ringer.ring(place.address, pod.key, [offer.primary])
+
+    def renumber(self, pod: LocalPod, memory: Memory, declared: DeclaredLink) -> bool:
+        """Give a link the next VNI: this node cannot use the one that it has.
+
+        Either node may do so. The far node hears of it and follows. False when there is none to be
+        given: a node of v0.1.0 does not follow.
+        """
+        if v010.is_v010_only(declared):
+            return False
+        if self._declarations.renumber(pod, declared):
+            memory.unheard = True
+        return True
+
+    # Withdraw -----------------------------------------------------------------------------------
+
+    def undeclare(self, pod: LocalPod, declared: Iterable[tuple[str, str]]) -> None:
+        """Take back declarations that a pod no longer makes: (pair, ifname) of each."""
+        places: dict[PodKey, Place] = {}
+        for pair_name, ifname in declared:
+            pair = pod.key.sibling(pair_name)
+            self._declarations.undeclare(pod.key, pod.container, pair, ifname, places)
+            # It may have come while the declaration still stood.
+            note_place(self._store, pair, places)
+        self._ringer.ring_places(pod.key, places)
+
+    def withdraw(self, pod: PodKey, published: Published, node_address: str) -> None:
+        """Take back all that was written for a container, and nothing of any other's.
+
+        *Safe to call twice*, and after a crash in any place.
+        """
+        container = published.container
+        places: dict[PodKey, Place] = {}
+        self._places.withdraw(pod, container, node_address)
+        # Read after that: who had not declared its link by then does not find the pod any more.
+        own, _ = self._store.tree(keys.association(pod), recursive=True)
+        for offer in self._incoming.on(pod, own):
+            note_place(self._store, offer.primary, places)
+        for pair_name, ifname in published.declared:
+            self._declarations.undeclare(pod, container, pod.sibling(pair_name), ifname, places)
+        self._declarations.end(pod, container)
+        self._store.prune(keys.association(pod))
+        self._ringer.ring_places(pod, places)
+        self.forget(pod, container, node_address)
+        log.info("withdrawn", pod=pod, container=container, node=node_address)
+
+    def forget(self, pod: PodKey, container: str, node_address: str) -> None:
+        """Forget, at an address of this node, that it had published a container."""
+        self._directory.forget(pod, container, node_address)
+
+    def leave(self, node_address: str) -> None:
+        """Remove an address of this node at which it has no pods any more."""
+        self._directory.leave(node_address)
+
+    # What this node hears -----------------------------------------------------------------------
+
+    def node(self, node_address: str) -> NodeKeys:
+        """What stands in etcd for an address of this node: its bells, and what it has published."""
+        return self._directory.read(node_address)
+
+
+def _peers(pod: LocalPod, memory: Memory) -> list[PodKey]:
+    peers = {pod.key.sibling(link.pair) for link in pod.links}
+    peers.update(offer.primary for offer in memory.incoming)
+    return sorted(peers)

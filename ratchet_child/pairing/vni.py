@@ -1,0 +1,142 @@
+"""Taking VNIs (RFC 7348 §4) from the cluster's counter, so that none is ever used twice.
+
+`vxlanid` holds the next free one, as in Ratchet CNI v0.1.0, and is advanced by compare-and-swap
+only. As many as are wanted at the moment are taken at once, and some in stock where other nodes
+take theirs at the same time. What is taken is claimed by a key of its own before it is used, since
+an administrator (or a v0.1.0 node, which reads and writes without comparing) can set the counter
+back. What is in stock when the process ends is skipped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from ratchet.errors import StoreError
+from ratchet_child.model import keys
+from ratchet_child.store.api import Entry, Store
+
+_STOCK = 8
+
+
+class Vnis:
+    """Safe to use from many threads; each call needs etcd and raises StoreError without it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._count_lock = threading.Lock()
+        self._wanted = 0
+        self._taken: list[int] = []
+
+    def take(self, container: str, declaration_key: str, *, again: bool = False) -> int:
+        """A VNI that nobody uses, claimed for a link.
+
+        `again`: an earlier process may have claimed one for it and ended before it was declared.
+        """
+        value = keys.claim_value(container, declaration_key)
+        if again:
+            for name, entry in self._claims().items():
+                if entry.value == value:
+                    return int(name)
+        while True:
+            vni = self._next()
+            if self._store.create(keys.claim(vni), value):
+                return vni
+            self._advance_past_claims()
+
+    def claim_again(
+        self, vni: int, container: str, declaration_key: str, *, predecessor: str | None = None
+    ) -> bool:
+        """Claim a VNI that a link has already.
+
+        `predecessor`: the container that has declared the link, None when that is this one. False
+        when another link has claimed it meanwhile, or another heir.
+        """
+        value = keys.claim_value(container, declaration_key)
+        if self._store.create(keys.claim(vni), value):
+            return True
+        entry = self._store.get(keys.claim(vni))
+        if entry is None:
+            return self._store.create(keys.claim(vni), value) is not None
+        if entry.value == value:
+            return True
+        claimer, _, claimed_for = entry.value.partition(" ")
+        if claimed_for != declaration_key or predecessor not in (None, claimer):
+            return False
+        return self._store.swap(keys.claim(vni), value, entry.modified) is not None
+
+    def release(self, vni: int, container: str, declaration_key: str) -> None:
+        """Give a VNI back. *Safe to call twice*; never harms another container's claim."""
+        self._store.remove_value(keys.claim(vni), keys.claim_value(container, declaration_key))
+
+    def release_all(self, container: str, of: Callable[[str], bool], but: int = 0) -> None:
+        """Give back what a container has claimed for declarations of which `of` is true, but one.
+
+        `of` is given a declaration's key.
+        """
+        for name, entry in self._claims().items():
+            claimer, _, claimed_for = entry.value.partition(" ")
+            if claimer == container and int(name) != but and of(claimed_for):
+                self._store.remove(keys.claim(int(name)), entry.modified)
+
+    def _claims(self) -> dict[str, Entry]:
+        claims, _ = self._store.tree("vni")
+        return {name: one for name, one in claims.items() if _is_number(name)}
+
+    def _next(self) -> int:
+        with self._count_lock:
+            self._wanted += 1
+        with self._lock:
+            with self._count_lock:
+                self._wanted -= 1
+                others = self._wanted
+            if not self._taken:
+                self._taken = self._advance(1 + others)
+            return self._taken.pop(0)
+
+    def _advance(self, count: int) -> list[int]:
+        """Move the counter past `count` VNIs, or more when others move it as well; these VNIs."""
+        while True:
+            entry = self._store.get(keys.VXLANID)
+            first = _number(entry.value) if entry else keys.FIRST_VNI
+            following = min(first + count, keys.LAST_VNI + 1)  # all round: what is used is claimed
+            if entry is None:
+                written = self._store.create(keys.VXLANID, str(following))
+            else:
+                written = self._store.swap(keys.VXLANID, str(following), entry.modified)
+            if written is not None:
+                return [*range(first, following)]
+            count = max(count, _STOCK)
+
+    def _advance_past_claims(self) -> None:
+        """Move the counter to the next VNI that nobody has claimed."""
+        used = {int(name) for name in self._claims()}
+        with self._lock:
+            self._taken = [vni for vni in self._taken if vni not in used]
+            if self._taken:
+                return
+            entry = self._store.get(keys.VXLANID)
+            start = _number(entry.value) if entry else keys.FIRST_VNI
+            for vni in (*range(start, keys.LAST_VNI + 1), *range(keys.FIRST_VNI, start)):
+                if vni not in used:
+                    break
+            else:
+                raise StoreError("take a VNI: all of them are claimed")
+            if entry is None:
+                written = self._store.create(keys.VXLANID, str(vni + 1))
+            else:
+                written = self._store.swap(keys.VXLANID, str(vni + 1), entry.modified)
+            self._taken = [vni] if written is not None else []
+
+
+def _number(text: str) -> int:
+    """The counter's value; anything that is no VNI counts as a counter that was never set."""
+    if _is_number(text) and keys.FIRST_VNI <= int(text) <= keys.LAST_VNI:
+        return int(text)
+    return keys.FIRST_VNI
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number that may be a VNI: longer ones Python does not even read."""
+    return text.isascii() and text.isdigit() and len(text) <= len(str(keys.LAST_VNI))

@@ -1,0 +1,321 @@
+"""Which pods there are on this node: the attachment records, and a state for each pod.
+
+A pod is here when it has a record, or when something of one of its containers is left. This module
+brings the states to the records, says who may be linked with whom on this node, and has the pods
+worked on that this concerns. What then becomes of a pod is not decided here: nothing in here
+touches etcd or the kernel.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+
+from ratchet import log
+from ratchet.attachments import Attachment, Directory
+from ratchet.errors import RatchetError
+from ratchet_child.kernel.netns import Monitor
+from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.model.local import Node
+from ratchet_child.model.plan import DeclaredLink, Place
+from ratchet_child.pods.records import Records, pod_of
+from ratchet_child.pods.schedule import Schedule
+from ratchet_child.pods.state import Gone, PodState, declared_by
+from ratchet_child.store.health import Health
+
+
+class Registry:
+    """The pods of this node.
+
+    `lock` guards everything in here, and of each state what anybody may change who hears of
+    something: `attachment`, `gone`, `doubted`, `again`, `look`, `asked`. It is the inner lock: who
+    needs that of the ends as well takes it first. It is never held over a request to etcd.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        directory: Directory,
+        records: Records,
+        schedule: Schedule[PodKey],
+        etcd: Health,
+    ) -> None:
+        self._node = node
+        self._directory = directory
+        self._records = records
+        self._schedule = schedule
+        self._etcd = etcd
+        self.lock = threading.RLock()
+        self._states: dict[PodKey, PodState] = {}
+        self._replaced: dict[PodKey, list[Attachment]] = {}  # not their pod's newest
+        self._primaries: dict[PodKey, set[PodKey]] = {}  # pods of this node that declare on a pod
+        self._withdrawn: set[Gone] = set()  # from etcd, but not forgotten yet
+        # Appended to by any thread and emptied by one, which needs no lock.
+        self._monitors: deque[tuple[Monitor, PodKey | None]] = deque()
+
+    # Who is there -------------------------------------------------------------------------------
+
+    def get(self, key: PodKey) -> PodState | None:
+        with self.lock:
+            return self._states.get(key)
+
+    def find(self, key: PodKey) -> PodState | None:
+        """The pod, if others of this node can be linked with it."""
+        state = self._states.get(key)
+        return state if state is not None and state.is_present else None
+
+    def is_present(self, key: PodKey) -> bool:
+        return self.find(key) is not None
+
+    def states(self) -> list[PodState]:
+        """Every pod, also those of which only traces are left."""
+        with self.lock:
+            return list(self._states.values())
+
+    def replaced(self) -> list[Attachment]:
+        """The containers whose name a newer one on this node has, and whose DEL has not come."""
+        with self.lock:
+            return [one for older in self._replaced.values() for one in older]
+
+    @property
+    def is_idle(self) -> bool:
+        with self.lock:
+            return not self._states
+
+    def namespaces_in_use(self) -> set[tuple[int, int]]:
+        """The namespaces of the pods that are attached."""
+        with self.lock:
+            return {
+                state.namespace.identity
+                for state in self._states.values()
+                if state.namespace is not None and state.opened == state.container
+            }
+
+    def monitors(self) -> list[tuple[Monitor, PodKey | None]]:
+        """What has changed since the last call: monitors to wait for, with their pod.
+
+        None for one that is no longer needed, which the caller closes.
+        """
+        changes = []
+        while self._monitors:
+            changes.append(self._monitors.popleft())
+        return changes
+
+    # What is asked for --------------------------------------------------------------------------
+
+    def attached(self, name: str) -> tuple[PodKey, int] | None:
+        """Take up one record; the pod and the number of the request, None without a record."""
+        with self.lock:
+            self._take_up(self._records.refresh(name))
+            attachment = self._records.named(name)
+            state = None if attachment is None else self._states.get(pod_of(attachment))
+            if attachment is None or state is None or state.container != attachment.container_id:
+                return None
+            state.asked += 1
+            self._schedule.put(state.key)
+            return state.key, state.asked
+
+    def check(self, key: PodKey) -> int | None:
+        """Have a pod verified against the kernel; the number of the request."""
+        with self.lock:
+            state = self._states.get(key)
+            if state is None:
+                return None
+            state.look.everyone = state.look.kernel = True
+            state.asked += 1
+            self._schedule.put(key)
+            return state.asked
+
+    def check_namespaces(self) -> None:
+        """Notice pods whose namespace is gone without a DEL."""
+        with self.lock:
+            for state in self._states.values():
+                namespace = state.namespace
+                if namespace is not None and namespace.fd >= 0 and not namespace.is_current():
+                    self._schedule.put(state.key)
+
+    # The records --------------------------------------------------------------------------------
+
+    def scan(self) -> None:
+        """Take up whatever has changed among the records."""
+        with self.lock:
+            self._take_up(self._records.scan())
+
+    def _take_up(self, pods: Iterable[PodKey]) -> None:
+        """Bring the states of pods to their records."""
+        for key in pods:
+            live, deleted = self._records.of(key)
+            newest = max(live, key=_age, default=None)
+            for path, attachment in deleted.items():
+                if any(one.container_id == attachment.container_id for one in live):
+                    self._forget_record(path)  # the pod keeps its links: one of two attachments
+                else:
+                    self.note_gone(key, Gone.detached(attachment, self._node.address, path))
+            if newest is not None or key in self._states:
+                self._rename(key, newest, pods)
+                self._change(key, newest)
+            self._retire(key, [] if newest is None else _others(live, newest))
+
+    def _forget_record(self, path: str) -> None:
+        try:
+            self._directory.forget(path)
+        except RatchetError as error:
+            log.warning("will try again", error=str(error))
+        else:
+            self._records.forget(path)
+
+    def _rename(self, key: PodKey, newest: Attachment | None, pods: Iterable[PodKey]) -> None:
+        """Have the old name withdrawn of a container that was attached again under another one."""
+        before = self._states[key].attachment if key in self._states else None
+        if before is None or newest is not None:
+            return
+        for other in pods:
+            if any(one.container_id == before.container_id for one in self._records.of(other)[0]):
+                self.note_gone(key, Gone.detached(before, self._node.address))
+                return
+
+    def _change(self, key: PodKey, attachment: Attachment | None) -> None:
+        """The pod's newest record is another one, or says something else, than before."""
+        state = self._state(key)
+        before = state.attachment
+        if before == attachment:
+            return
+        if before is not None and attachment is not None:
+            if before.container_id != attachment.container_id:
+                # Replaced on this node. When its own DEL comes, nothing will be left to do.
+                self.note_gone(key, Gone.detached(before, self._node.address))
+            else:
+                state.dropped |= declared_by(before) - declared_by(attachment)
+        state.attachment = attachment
+        state.renew()
+        if before is not None:
+            self._etcd.drop_claim(key)
+        for link in () if before is None else before.links:
+            self._primaries.get(key.sibling(link.pair), set()).discard(key)
+        for link in () if attachment is None else attachment.links:
+            self._primaries.setdefault(key.sibling(link.pair), set()).add(key)
+        self._schedule.put(key)
+
+    def _retire(self, key: PodKey, older: list[Attachment]) -> None:
+        """Clean up after containers that have been replaced on this node, and wait for their DEL.
+
+        An earlier process may have died before it could.
+        """
+        before = self._replaced.pop(key, [])
+        for attachment in older:
+            if attachment not in before:
+                log.info("superseded on this node", pod=key, container=attachment.container_id)
+                self.note_gone(key, Gone.detached(attachment, self._node.address))
+        if older:
+            self._replaced[key] = older
+
+    def _state(self, key: PodKey) -> PodState:
+        state = self._states.get(key)
+        if state is None:
+            state = self._states[key] = PodState(key, self._monitors)
+        return state
+
+    # Containers that are gone -------------------------------------------------------------------
+
+    def note_gone(self, key: PodKey, gone: Gone) -> PodState:
+        """Have the traces of a container removed; its pod. *Safe to call twice.*"""
+        with self.lock:
+            state = self._state(key)
+            if gone not in state.gone:
+                state.gone.append(gone)
+                self._schedule.put(key)
+            return state
+
+    def note_withdrawn(self, gone: Gone) -> bool:
+        """A container's keys are gone; whether the node has nothing left in etcd by that."""
+        with self.lock:
+            self._withdrawn.add(gone)  # the last pods of a node may go at the same moment
+            return all(
+                state.attachment is None and self._withdrawn.issuperset(state.gone)
+                for state in self._states.values()
+            )
+
+    def forget_gone(self, state: PodState, gone: Gone) -> None:
+        """Nothing is left of a container."""
+        with self.lock:
+            if gone.record is not None:
+                self._records.forget(gone.record)
+            state.gone.remove(gone)
+            self._withdrawn.discard(gone)
+
+    def remove(self, state: PodState) -> None:
+        """Nothing is left of a pod."""
+        with self.lock:
+            state.forget_kernel()
+            del self._states[state.key]
+
+    def close(self) -> None:
+        """Let go of all namespaces, when nobody works on the pods any more."""
+        for state in self._states.values():
+            state.forget_kernel()
+
+    # Peers on this node -------------------------------------------------------------------------
+
+    def places(self, state: PodState) -> dict[PodKey, Place]:
+        """The pods at the other ends of a pod's links that are there, on this node or others."""
+        # A pod that etcd has on this node is here, or it is a trace that is being removed.
+        places = {
+            peer: place
+            for peer, place in state.memory.places.items()
+            if place.address != self._node.address
+        }
+        with self.lock:
+            for peer in self._peers(state):
+                other = self.find(peer)
+                if other is not None:
+                    places[peer] = Place(str(other.container), self._node.address)
+        return places
+
+    def declared_on(self, key: PodKey) -> list[DeclaredLink]:
+        """The links that pods of this node declare on a pod, by their records."""
+        declared = []
+        with self.lock:
+            for primary in self._primaries.get(key, ()):
+                other = self.find(primary)
+                if other is not None and other.attachment is not None:
+                    declared += [
+                        DeclaredLink(primary, link)
+                        for link in other.attachment.links
+                        if link.pair == key.name
+                    ]
+        return declared
+
+    def rouse_peers(self, state: PodState) -> None:
+        """Have the pods of this node that a pod may be linked with look at it again."""
+        with self.lock:
+            self._rouse(self._peers(state), state.key)
+
+    def rouse_peers_of(self, key: PodKey, published: Published) -> None:
+        """The same for what a container that is gone had declared."""
+        with self.lock:
+            declared = {key.sibling(pair) for pair, _ in published.declared}
+            self._rouse(declared.union(self._primaries.get(key, ())), key)
+
+    def _peers(self, state: PodState) -> set[PodKey]:
+        """Pods that may be at the other ends of a pod's links."""
+        peers = set(self._primaries.get(state.key, ()))
+        if state.attachment is not None:
+            peers |= {state.key.sibling(link.pair) for link in state.attachment.links}
+        return peers | {offer.primary for offer in state.memory.incoming}
+
+    def _rouse(self, peers: Iterable[PodKey], by: PodKey) -> None:
+        for peer in peers:
+            other = self._states.get(peer)
+            if other is not None and other.attachment is not None:
+                other.look.peers.add(by)
+                self._schedule.put(peer)
+
+
+def _age(attachment: Attachment) -> float:
+    return attachment.boottime_s
+
+
+def _others(live: list[Attachment], newest: Attachment) -> list[Attachment]:
+    """The attachments of other containers."""
+    return [one for one in live if one.container_id != newest.container_id]

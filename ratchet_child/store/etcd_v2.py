@@ -1,0 +1,376 @@
+"""etcd, by its v2 API. The only importer of `etcd` (python-etcd).
+
+Keys go in and come out relative to the prefix. Everything that python-etcd 0.4.5 leaves to chance
+is settled here: keys are quoted and stay below the prefix, IPv6 hosts bracketed, certificates
+always verified, requests never sent twice (a compare-and-swap whose answer was lost may have been
+carried out: its caller must look again, not the transport), and a 404 that is not etcd's own is not
+taken for "no such key".
+
+A store is used from many threads at once; each thread has its own connection, which is made anew
+when certificates or password have changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import etcd
+
+from ratchet.config import Config
+from ratchet.errors import StoreError
+from ratchet_child import killswitch
+from ratchet_child.metrics import figures
+from ratchet_child.store.api import Entry, Event, HistoryLostError
+from ratchet_child.store.credentials import Access, Credentials
+from ratchet_child.store.transport import Transport
+
+REQUEST_TIMEOUT_S = 3.0
+WATCH_TIMEOUT_S = 20.0
+
+_KEY_NOT_FOUND = 100
+_CONDITION_FAILED = (
+    etcd.EtcdCompareFailed,
+    etcd.EtcdAlreadyExist,
+    etcd.EtcdDirNotEmpty,
+    etcd.EtcdNotFile,
+)
+
+_NONSENSE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
+
+_OPTIONS: dict[str, Any] = {
+    "read_timeout": REQUEST_TIMEOUT_S,
+    "allow_redirect": False,
+    "allow_reconnect": False,
+    "per_host_pool_size": 1,
+}
+
+# What it has to say StoreError says; without a handler it would write to standard error.
+logging.getLogger("etcd").addHandler(logging.NullHandler())
+
+
+class EtcdV2Store:
+    """A `Store`. Nothing is retried in here."""
+
+    def __init__(self, config: Config) -> None:
+        self._prefix = config.etcd_prefix.rstrip("/")
+        self._endpoints = config.etcd_endpoints
+        self._config = config
+        self._credentials = Credentials(config)
+        self._options = dict(_OPTIONS)
+        self._current = 0
+        self._threads = threading.local()
+        self._watching: tuple[int, Transport] | None = None  # the member, and the connection to it
+
+    @property
+    def cluster(self) -> str | None:
+        """The ID of the cluster that has answered this thread last, None when none has.
+
+        Another one than before is another etcd at that address, or one restored from a backup:
+        indices of before mean nothing there.
+        """
+        cluster: str | None = getattr(self._threads, "cluster", None)
+        return cluster
+
+    def get(self, key: str) -> Entry | None:
+        """One key, by a quorum read; None when there is none. A directory is an error.
+
+        Nobody who finds nothing there could write it.
+        """
+        result = self._call("get", key, lambda client, path: client.read(path, quorum=True))
+        if result is not None and result.dir:
+            raise StoreError(f"get {result.key}", "it is a directory, which should be a key")
+        return None if result is None else _entry(result)
+
+    def tree(self, key: str, *, recursive: bool = False) -> tuple[dict[str, Entry], int]:
+        """The keys below a directory by their relative names, and etcd's index at that moment.
+
+        By a quorum read. A missing directory is an empty one. A watch from the next index on
+        misses nothing that the listing does not show.
+        """
+        try:
+            result = self._request(
+                "tree",
+                self._path(key),
+                lambda client, path: client.read(path, quorum=True, recursive=recursive),
+            )
+        except etcd.EtcdKeyNotFound as error:
+            return {}, _number(_not_found(error, f"tree {key}").get("index"))
+        except _CONDITION_FAILED as error:
+            raise StoreError(f"tree {key}", str(error)) from error
+        below = f"{self._prefix}/{key}/"
+        entries = {
+            leaf.key[len(below) :]: _entry(leaf)
+            for leaf in _leaves(result)
+            if str(leaf.key).startswith(below)
+        }
+        return entries, _number(result.etcd_index)
+
+    def set(self, key: str, value: str, ttl_s: int | None = None) -> str | None:
+        """Write a key whatever it was; its previous value, None when it had none."""
+        result = self._call("set", key, lambda client, path: client.write(path, value, ttl=ttl_s))
+        previous = getattr(result, "_prev_node", None)
+        return None if previous is None or previous.value is None else _entry(previous).value
+
+    def create(self, key: str, value: str) -> Entry | None:
+        """Write a key that is not there; None when it is."""
+        return self._written(
+            "create", key, lambda client, path: client.write(path, value, prevExist=False)
+        )
+
+    def swap(self, key: str, value: str, modified: int) -> Entry | None:
+        """Compare-and-swap by modified index; None when the key has changed or is gone."""
+        return self._written(
+            "swap", key, lambda client, path: client.write(path, value, prevIndex=modified)
+        )
+
+    def remove(self, key: str, modified: int) -> bool:
+        """Compare-and-delete by modified index; False when the key has changed or is gone."""
+        return self._compared(
+            "remove", key, lambda client, path: client.delete(path, prevIndex=modified)
+        )
+
+    def remove_value(self, key: str, value: str) -> bool:
+        """Compare-and-delete by value; False when the key has another value or is gone."""
+        return self._compared(
+            "remove", key, lambda client, path: client.delete(path, prevValue=value)
+        )
+
+    def prune(self, key: str) -> bool:
+        """Remove a directory if it is empty; False when it is not, or is gone."""
+        try:
+            return self._compared("prune", key, lambda client, path: client.delete(path, dir=True))
+        except etcd.EtcdNotDir:
+            return False
+
+    def remove_tree(self, key: str) -> bool:
+        """Remove a key or directory with all below it; False when there is none."""
+        return self._compared(
+            "remove_tree", key, lambda client, path: client.delete(path, recursive=True)
+        )
+
+    def watch(self, key: str, index: int) -> Event | None:
+        """The next change below `key` at or after `index`; None when there was none for a while.
+
+        One at a time. *Blocks at most* WATCH_TIMEOUT_S. *Raises* HistoryLostError, and StoreError
+        when another request finds that the member does not answer.
+        """
+        try:
+            result = self._call(
+                "watch",
+                key,
+                lambda client, path: client.read(
+                    path,
+                    wait=True,
+                    recursive=True,
+                    waitIndex=index,
+                    timeout=WATCH_TIMEOUT_S,
+                ),
+            )
+        except etcd.EtcdWatchTimedOut:
+            return None
+        finally:
+            self._watching = None
+        if result is None:
+            return None
+        heard = _entry(result)
+        if not isinstance(result.action, str) or not index <= heard.modified:
+            raise StoreError(f"watch {key}", "what it tells is not what was asked for")
+        return Event(
+            action=result.action,
+            key=str(result.key)[len(self._prefix) + 1 :],
+            value=heard.value,
+            index=heard.modified,
+        )
+
+    def _compared(self, name: str, key: str, call: Any) -> bool:
+        return self._conditional(name, key, call) is not None
+
+    def _written(self, name: str, key: str, call: Any) -> Entry | None:
+        result = self._conditional(name, key, call)
+        return None if result is None else _entry(result)
+
+    def _conditional(self, name: str, key: str, call: Any) -> Any:
+        """A request with a condition; None when the condition does not hold."""
+        try:
+            return self._ask(name, key, call)
+        except _CONDITION_FAILED:
+            return None
+
+    def _call(self, name: str, key: str, call: Any) -> Any:
+        """A request without one: a key where a directory should be, or the reverse, is an error."""
+        try:
+            return self._ask(name, key, call)
+        except _CONDITION_FAILED as error:
+            raise StoreError(f"{name} {key}", str(error)) from error
+
+    def _ask(self, name: str, key: str, call: Any) -> Any:
+        """Carry out one request; None when etcd says that there is no such key."""
+        try:
+            return self._request(name, self._path(key), call)
+        except etcd.EtcdKeyNotFound as error:
+            _not_found(error, f"{name} {key}")
+            return None
+
+    def _path(self, key: str) -> str:
+        """The key as it stands in a URL, below the prefix whatever it holds.
+
+        etcd takes "." and ".." out of a path before it looks at it.
+        """
+        if any(part in ("", ".", "..") for part in key.split("/")):
+            raise StoreError(f"use {key!a} as a key", "it does not stay where it is")
+        try:
+            return quote(f"{self._prefix}/{key}", safe="/:")
+        except UnicodeEncodeError as error:
+            raise StoreError(f"use {key!a} as a key", "it is not text") from error
+
+    def _request(self, name: str, path: str, call: Any) -> Any:
+        killswitch.reach("etcd")
+        number, client = self._client()
+        if name == "watch":
+            self._watching = number, client.http
+        client.expected_cluster_id = None  # its own check: one for each connection, by an error
+        try:
+            with figures.etcd_request(name):
+                result = call(client, path)
+        except etcd.EtcdWatchTimedOut:
+            raise
+        except (etcd.EtcdEventIndexCleared, etcd.EtcdWatcherCleared) as error:
+            if name == "watch":
+                raise HistoryLostError(str(error)) from error
+            figures.etcd_failed(name)
+            raise StoreError(f"{name} {path}", str(error)) from error
+        except etcd.EtcdNotDir as error:
+            if name == "prune":
+                raise
+            raise StoreError(f"{name} {path}", f"a key is on the way: {error}") from error
+        except (etcd.EtcdKeyNotFound, *_CONDITION_FAILED):
+            raise
+        # python-etcd takes every answer for one of etcd's.
+        except (etcd.EtcdException, *_NONSENSE, OSError) as error:
+            figures.etcd_failed(name)
+            self._turn_away_from(number, is_silent=_innermost(error) is not None)
+            raise StoreError(
+                f"{name} {path} at {self._url(number)}", self._why(error, number)
+            ) from error
+        finally:
+            if client.expected_cluster_id is not None:
+                self._threads.cluster = client.expected_cluster_id
+        killswitch.reach("etcd done")
+        return result
+
+    def _client(self) -> tuple[int, etcd.Client]:
+        """This thread's connection to the member in use. *Raises* StoreError for unusable files."""
+        access = self._credentials.access()
+        number = self._current
+        own = self._threads.__dict__
+        if own.get("access") is not access:
+            own["access"], own["clients"] = access, {}
+        client = own["clients"].get(number)
+        if client is None:
+            client = own["clients"][number] = self._connect(number, access)
+        return number, client
+
+    def _connect(self, number: int, access: Access) -> etcd.Client:
+        host, port = self._endpoints[number]
+        client = etcd.Client(
+            host=_bracketed(host),
+            port=port,
+            protocol="http" if access.context is None else "https",
+            username=access.username,
+            password=access.password,
+            **self._options,
+        )
+        client.http = Transport(host, port, access.context)
+        return client
+
+    def _why(self, error: Exception, number: int) -> str:
+        """What is to be mended, as far as that can be told."""
+        if isinstance(error, etcd.EtcdInsufficientPermissions):
+            return self._credentials.why_forbidden()
+        cause = _innermost(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return self._credentials.why_distrusted(cause)
+        if isinstance(cause, ssl.SSLError | ConnectionResetError | BrokenPipeError):
+            return self._credentials.why_hung_up(*self._endpoints[number]) or str(cause)
+        if cause is not None:
+            return cause.strerror or str(cause)
+        return str(error)
+
+    def _url(self, number: int) -> str:
+        host, port = self._endpoints[number]
+        return f"{'https' if self._config.etcd_tls else 'http'}://{_bracketed(host)}:{port}"
+
+    def _turn_away_from(self, number: int, *, is_silent: bool) -> None:
+        """Use the next member from now on, unless somebody else has turned already.
+
+        A watch at a member that is silent would wait for as long as at one that has no news.
+        """
+        if self._current == number:
+            self._current = (number + 1) % len(self._endpoints)
+        watching = self._watching
+        if is_silent and watching is not None and watching[0] == number:
+            watching[1].abort()
+
+
+def _innermost(error: BaseException) -> OSError | None:
+    """The system's error that lies beneath python-etcd's."""
+    found: OSError | None = None
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        cause = waiting.pop(0)
+        if not isinstance(cause, BaseException) or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        if isinstance(cause, OSError):
+            found = cause
+        waiting += [getattr(cause, "cause", None), getattr(cause, "reason", None), *cause.args]
+        waiting += [cause.__cause__, cause.__context__]
+    return found
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _not_found(error: etcd.EtcdKeyNotFound, what: str) -> dict[str, Any]:
+    """etcd's own words for "no such key". *Raises* StoreError when the 404 is somebody else's."""
+    payload = error.payload
+    if not isinstance(payload, dict) or payload.get("errorCode") != _KEY_NOT_FOUND:
+        raise StoreError(what, f"not an etcd with the v2 API? {error}") from error
+    return payload
+
+
+def _entry(result: Any) -> Entry:
+    value = result.value or ""
+    if not isinstance(value, str) or not isinstance(result.key, str):
+        raise StoreError("read a key", "its value is not text: not an etcd?")
+    return Entry(
+        value=value,
+        modified=_number(result.modifiedIndex),
+        created=_number(result.createdIndex),
+    )
+
+
+def _number(value: object) -> int:
+    """One of etcd's indices."""
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
+        raise StoreError("read an index", "it is no number: not an etcd?")
+    return value
+
+
+def _leaves(result: Any) -> Iterator[Any]:
+    try:
+        leaves = list(result.leaves)
+    except _NONSENSE as error:
+        raise StoreError("read a directory", "it holds no keys: not an etcd?") from error
+    for leaf in leaves:
+        if not leaf.dir:
+            yield leaf

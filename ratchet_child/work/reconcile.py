@@ -1,0 +1,201 @@
+"""Bringing one pod to what it should be, as a sequence of steps.
+
+Remove what is left of containers that are gone, make the links inside the node that the records
+alone decide, publish, look, make and remove ends, ring. Each run computes everything from the
+records, etcd and the kernel, so a run may end at any point and the next one finishes the work.
+Nothing in here waits or tries again: who calls does that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ratchet import log
+from ratchet.attachments import Attachment
+from ratchet.errors import StoreError
+from ratchet_child.model.local import LocalPod, Memory, Node
+from ratchet_child.model.plan import DeclaredLink, Wanted, wanted
+from ratchet_child.pairing.protocol import Pairing
+from ratchet_child.pods.registry import Registry
+from ratchet_child.pods.state import Gone, Look, PodState
+from ratchet_child.store.health import Health
+from ratchet_child.work.ends import Ends
+from ratchet_child.work.withdrawal import Withdrawal
+
+_GRACE_S = 3.0  # keys that somebody removed come back within that
+
+
+class Reconciler:
+    """Works on one pod at a time in each thread, and never on the same one in two."""
+
+    def __init__(
+        self,
+        node: Node,
+        etcd: Health,
+        registry: Registry,
+        traces: Withdrawal,
+        pairing: Pairing,
+        ends: Ends,
+        on_change: Callable[[], None],
+    ) -> None:
+        """`on_change` is called when a pod's links are as they should be."""
+        self._node = node
+        self._etcd = etcd
+        self._registry = registry
+        self._withdrawal = traces
+        self._pairing = pairing
+        self._ends = ends
+        self._on_change = on_change
+
+    def reconcile(self, state: PodState, look: Look, number: int) -> None:
+        """Do all that is to be done, for the sake of requests up to `number`.
+
+        *Raises* RatchetError for what concerns the pod as a whole; of a single end see the ends.
+        """
+        # Records may change meanwhile: what is begun for one is finished for that one, and the
+        # next run, which is due by then, undoes what was too much.
+        with self._registry.lock:
+            state.take_again(time.monotonic())
+            gone = list(state.gone)
+            dropped = set(state.dropped)
+            attachment, memory, looked = state.attachment, state.memory, state.looked
+        # What stands below an earlier address of this node goes when it stands below the new one.
+        moved = [one for one in gone if self._withdrawal.has_moved(state, one)]
+        gone = [one for one in gone if one not in moved]
+        for one in gone:
+            self._ends.remove_gone(one, state, self._registry.namespaces_in_use())
+        pod = None
+        unusable: list[DeclaredLink] = []
+        if attachment is not None and self._open(state, attachment):
+            pod = LocalPod(state.key, attachment.container_id, attachment.links)
+            if look.kernel:
+                self._ends.forget(state)
+            # What the records of this node decide needs no etcd, and is there at once.
+            wanted_now = self._wanted(state, pod, memory, local_only=not looked)
+            unusable = self._ends.bring(state, wanted_now, remove=False)
+            self._tell_local_peers(state)
+        self._etcd.require()
+        for one in gone:
+            self._withdrawal.withdraw(state, one)
+        if pod is not None:
+            self._undeclare(state, pod, dropped)
+            self._pair(state, pod, memory, look, number, unusable)
+        for one in moved if memory.published and not memory.superseded else ():
+            self._withdrawal.move(state, one)
+
+    def _open(self, state: PodState, attachment: Attachment) -> bool:
+        """Whether the pod's namespace exists."""
+        if state.vanished == attachment.container_id:
+            return False
+        if self._ends.open(state, attachment):
+            return True
+        log.warning(
+            "the network namespace is gone without a DEL",
+            pod=state.key,
+            container=attachment.container_id,
+            netns=attachment.netns,
+        )
+        state.vanished = attachment.container_id
+        self._registry.note_gone(state.key, Gone.detached(attachment, self._node.address))
+        return False
+
+    def _undeclare(self, state: PodState, pod: LocalPod, dropped: set[tuple[str, str]]) -> None:
+        """Take back what the record in hand no longer declares.
+
+        What a later one drops may be declared by this run: it is the next one's to take back.
+        """
+        if dropped:
+            self._pairing.undeclare(pod, dropped)
+            with self._registry.lock:
+                state.dropped -= dropped
+
+    def _pair(
+        self,
+        state: PodState,
+        pod: LocalPod,
+        memory: Memory,
+        look: Look,
+        number: int,
+        unusable: list[DeclaredLink],
+    ) -> None:
+        """Publish, look, make what should be, ring.
+
+        `unusable` are links whose VNI could not be used here a moment ago.
+        """
+        self._publish(state, pod, memory)
+        if not look.is_empty or not state.looked:
+            self._look(state, pod, memory, look)
+        wanted_now = self._wanted(state, pod, memory)
+        remove = time.monotonic() >= state.keep_until
+        unusable = [*unusable, *self._ends.bring(state, wanted_now, remove=remove)]
+        self._tell_local_peers(state)
+        self._pairing.ring(pod, memory)
+        # A parent that waits need not wait for what is left to write.
+        state.serve(number)
+        self._on_change()
+        if not memory.superseded:
+            refused = {one.side.declared for one in wanted_now.waiting if one.is_taken}
+            self._pairing.refuse(pod, memory, refused)
+        renumbered = [self._pairing.renumber(pod, memory, declared) for declared in unusable]
+        if any(renumbered):
+            with self._registry.lock:  # the far node is told in the next run
+                state.look.everyone = True
+
+    def _publish(self, state: PodState, pod: LocalPod, memory: Memory) -> None:
+        self._pairing.publish(pod, memory)
+        if state.is_unlisted:
+            state.is_unlisted = False  # what is written over from now on is heard of again
+            try:
+                self._pairing.enlist(pod)
+            except StoreError:
+                state.is_unlisted = True
+                raise
+
+    def _look(self, state: PodState, pod: LocalPod, memory: Memory, look: Look) -> None:
+        peers = look.at() if state.looked else None
+        while not self._pairing.look(pod, memory, peers):
+            # Somebody has removed keys of ours. Others have lost theirs as well: what is
+            # missing now means nothing until they had the time to write it again.
+            state.keep_until = time.monotonic() + _GRACE_S
+            self._pairing.publish(pod, memory)
+        with self._registry.lock:
+            state.looked = state.looked or state.memory is memory
+
+    def _wanted(
+        self, state: PodState, pod: LocalPod, memory: Memory, *, local_only: bool = False
+    ) -> Wanted:
+        """The ends that the pod should have, by all that is known now."""
+        if memory.superseded:
+            return Wanted((), ())
+        with self._registry.lock:
+            declared = [*memory.own.values(), *memory.incoming]
+            declared += [
+                DeclaredLink(pod.key, link) for link in pod.links if link.ifname not in memory.own
+            ]
+            declared += self._registry.declared_on(state.key)
+            reserved = _runtimes(state.attachment)
+        result = wanted(
+            state.key,
+            self._node.address,
+            declared,
+            self._registry.places(state),
+            memory.rivals,
+            reserved,
+        )
+        if local_only and any(one.error for one in result.waiting):
+            # Two links want one interface: etcd's order decides, and is not known yet.
+            return Wanted((), result.waiting)
+        return result
+
+    def _tell_local_peers(self, state: PodState) -> None:
+        """A pod that has come, or stands in for another one, is news to its peers on this node."""
+        if state.told == (state.container, state.memory.superseded):
+            return
+        state.told = (state.container, state.memory.superseded)
+        self._registry.rouse_peers(state)
+
+
+def _runtimes(attachment: Attachment | None) -> tuple[str, ...]:
+    """Interfaces that labels cannot name; what is written in etcd can."""
+    return ("lo",) if attachment is None else ("lo", attachment.ifname)

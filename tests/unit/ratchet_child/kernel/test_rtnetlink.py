@@ -1,0 +1,91 @@
+"""The packed messages say what they should: read back with pyroute2's descriptions of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from ratchet.cni.ip import Address, Host
+from ratchet_child.kernel import rtnetlink
+
+MAC = "02:ab:cd:ef:01:23"
+HEADER_BYTES = 16
+
+
+def read(kind: Any, body: bytes) -> Any:
+    length = HEADER_BYTES + len(body)
+    message = kind(length.to_bytes(4, "little") + bytes(HEADER_BYTES - 4) + body)
+    message.decode()
+    return message
+
+
+def new(ifname: str = "in1", mtu_bytes: int | None = None) -> bytes:
+    return rtnetlink.new(ifname, MAC, 9, 29281, mtu_bytes)
+
+
+def assert_is_new(found: Any, ifname: str, mtu_bytes: int | None = None) -> None:
+    assert found.get_attr("IFLA_IFNAME") == ifname
+    assert found.get_attr("IFLA_ADDRESS") == MAC
+    assert found.get_attr("IFLA_NET_NS_FD") == 9
+    assert found.get_attr("IFLA_GROUP") == 29281
+    assert found.get_attr("IFLA_MTU") == mtu_bytes
+
+
+@pytest.mark.parametrize("ifname", ["i", "in1", "eth", "abcd", "fifteen-bytes-x", "größe"])
+def test_new_interface_has_its_name_address_namespace_and_mark(ifname: str) -> None:
+    assert_is_new(read(ifinfmsg, new(ifname)), ifname)
+
+
+def test_mtu_is_given_when_it_is_configured() -> None:
+    assert_is_new(read(ifinfmsg, new(mtu_bytes=9000)), "in1", 9000)
+
+
+def test_veth_holds_both_ends() -> None:
+    found = read(ifinfmsg, new("in1") + rtnetlink.veth(new("in2", 1400)))
+    assert_is_new(found, "in1")
+    info = found.get_attr("IFLA_LINKINFO")
+    assert info.get_attr("IFLA_INFO_KIND") == "veth"
+    assert_is_new(info.get_attr("IFLA_INFO_DATA").get_attr("VETH_INFO_PEER"), "in2", 1400)
+
+
+@pytest.mark.parametrize(
+    ("remote", "attribute"),
+    [("10.0.0.7", "IFLA_VXLAN_GROUP"), ("fd99::7", "IFLA_VXLAN_GROUP6")],
+)
+def test_vxlan_has_one_far_end_and_learns_nothing(remote: str, attribute: str) -> None:
+    body = new() + rtnetlink.vxlan(2**24 - 1, Host.parse(remote), 7, 4789)
+    info = read(ifinfmsg, body).get_attr("IFLA_LINKINFO")
+    assert info.get_attr("IFLA_INFO_KIND") == "vxlan"
+    data = info.get_attr("IFLA_INFO_DATA")
+    assert data.get_attr("IFLA_VXLAN_ID") == 2**24 - 1
+    assert data.get_attr(attribute) == remote
+    assert data.get_attr("IFLA_VXLAN_LINK") == 7
+    assert data.get_attr("IFLA_VXLAN_PORT") == 4789
+    assert data.get_attr("IFLA_VXLAN_LEARNING") == 0
+
+
+def test_up_changes_that_flag_alone() -> None:
+    found = read(ifinfmsg, rtnetlink.up(5))
+    assert (found["index"], found["flags"], found["change"]) == (5, 1, 1)
+
+
+def test_interface_names_only_its_index() -> None:
+    found = read(ifinfmsg, rtnetlink.interface(5))
+    assert (found["index"], found["flags"], found["change"]) == (5, 0, 0)
+    assert found["attrs"] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "flags"),
+    [("192.168.2.100/24", 0), ("10.0.0.0/31", 0), ("fd00::1/64", 2)],
+)
+def test_address_has_its_prefix_and_ipv6_no_detection(given: str, flags: int) -> None:
+    address = Address.parse(given)
+    found = read(ifaddrmsg, rtnetlink.address(5, address))
+    assert (found["index"], found["prefixlen"]) == (5, address.prefix_len)
+    assert found["flags"] == flags
+    assert found.get_attr("IFA_LOCAL") == found.get_attr("IFA_ADDRESS") == str(address.ip)
+    assert (found.get_attr("IFA_FLAGS") or 0) == flags

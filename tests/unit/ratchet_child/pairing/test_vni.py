@@ -1,0 +1,201 @@
+"""No VNI is ever used twice, whatever becomes of the counter."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from ratchet.errors import StoreError
+from ratchet_child.model import keys
+from ratchet_child.pairing.vni import Vnis
+from ratchet_child.store.api import Entry
+from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
+
+
+@pytest.fixture
+def etcd() -> MemoryEtcd:
+    return MemoryEtcd()
+
+
+def vnis_of(etcd: MemoryEtcd) -> Vnis:
+    return Vnis(MemoryStore(etcd))
+
+
+class _OneByOne(MemoryStore):
+    """For several threads: the in-memory etcd itself carries out one request at a time."""
+
+    _lock = threading.Lock()
+
+    def get(self, key: str) -> Entry | None:
+        with self._lock:
+            return super().get(key)
+
+    def create(self, key: str, value: str) -> Entry | None:
+        with self._lock:
+            return super().create(key, value)
+
+    def swap(self, key: str, value: str, modified: int) -> Entry | None:
+        with self._lock:
+            return super().swap(key, value, modified)
+
+    def tree(self, key: str, *, recursive: bool = False) -> tuple[dict[str, Entry], int]:
+        with self._lock:
+            return super().tree(key, recursive=recursive)
+
+
+def test_the_first_is_11_and_then_they_count_up(etcd: MemoryEtcd) -> None:
+    vnis = vnis_of(etcd)
+    assert [vnis.take("c", f"k{number}") for number in range(3)] == [11, 12, 13]
+    assert etcd.contents()["vxlanid"] == "14"
+    assert etcd.contents()["vni/12"] == "c k1"
+
+
+def test_two_nodes_never_take_the_same(etcd: MemoryEtcd) -> None:
+    one, other = vnis_of(etcd), vnis_of(etcd)
+    taken = [node.take("c", f"k{number}") for number in range(20) for node in (one, other)]
+    assert len(set(taken)) == 40
+
+
+def test_nodes_that_meet_take_some_in_stock(etcd: MemoryEtcd) -> None:
+    class Late(MemoryStore):
+        swaps = 0
+
+        def swap(self, key: str, value: str, modified: int) -> Entry | None:
+            Late.swaps += 1
+            if Late.swaps == 1:
+                taken.append(other.take("d", "k"))
+            return super().swap(key, value, modified)
+
+    other, late = vnis_of(etcd), Vnis(Late(etcd))
+    taken = [other.take("d", "first")]
+    taken += [late.take("c", f"k{number}") for number in range(8)]
+    assert Late.swaps == 2
+    assert sorted(taken) == [*range(11, 21)]
+
+
+def test_a_node_by_itself_leaves_no_gaps(etcd: MemoryEtcd) -> None:
+    vnis = vnis_of(etcd)
+    assert [vnis.take("c", f"k{number}") for number in range(30)] == [*range(11, 41)]
+
+
+def test_many_threads_take_different_ones(etcd: MemoryEtcd) -> None:
+    vnis = Vnis(_OneByOne(etcd))
+    taken: list[int] = []
+    threads = [
+        threading.Thread(target=lambda number=number: taken.append(vnis.take("c", f"k{number}")))
+        for number in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(taken)) == 12
+
+
+@pytest.mark.parametrize("text", ["11", "", "x", "-1", "0", "3", "99999999999", "12.5", "१२"])
+def test_a_counter_set_back_or_spoilt_does_not_repeat_vnis_in_use(
+    etcd: MemoryEtcd, text: str
+) -> None:
+    vnis = vnis_of(etcd)
+    before = [vnis.take("c", f"k{number}") for number in range(3)]
+    MemoryStore(etcd).set("vxlanid", text)
+    after = [vnis.take("c", f"l{number}") for number in range(3)]
+    assert len({*before, *after}) == 6
+    assert all(keys.FIRST_VNI <= one <= keys.LAST_VNI for one in after)
+
+
+def test_a_lost_counter_does_not_repeat_vnis_in_use(etcd: MemoryEtcd) -> None:
+    first = vnis_of(etcd).take("c", "k")
+    MemoryStore(etcd).remove_tree("vxlanid")
+    assert vnis_of(etcd).take("c", "l") != first
+
+
+def test_the_counter_goes_round_past_the_last_vni(etcd: MemoryEtcd) -> None:
+    vnis = vnis_of(etcd)
+    assert vnis.take("c", "k") == 11
+    MemoryStore(etcd).set("vxlanid", str(keys.LAST_VNI))
+    assert vnis.take("c", "l") == keys.LAST_VNI
+    assert vnis.take("c", "m") == 12
+
+
+def test_when_all_are_in_use_it_is_an_error(
+    etcd: MemoryEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "LAST_VNI", 13)
+    vnis = vnis_of(etcd)
+    assert [vnis.take("c", f"k{number}") for number in range(3)] == [11, 12, 13]
+    with pytest.raises(StoreError):
+        vnis.take("c", "one too many")
+
+
+def test_release_never_harms_another_containers_claim(etcd: MemoryEtcd) -> None:
+    vnis = vnis_of(etcd)
+    taken = vnis.take("c", "k")
+    vnis.release(taken, "other", "k")
+    vnis.release(taken, "c", "l")
+    assert f"vni/{taken}" in etcd.contents()
+    vnis.release(taken, "c", "k")
+    vnis.release(taken, "c", "k")
+    assert f"vni/{taken}" not in etcd.contents()
+
+
+def test_a_released_vni_is_not_taken_at_once(etcd: MemoryEtcd) -> None:
+    """The kernel may still have a device with it, in a namespace that is being taken down."""
+    vnis = vnis_of(etcd)
+    first = vnis.take("c", "k")
+    vnis.release(first, "c", "k")
+    assert vnis.take("c", "k") != first
+
+
+def test_what_a_killed_process_had_claimed_is_found_again(etcd: MemoryEtcd) -> None:
+    first = vnis_of(etcd).take("c", "k")
+    assert vnis_of(etcd).take("c", "k", again=True) == first
+    assert vnis_of(etcd).take("c", "l", again=True) != first
+
+
+def test_release_all_gives_back_what_one_container_has_claimed(etcd: MemoryEtcd) -> None:
+    vnis = vnis_of(etcd)
+    for key in ("k", "l"):
+        vnis.take("c", key)
+    kept = [vnis.take("cc", "k"), vnis.take("c", "other"), vnis.take("c", "l")]
+    vnis.release_all("c", lambda key: key != "other", but=kept[2])
+    assert [key for key in etcd.contents() if key.startswith("vni/")] == [
+        f"vni/{vni}" for vni in kept
+    ]
+
+
+def test_going_round_past_many_claims_takes_one_listing(
+    etcd: MemoryEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "LAST_VNI", 60)
+    asked: list[str] = []
+    vnis = Vnis(MemoryStore(etcd, lambda name, key: asked.append(f"{name} {key}")))
+    taken = [vnis.take("c", f"k{number}") for number in range(50)]
+    vnis.release(taken[0], "c", "k0")
+    MemoryStore(etcd).set("vxlanid", "30")
+    asked.clear()
+    assert vnis.take("c", "new") == taken[0]
+    assert asked.count("tree vni") == 1
+
+
+def test_a_claim_passes_to_the_heir_of_who_declared_the_link(etcd: MemoryEtcd) -> None:
+    vnis = vnis_of(etcd)
+    taken = vnis.take("old", "k")
+    assert vnis.claim_again(taken, "new", "k", predecessor="old")
+    assert etcd.contents()[f"vni/{taken}"] == "new k"
+    assert vnis.claim_again(taken, "new", "k", predecessor="old")
+
+
+def test_a_claim_never_passes_to_another_link_nor_past_another_heir(etcd: MemoryEtcd) -> None:
+    vnis = vnis_of(etcd)
+    taken = vnis.take("old", "k")
+    assert not vnis.claim_again(taken, "old", "l", predecessor="old")
+    assert vnis.claim_again(taken, "first", "k", predecessor="old")
+    assert not vnis.claim_again(taken, "second", "k", predecessor="old")
+    assert etcd.contents()[f"vni/{taken}"] == "first k"
+
+
+def test_a_lost_claim_is_made_again(etcd: MemoryEtcd) -> None:
+    assert vnis_of(etcd).claim_again(11, "c", "k")
+    assert etcd.contents() == {"vni/11": "c k"}

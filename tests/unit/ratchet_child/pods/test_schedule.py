@@ -1,0 +1,115 @@
+"""Who is looked at next, and never by two threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from ratchet_child.pods.schedule import Schedule
+
+
+@pytest.fixture
+def schedule() -> Schedule[str]:
+    return Schedule()
+
+
+def test_what_is_due_is_taken_in_the_order_of_its_time(schedule: Schedule[str]) -> None:
+    schedule.put("late", 0.02)
+    schedule.put("first")
+    schedule.put("second")
+    assert [schedule.take(), schedule.take(), schedule.take()] == ["first", "second", "late"]
+
+
+def test_an_item_put_twice_is_taken_once(schedule: Schedule[str]) -> None:
+    schedule.put("a")
+    schedule.put("a")
+    schedule.put("b", 0.01)
+    assert schedule.take() == "a"
+    schedule.done("a")
+    assert schedule.take() == "b"
+
+
+def test_the_earlier_moment_counts_whichever_comes_first(schedule: Schedule[str]) -> None:
+    schedule.put("a", 60)
+    schedule.put("a")
+    assert schedule.take() == "a"
+    schedule.done("a")
+    schedule.put("b")
+    schedule.put("b", 60)
+    schedule.put("end", 0.05)
+    assert schedule.take() == "b"
+    schedule.done("b")
+    assert schedule.take() == "end"
+
+
+def test_an_item_at_work_is_not_taken_again_until_it_is_done(schedule: Schedule[str]) -> None:
+    schedule.put("a")
+    assert schedule.take() == "a"
+    schedule.put("a")
+    schedule.put("b", 0.01)
+    assert schedule.take() == "b"
+    schedule.done("a")
+    assert schedule.take() == "a"
+
+
+def test_a_delay_passes_before_an_item_is_taken(schedule: Schedule[str]) -> None:
+    started = time.monotonic()
+    schedule.put("a", 0.05)
+    assert schedule.take() == "a"
+    assert time.monotonic() - started >= 0.05
+
+
+def test_a_sooner_item_wakes_who_waits_for_a_later_one(schedule: Schedule[str]) -> None:
+    schedule.put("later", 60)
+    threading.Timer(0.02, schedule.put, ("now",)).start()
+    assert schedule.take() == "now"
+
+
+def test_stop_ends_all_who_wait(schedule: Schedule[str]) -> None:
+    taken: list[str | None] = []
+    threads = [threading.Thread(target=lambda: taken.append(schedule.take())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    schedule.stop()
+    for thread in threads:
+        thread.join(5)
+    assert taken == [None] * 3
+    schedule.put("a")
+    assert schedule.take() is None
+
+
+def test_many_threads_never_work_on_one_item_at_once(schedule: Schedule[str]) -> None:
+    at_work: set[str] = set()
+    counts: dict[str, int] = dict.fromkeys("abc", 0)
+    lock = threading.Lock()
+    clashes: list[str] = []
+
+    def work() -> None:
+        while (item := schedule.take()) is not None:
+            with lock:
+                if item in at_work:
+                    clashes.append(item)
+                at_work.add(item)
+            time.sleep(0.0005)
+            with lock:
+                at_work.discard(item)
+                counts[item] += 1
+                again = counts[item] < 50
+                done = all(count >= 50 for count in counts.values())
+            if again:
+                schedule.put(item)
+            schedule.done(item)
+            if done:
+                schedule.stop()
+
+    for item in counts:
+        schedule.put(item)
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not clashes
+    assert all(count >= 50 for count in counts.values())
