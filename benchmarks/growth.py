@@ -18,6 +18,7 @@ import resource
 import secrets
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -27,7 +28,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
-from unittest import mock
 
 from benchmarks.bed import memory_folder
 from benchmarks.etcd import Connection, Etcd
@@ -37,17 +37,17 @@ from ratchet.attachments import Attachment, Directory
 from ratchet.cni.ip import Address
 from ratchet.config import Config
 from ratchet.labels import Link
-from ratchet_child import engine
 from ratchet_child.bells import Bells
-from ratchet_child.engine import Engine
+from ratchet_child.engine import Engine, Parts
 from ratchet_child.model.keys import PodKey
-from ratchet_child.store import etcd_v2 as store
+from ratchet_child.model.local import Node as LocalNode
+from ratchet_child.pods.records import Records
 from ratchet_child.store.api import Event
 from ratchet_child.store.etcd_v2 import EtcdV2Store
 from ratchet_child.store.transport import Transport
-from ratchet_child.work import ends, workers
+from ratchet_child.work.earlier_addresses import EarlierAddresses
 from ratchetctl.sim import netns
-from tests.unit.ratchet_child.protocol_model.kernel import Kernel, Monitor, Namespace, Spaces
+from tests.unit.ratchet_child.protocol_model.kernel import Kernel, Namespaces, Spaces
 
 ADDRESS = "127.0.0.1"
 ETCD_PORT = 2379
@@ -109,6 +109,9 @@ class _CountingStore(EtcdV2Store):
         super().__init__(config)
         self._address = str(config.parent_address)
 
+    def _transport(self, host: str, port: int, context: ssl.SSLContext | None) -> Transport:
+        return _CountedTransport(host, port, context)
+
     def _request(self, name: str, path: str, call: Any) -> Any:
         _tally.request(f"{name} {_row(path)}")
         return super()._request(name, path, call)
@@ -169,8 +172,21 @@ class _Node:
             }
         )
         kernel = Kernel(self.spaces, self.address, lambda: None)
-        with mock.patch.object(engine, "Devices", lambda *_: kernel):
-            self.engine = Engine(config, self.directory, lambda: None)
+        made_up: dict[str, Any] = {
+            "devices": kernel,
+            "kinds": kernel.kinds(),
+            "namespaces": Namespaces(self.spaces),
+        }
+        parts = Parts(
+            node=LocalNode(self.address, "eth0", self.folder),
+            store=_CountingStore(config),
+            directory=self.directory,
+            records=Records(self.folder),
+            addresses=EarlierAddresses(self.folder),
+            threads=1,
+            **made_up,
+        )
+        self.engine = Engine(parts, lambda: None)
         self.bells = Bells(self.engine.store, self.engine)
         self.attached: dict[str, Attachment] = {}
 
@@ -227,34 +243,9 @@ class _Node:
 class _Cluster:
     def __init__(self, nodes: int, folder: str) -> None:
         self.nodes = [_Node(number + 1, folder) for number in range(nodes)]
-        self._by_space = {node.address: node for node in self.nodes}
-        for name, value in (
-            ("Namespace", self._namespace),
-            ("Monitor", Monitor),
-            ("os", _Paths(self)),
-            ("_own_namespace", lambda: (0, 0)),
-        ):
-            mock.patch.object(ends, name, value).start()
         for node in self.nodes:
             node.start()
         _wait("every node to listen", lambda: all(node.is_listening for node in self.nodes))
-
-    def spaces(self, path: str) -> Spaces:
-        return self._by_space[path.split("/")[2]].spaces
-
-    def _namespace(self, path: str) -> Namespace:
-        return Namespace(self.spaces(path), path)
-
-
-class _Paths:
-    """`os` for the ends: only whether a namespace exists is asked."""
-
-    def __init__(self, cluster: _Cluster) -> None:
-        self._cluster = cluster
-        self.path = self
-
-    def exists(self, path: str) -> bool:
-        return path in self._cluster.spaces(path).by_path
 
 
 class _Phase:
@@ -314,9 +305,6 @@ def run(folder: str, nodes: int, pods_per_node: int, more: int, idle_s: float) -
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     log.configure(None, "error", "growth", to_stderr=True)
-    mock.patch.object(workers, "_WORKERS", 1).start()
-    mock.patch.object(engine, "EtcdV2Store", _CountingStore).start()
-    mock.patch.object(store, "Transport", _CountedTransport).start()
     return _grow(_Cluster(nodes, folder), pods_per_node, more, idle_s)
 
 

@@ -17,8 +17,11 @@ from collections.abc import Callable, Iterable
 from benchmarks.bed import Bed
 from benchmarks.figures import Results, in_turns
 from ratchet.cni.ip import Address, Host
-from ratchet_child.kernel.devices import MARK, Devices
+from ratchet_child.kernel.devices import MARK, Devices, index_of
+from ratchet_child.kernel.kinds import Site, every_kind
 from ratchet_child.kernel.netns import Namespace
+from ratchet_child.model.interfaces import Interface, Veth, Vxlan, settings
+from ratchet_child.model.keys import PodKey
 from ratchetctl.sim import netns
 from ratchetctl.sim.underlay import NODE_INTERFACE
 
@@ -52,26 +55,32 @@ class _Bench:
         self._count = count
         self._vni = FIRST_VNI
         with netns.inside(self._node.path):
-            self._kernel = Devices(PORT, None)
-        self._lower = self._kernel.lower(NODE_INTERFACE)
+            self._devices = Devices()
+        self._kinds = every_kind(self._devices, port=PORT, parent_interface=NODE_INTERFACE)
+        index = index_of(self._devices.node, NODE_INTERFACE)
+        assert index is not None
+        self._lower_index = index
         self._interfaces = [
             tuple(Address.parse(f"{one}/{PREFIX_LEN}") for one in _addresses(number))
             for number in range(count)
         ]
 
     def close(self) -> None:
-        self._kernel.close()
+        self._devices.close()
 
     def veth_child(self) -> float:
         def make(a: Namespace, b: Namespace) -> Callable[[], None]:
             wanted = [
-                (f"a{number}", one, _mac(1, number), f"b{number}", other, _mac(2, number))
+                (
+                    _veth_site(a, f"a{number}", one, _mac(1, number), f"b{number}", other),
+                    _veth_site(b, f"b{number}", other, _mac(2, number), f"a{number}", one),
+                )
                 for number, (one, other) in enumerate(self._interfaces)
             ]
 
             def links() -> None:
-                for ifname, address, mac, peer, peer_address, peer_mac in wanted:
-                    self._kernel.make_veth(a, ifname, address, mac, b, peer, peer_address, peer_mac)
+                for here, there in wanted:
+                    self._make(here, there)
 
             return links
 
@@ -80,17 +89,35 @@ class _Bench:
     def vxlan_child(self) -> float:
         def make(a: Namespace, _: Namespace) -> Callable[[], None]:
             wanted = [
-                (f"a{number}", address, _mac(1, number), self._next_vni())
+                Site(
+                    a,
+                    Interface(
+                        f"a{number}",
+                        Vxlan(self._next_vni(), self._remote),
+                        _mac(1, number),
+                        address,
+                    ),
+                    None,
+                )
                 for number, (address, _) in enumerate(self._interfaces)
             ]
 
             def ends() -> None:
-                for ifname, address, mac, vni in wanted:
-                    self._kernel.make_vxlan(a, ifname, address, mac, vni, self._remote, self._lower)
+                for here in wanted:
+                    self._make(here, None)
 
             return ends
 
         return self._in_two(make)
+
+    def _make(self, here: Site, there: Site | None) -> None:
+        """Make an end, or both, as the child does."""
+        kind = self._kinds[here.wanted.medium.kind]
+        kind.make(here, there)
+        for site in (here, there):
+            if site is not None:
+                self._devices.apply(site.namespace, site.wanted.ifname, settings(site.wanted))
+        kind.settle(here, there)
 
     def veth_ip(self) -> float:
         def make(a: Namespace, b: Namespace) -> Callable[[], None]:
@@ -164,7 +191,7 @@ class _Bench:
                 data = (
                     _attribute(_IFLA_VXLAN_ID, struct.pack("=I", self._next_vni()))
                     + _attribute(_IFLA_VXLAN_GROUP, self._remote.packed)
-                    + _attribute(_IFLA_VXLAN_LINK, struct.pack("=I", self._lower))
+                    + _attribute(_IFLA_VXLAN_LINK, struct.pack("=I", self._lower_index))
                     + _attribute(_IFLA_VXLAN_PORT, struct.pack("!H", PORT))
                     + _attribute(_IFLA_VXLAN_LEARNING, b"\0")
                 )
@@ -225,6 +252,13 @@ def measure(bed: Bed, results: Results, count: int, links: int) -> None:
             [links / one for one in seconds],
             None if maker == "ip" else f"links/{kind}/ip",
         )
+
+
+def _veth_site(
+    namespace: Namespace, ifname: str, address: Address, mac: str, peer: str, peer_address: Address
+) -> Site:
+    medium = Veth(PodKey("default", "peer"), peer, peer_address)
+    return Site(namespace, Interface(ifname, medium, mac, address), None)
 
 
 def _addresses(number: int) -> tuple[str, str]:

@@ -68,6 +68,31 @@ def crash(message: str, exc: BaseException, **fields: object) -> None:
     _write(3, message, {**fields, "traceback": trace})
 
 
+class Logger:
+    """Lines about one thing: the fields that name it are given once."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, **fields: object) -> None:
+        self._fields = fields
+
+    def bind(self, **fields: object) -> Logger:
+        """Return a logger with more fields."""
+        return Logger(**{**self._fields, **fields})
+
+    def debug(self, message: str, **fields: object) -> None:
+        debug(message, **{**self._fields, **fields})
+
+    def info(self, message: str, **fields: object) -> None:
+        info(message, **{**self._fields, **fields})
+
+    def warning(self, message: str, **fields: object) -> None:
+        warning(message, **{**self._fields, **fields})
+
+    def error(self, message: str, **fields: object) -> None:
+        error(message, **{**self._fields, **fields})
+
+
 def line(level: str, program: str, message: str, fields: dict[str, object], now: float) -> str:
     """Return one line. A field whose value is None is left out."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 
 from ratchet import log
 from ratchet.errors import StoreError
@@ -34,6 +33,7 @@ class Bells:
     def __init__(self, store: Store, engine: Engine) -> None:
         self._store = store
         self._engine = engine
+        self._clock = engine.clock
         self._stopped = threading.Event()
         self._index = 0
         self._cluster: str | None = None  # whose index that is
@@ -71,7 +71,7 @@ class Bells:
 
     def _listen(self) -> None:
         """List, then watch until nothing has been heard for a while."""
-        asked_at = time.monotonic()
+        asked_at = self._clock.monotonic()
         found = self._engine.pairing.node(self._engine.node.address)
         missed = self._listed_at is None or asked_at - self._listed_at > _LONGEST_SILENCE_S
         cluster = self._store.cluster
@@ -89,7 +89,7 @@ class Bells:
             event = self._store.watch(keys.node(self._engine.node.address), self._index + 1)
             if event is None or self._store.cluster != cluster:
                 return
-            self._listed_at = time.monotonic()
+            self._listed_at = self._clock.monotonic()
             self._index = event.index
             self._hear(event)
 

@@ -22,7 +22,7 @@ from ratchet.attachments import Directory
 from ratchet.config import Config
 from ratchet.errors import CniError, ConfigError, RatchetError, shown
 from ratchet_child.bells import Bells
-from ratchet_child.engine import Engine
+from ratchet_child.engine import Engine, Parts
 from ratchet_child.kernel.netns import Monitor
 from ratchet_child.metrics import figures
 from ratchet_child.metrics.exporter import Endpoint
@@ -65,7 +65,10 @@ class Child:
 
     def _start(self, config: Config) -> None:
         log.configure(config.log_file, config.log_level, "ratchet-child", to_stderr=self._stay)
-        self._use(config, Engine(config, self._directory, self._wake))
+        self._use(config, self._engine_for(config))
+
+    def _engine_for(self, config: Config) -> Engine:
+        return Engine(Parts.of(config, self._directory), self._wake)
 
     def _use(self, config: Config, engine: Engine) -> None:
         self._config = config
@@ -294,7 +297,7 @@ class Child:
             allowed = f"{self._config.state_dir}, which this child serves"
             raise ConfigError("state_dir", config.state_dir, allowed)
         # Made before the other one is stopped: it may not be possible.
-        engine = Engine(config, self._directory, self._wake)
+        engine = self._engine_for(config)
         log.info("the configuration has changed")
         self._changed_s = started_s
         self._stop()

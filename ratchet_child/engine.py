@@ -10,69 +10,125 @@ pods there are). Neither is held over a request to etcd.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
 
 from ratchet.attachments import Directory
 from ratchet.config import Config
 from ratchet_child.kernel.devices import Devices
+from ratchet_child.kernel.kinds import Kind, every_kind
+from ratchet_child.kernel.netns import Namespaces
 from ratchet_child.kernel.this_node import this_node
+from ratchet_child.model.clock import Clock, SystemClock
 from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.model.local import Node
 from ratchet_child.pairing.protocol import Pairing
+from ratchet_child.pods.earlier import PublishedEarlier
 from ratchet_child.pods.records import Records
 from ratchet_child.pods.registry import Registry
 from ratchet_child.pods.schedule import Schedule
 from ratchet_child.pods.state import Gone
+from ratchet_child.pods.turns import Pauses
 from ratchet_child.status import Status
+from ratchet_child.store.api import Store
 from ratchet_child.store.etcd_v2 import EtcdV2Store
 from ratchet_child.store.health import Health
-from ratchet_child.work.earlier_addresses import Addresses
+from ratchet_child.work.earlier_addresses import EarlierAddresses
 from ratchet_child.work.ends import Ends
 from ratchet_child.work.reconcile import Reconciler
 from ratchet_child.work.withdrawal import Withdrawal
-from ratchet_child.work.workers import Workers
+from ratchet_child.work.workers import WORKERS, Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What of an engine reaches outside the process. Tests and benchmarks hand in their own."""
+
+    node: Node
+    store: Store
+    devices: Devices
+    kinds: Mapping[str, Kind]
+    directory: Directory
+    records: Records
+    addresses: EarlierAddresses
+    namespaces: Namespaces = field(default_factory=Namespaces)
+    clock: Clock = field(default_factory=SystemClock)
+    schedule: Schedule[PodKey] = field(default_factory=Schedule)
+    pauses: Pauses = field(default_factory=Pauses)
+    threads: int = WORKERS
+    new_lock: Callable[[], AbstractContextManager[Any]] = threading.Lock
+
+    @classmethod
+    def of(cls, config: Config, directory: Directory) -> Parts:
+        """Make the parts that a configuration asks for. *Raises* KernelError."""
+        devices = Devices()
+        node = this_node(config, devices.node)
+        return cls(
+            node=node,
+            store=EtcdV2Store(config),
+            devices=devices,
+            kinds=every_kind(devices, port=config.vxlan_port, parent_interface=node.interface),
+            directory=directory,
+            records=Records(directory.state_dir),
+            addresses=EarlierAddresses(directory.state_dir),
+        )
 
 
 class Engine:
-    """Makes the parts, and joins them. Who asks for something asks the part."""
+    """Joins the parts. Who asks for something asks the part."""
 
-    def __init__(self, config: Config, directory: Directory, on_change: Callable[[], None]) -> None:
+    def __init__(self, parts: Parts, on_change: Callable[[], None]) -> None:
         """`on_change` is called from any thread when a pod has been worked on."""
-        self._devices = Devices(config.vxlan_port, config.mtu)
-        self._schedule: Schedule[PodKey] = Schedule()
-        self.node = this_node(config, self._devices)
-        self.store = EtcdV2Store(config)
-        self.etcd = Health()
+        clock = parts.clock
+        self._devices = parts.devices
+        self._schedule = parts.schedule
+        self.node = parts.node
+        self.store = parts.store
+        self.clock = clock
+        self.etcd = Health(clock)
+        self._earlier = PublishedEarlier()
         self.registry = Registry(
-            self.node, directory, Records(directory.state_dir), self._schedule, self.etcd
+            self.node, parts.directory, parts.records, parts.schedule, self._earlier, clock
         )
         self.pairing = Pairing(
             self.store,
             self.node,
             is_local=self.registry.is_present,
-            claimed_earlier=self.etcd.claim,
+            claimed_earlier=self._earlier.claim,
+            new_lock=parts.new_lock,
         )
         self.ends = Ends(
-            self._devices,
-            port=config.vxlan_port,
-            parent_interface=self.node.interface,
-            find=self.registry.find,
+            parts.devices, parts.kinds, parts.namespaces, clock, find=self.registry.find
         )
         self._withdrawal = Withdrawal(
-            self.node, directory, Addresses(directory.state_dir), self.registry, self.pairing
+            self.node, parts.directory, parts.addresses, self.registry, self.pairing, clock
         )
         reconciler = Reconciler(
             self.node,
             self.etcd,
+            self._earlier,
             self.registry,
             self._withdrawal,
             self.pairing,
             self.ends,
+            clock,
             on_change,
         )
         self.workers = Workers(
-            self._schedule, self.registry, reconciler, self.ends, self.etcd, on_change
+            parts.schedule,
+            self.registry,
+            reconciler,
+            self.ends,
+            self._earlier,
+            clock,
+            on_change,
+            pauses=parts.pauses,
+            threads=parts.threads,
         )
-        self.status = Status(self.registry, self.ends, self.etcd)
+        self.status = Status(self.registry, self.ends, self.etcd, clock)
 
     def start(self) -> None:
         self.registry.scan()
@@ -100,13 +156,13 @@ class Engine:
 
         *Raises* StoreError.
         """
-        moved = {} if self.etcd.is_known else self._withdrawal.leave_earlier_addresses()
+        moved = {} if self._earlier.is_known else self._withdrawal.leave_earlier_addresses()
         self.etcd.answered()
         if published is None:
             return
         with self.registry.lock:
-            if not self.etcd.is_known:
-                self.etcd.learn(published, moved)
+            if not self._earlier.is_known:
+                self._earlier.learn(published, moved)
             for key, (one, _) in published.items():
                 state = self.registry.get(key)
                 if state is None or state.container != one.container:
@@ -125,9 +181,9 @@ class Engine:
         with self.registry.lock:
             names = set(targets)
             for state in self.registry.states():
-                if state.key in names or by in state.memory.known:
-                    state.look.peers.add(by)
-                    state.look.everyone = state.look.everyone or state.key == by
+                if state.key in names or by in state.progress.memory.known:
+                    state.heard.look.peers.add(by)
+                    state.heard.look.everyone = state.heard.look.everyone or state.key == by
                     self._schedule.put(state.key)
 
     def listed(self, key: PodKey, published: Published | None) -> None:
@@ -145,13 +201,13 @@ class Engine:
                 if state is not None and state.container == published.container:
                     return
                 self.registry.note_gone(key, Gone.remembered(published, self.node.address))
-            if state is not None and state.attachment is not None:
-                state.is_unlisted = state.look.everyone = True
+            if state is not None and state.heard.attachment is not None:
+                state.heard.is_unlisted = state.heard.look.everyone = True
                 self._schedule.put(key)
 
     def look_again(self) -> None:
         """Every pod looks at all of its links: the node's keys are not what they were."""
         with self.registry.lock:
             for state in self.registry.states():
-                state.look.everyone = True
+                state.heard.look.everyone = True
                 self._schedule.put(state.key)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from ratchet import log
 from ratchet.errors import CniError, PodUnknownError
+from ratchet_child.model.clock import Clock
 
 TIMEOUT_S = 5.0
 _THREADS = 16  # as many as the reader keeps connections: a node starts its pods at once
@@ -27,7 +27,8 @@ Answer = Callable[[Labels | CniError], None]
 class Lookups:
     """Questions under way. All methods are for one thread; answers are given in any."""
 
-    def __init__(self, kubeconfig: str) -> None:
+    def __init__(self, kubeconfig: str, clock: Clock) -> None:
+        self._clock = clock
         self._kubeconfig = kubeconfig
         self._under_way: list[_Lookup] = []
         self._waiting: queue.SimpleQueue[_Lookup | None] = queue.SimpleQueue()
@@ -38,7 +39,7 @@ class Lookups:
 
     def ask(self, namespace: str, name: str, uid: Any, answer: Answer) -> None:
         """Have a pod's labels and annotations told, or the error that the parent is to report."""
-        lookup = _Lookup(namespace, name, uid, answer)
+        lookup = _Lookup(namespace, name, uid, self._clock.monotonic() + TIMEOUT_S, answer)
         self._under_way.append(lookup)
         if not self._idle.acquire(blocking=False) and self._threads < _THREADS:
             self._threads += 1
@@ -48,7 +49,7 @@ class Lookups:
 
     def settle(self) -> None:
         """Answer those whose time is over."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for lookup in self._under_way:
             if now >= lookup.deadline:
                 pod = f"pod {lookup.namespace}/{lookup.name}"
@@ -95,11 +96,13 @@ class Lookups:
 class _Lookup:
     """One question, which is answered once."""
 
-    def __init__(self, namespace: str, name: str, uid: Any, answer: Answer) -> None:
+    def __init__(
+        self, namespace: str, name: str, uid: Any, deadline: float, answer: Answer
+    ) -> None:
         self.namespace = namespace
         self.name = name
         self.uid = uid
-        self.deadline = time.monotonic() + TIMEOUT_S
+        self.deadline = deadline
         self._answer = answer
         self._once = threading.Lock()
 

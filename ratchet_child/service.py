@@ -7,7 +7,6 @@ blocks. etcd and the API server are asked in threads of their own.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,9 +48,10 @@ class Service:
 
     def __init__(self, engine: Engine, kubeconfig: str | None) -> None:
         self._engine = engine
+        self._clock = engine.clock
         self._waiters: list[_Waiter] = []
         self._health_threads = ThreadPoolExecutor(_HEALTH_THREADS, thread_name_prefix="health")
-        self._lookups = None if kubeconfig is None else Lookups(kubeconfig)
+        self._lookups = None if kubeconfig is None else Lookups(kubeconfig, engine.clock)
 
     def close(self) -> None:
         """Answer everybody who still waits."""
@@ -86,7 +86,7 @@ class Service:
 
     def settle(self) -> None:
         """Answer those whose links are there, or whose time is over."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         left = []
         for waiter in self._waiters:
             complete = self._engine.status.is_served(waiter.key, waiter.number, waiter.mode)
@@ -108,7 +108,7 @@ class Service:
         """The moment (monotonic) at which `settle` must be called at the latest."""
         deadlines = [waiter.deadline for waiter in self._waiters]
         if deadlines and self._engine.etcd.is_away:
-            deadlines.append(time.monotonic() + _AWAY_S / 4)
+            deadlines.append(self._clock.monotonic() + _AWAY_S / 4)
         lookup = None if self._lookups is None else self._lookups.next_deadline()
         if lookup is not None:
             deadlines.append(lookup)
@@ -136,7 +136,7 @@ class Service:
             raise BadRequestError(f"timeout_s {shown(timeout_s)}")
         if mode == "none":
             timeout_s = 0
-        now = time.monotonic()
+        now = self._clock.monotonic()
         deadline = now + min(max(timeout_s, 0), _LONGEST_WAIT_S)
         self._waiters.append(_Waiter(key, number, mode, now, deadline, reply))
         self.settle()

@@ -6,13 +6,14 @@ neither etcd nor the kernel is asked for it.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from ratchet.attachments import Attachment
 from ratchet_child.metrics import figures
+from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.plan import End, Place, Side, Vxlan
+from ratchet_child.model.links import Place, Side
+from ratchet_child.model.plan import End
 from ratchet_child.pairing import v010
 from ratchet_child.pods.history import ERROR, UP, WAITING
 from ratchet_child.pods.registry import Registry
@@ -24,15 +25,16 @@ from ratchet_child.work.ends import Ends
 class Status:
     """Every method may be called from any thread, which must not hold the registry's lock."""
 
-    def __init__(self, registry: Registry, ends: Ends, etcd: Health) -> None:
+    def __init__(self, registry: Registry, ends: Ends, etcd: Health, clock: Clock) -> None:
         self._registry = registry
         self._ends = ends
         self._etcd = etcd
+        self._clock = clock
 
     def is_served(self, key: PodKey, number: int, mode: str) -> bool:
         """Whether request `number` has been served and the pod's links are complete."""
         state = self._registry.get(key)
-        if state is None or state.served < number:
+        if state is None or state.progress.served < number:
             return False
         with self._ends.lock:
             return _is_complete(state, mode, self._registry.places(state))
@@ -51,11 +53,11 @@ class Status:
             states = self._registry.states()
             counts.superseded = len(self._registry.replaced())
         for state in states:
-            if state.attachment is None:
+            if state.heard.attachment is None:
                 continue
             with self._ends.lock:
                 _count(state, counts.links)
-            if state.memory.superseded:
+            if state.progress.memory.superseded:
                 counts.superseded += 1
             elif state.trouble is not None:
                 counts.troubled += 1
@@ -70,17 +72,17 @@ class Status:
             replaced = self._registry.replaced()
         shown = []
         for state in states:
-            attachment = state.attachment
+            attachment = state.heard.attachment
             if attachment is None:
                 continue
             links = self._links(state)
             shown.append(
                 {
                     **_shown(attachment),
-                    "superseded": state.memory.superseded,
+                    "superseded": state.progress.memory.superseded,
                     "error": state.trouble,
-                    "last_error": state.last_error,
-                    "last_error_at": state.last_error_at,
+                    "last_error": state.progress.last_error,
+                    "last_error_at": state.progress.last_error_at,
                     "links": links,
                 }
             )
@@ -90,19 +92,19 @@ class Status:
     def _links(self, state: PodState) -> list[dict[str, Any]]:
         with self._ends.lock:
             places = self._registry.places(state)
-            shown = []
-            for end in () if state.wanted is None else state.wanted.ends:
+            shown, now = [], self._clock.time()
+            for end in () if state.inside.wanted is None else state.inside.wanted.ends:
                 how, error = state.state_of(end)
-                shown.append(_link(state, end.side, how, error, end, places))
+                shown.append(_link(state, end.side, how, error, end, places, now))
             for waiting in state.waiting:
                 how = WAITING if waiting.error is None else ERROR
-                shown.append(_link(state, waiting.side, how, waiting.error, None, places))
+                shown.append(_link(state, waiting.side, how, waiting.error, None, places, now))
             return shown
 
 
 def _count(state: PodState, counts: dict[str, int]) -> None:
     """Add the number of links in each state."""
-    for end in () if state.wanted is None else state.wanted.ends:
+    for end in () if state.inside.wanted is None else state.inside.wanted.ends:
         counts[state.state_of(end)[0]] += 1
     for waiting in state.waiting:
         counts[WAITING if waiting.error is None else ERROR] += 1
@@ -110,18 +112,18 @@ def _count(state: PodState, counts: dict[str, int]) -> None:
 
 def _is_complete(state: PodState, mode: str, places: dict[PodKey, Place]) -> bool:
     """Whether a parent that waits for `mode` ("present" or "all") can go on."""
-    if not state.looked or state.wanted is None:
+    if not state.progress.looked or state.inside.wanted is None:
         return False
-    for end in state.wanted.ends:
-        ifname = end.side.ifname
-        if state.right.get(ifname) != end.form and not (
-            mode == "present" and ifname in state.refused
+    for end in state.inside.wanted.ends:
+        ifname = end.ifname
+        if state.inside.right.get(ifname) != end.interface and not (
+            mode == "present" and ifname in state.inside.refused
         ):
             return False
     if mode == "all":
-        return not state.wanted.waiting
+        return not state.inside.wanted.waiting
     # A link whose far pod is there but which waits is not complete, and neither is a wrong one.
-    return not any(one.side.peer in places and not one.error for one in state.wanted.waiting)
+    return not any(one.side.peer in places and not one.error for one in state.inside.wanted.waiting)
 
 
 def _link(
@@ -131,8 +133,9 @@ def _link(
     error: str | None,
     end: End | None,
     places: dict[PodKey, Place],
+    now: float,
 ) -> dict[str, Any]:
-    note = pod.history.get(side) or pod.history.note(side, state, error)
+    note = pod.inside.history.get(side) or pod.inside.history.note(side, state, error)
     place = places.get(side.peer)
     return {
         "ifname": side.ifname,
@@ -143,11 +146,12 @@ def _link(
         "peer_node": None if place is None else place.address,
         "primary": side.declared.primary == pod.key,
         "vni": side.declared.vni,
-        "kind": None if end is None else ("vxlan" if isinstance(end, Vxlan) else "veth"),
+        "kind": None if end is None else end.interface.medium.kind,
         "state": state,
         # Between two notes: it is being looked at, and will be noted at once.
-        "since": note.since if note.state == state else time.time(),
+        "since": note.since if note.state == state else now,
         "error": error,
+        "fault": None if end is None else pod.inside.faults.get(side.ifname),
         "last_error": note.error,
         "last_error_at": note.error_at,
     }

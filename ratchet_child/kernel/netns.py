@@ -200,6 +200,27 @@ class Monitor:
         return None if overrun else {ifname for ifname, lost in last.items() if lost}
 
 
+class Namespaces:
+    """The namespaces of this machine, by path. One object, so that tests can hand in others."""
+
+    def exist(self, path: str) -> bool:
+        """Say whether there is anything at a path."""
+        return os.path.exists(path)
+
+    def open(self, path: str) -> Namespace:
+        """Open the namespace at a path. *Raises* KernelError."""
+        return Namespace(path)
+
+    def monitor(self, namespace: Namespace) -> Monitor:
+        """Hear of interfaces in a namespace. *Raises* OSError."""
+        return Monitor(namespace)
+
+    def own_identity(self) -> tuple[int, int]:
+        """Return the identity of the namespace in which this process is."""
+        status = os.stat("/proc/self/ns/net")
+        return status.st_dev, status.st_ino
+
+
 @contextlib.contextmanager
 def entered(fd: int) -> Iterator[None]:
     """Be in a namespace for a moment: this thread only. *Raises* OSError."""

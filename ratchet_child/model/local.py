@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ratchet.labels import Link
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.plan import DeclaredLink, Place
+from ratchet_child.model.links import DeclaredLink, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Node:
     address: str
     interface: str
     state_dir: str = ""
+    mtu_bytes: int | None = None  # of links that say nothing about it; None: the kernel's choice
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ratchet import log
 from ratchet_child.model import keys
 from ratchet_child.model.keys import Declaration, PodKey
-from ratchet_child.model.plan import DeclaredLink, Place
+from ratchet_child.model.links import DeclaredLink, Place
 from ratchet_child.store.api import Entry, Store
 
 

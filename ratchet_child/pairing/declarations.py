@@ -17,8 +17,8 @@ from ratchet.errors import StoreError
 from ratchet.labels import Link
 from ratchet_child.model import keys
 from ratchet_child.model.keys import Declaration, PodKey
+from ratchet_child.model.links import DeclaredLink, Place
 from ratchet_child.model.local import LocalPod
-from ratchet_child.model.plan import DeclaredLink, Place
 from ratchet_child.pairing import v010
 from ratchet_child.pairing.association import declared_by, note_place, readable
 from ratchet_child.pairing.v010 import V010Keys
@@ -33,11 +33,12 @@ class Declarations:
         self,
         store: Store,
         v010_keys: V010Keys,
+        vnis: Vnis,
         claimed_earlier: Callable[[PodKey], tuple[str, int] | None],
     ) -> None:
         """`claimed_earlier` is that of `Pairing`."""
         self._store = store
-        self._vnis = Vnis(store)
+        self._vnis = vnis
         self._v010_keys = v010_keys
         self._claimed_earlier = claimed_earlier
         self._begun: dict[str, int] = {}  # how often, of each container

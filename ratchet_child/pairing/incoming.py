@@ -10,7 +10,7 @@ from ratchet import log
 from ratchet.pods import is_container_name
 from ratchet_child.model import keys
 from ratchet_child.model.keys import Declaration, PodKey
-from ratchet_child.model.plan import DeclaredLink
+from ratchet_child.model.links import DeclaredLink
 from ratchet_child.pairing import v010
 from ratchet_child.pairing.association import declared_by
 from ratchet_child.store.api import Entry

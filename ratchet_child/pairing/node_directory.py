@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 from ratchet import log
 from ratchet_child.model import keys
@@ -34,11 +36,13 @@ class NodeDirectory:
     `node_address` is an earlier one of this node where an administrator has changed it.
     """
 
-    def __init__(self, store: Store, node: Node) -> None:
+    def __init__(
+        self, store: Store, node: Node, lock: AbstractContextManager[Any] | None = None
+    ) -> None:
         self._store = store
         self._node = node
         # Held where the directory is written or removed: this process alone does either.
-        self._lock = threading.Lock()
+        self._lock = lock or threading.Lock()
 
     def enlist(self, pod: LocalPod, *, again: bool = False) -> None:
         """Write what the node has published for a pod; `again`: unless there is something.

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from ratchet import log
 from ratchet_child.model import keys
 from ratchet_child.model.keys import PodKey
+from ratchet_child.model.links import Place
 from ratchet_child.model.local import LocalPod, Node
-from ratchet_child.model.plan import Place
 from ratchet_child.pairing.association import place_of, value_of
 from ratchet_child.pairing.node_directory import NodeDirectory
 from ratchet_child.pairing.ringing import Ringer

@@ -19,13 +19,16 @@ Here is the order of the steps and what is remembered of them. Each piece has it
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
 
 from ratchet import log
 from ratchet_child.model import keys
 from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.model.links import DeclaredLink, Place, first_at
 from ratchet_child.model.local import LocalPod, Memory, Node
-from ratchet_child.model.plan import DeclaredLink, Place, first_at
 from ratchet_child.pairing import v010
 from ratchet_child.pairing.association import note_place, place_of
 from ratchet_child.pairing.declarations import Declarations
@@ -34,6 +37,7 @@ from ratchet_child.pairing.node_directory import NodeDirectory, NodeKeys
 from ratchet_child.pairing.places import Places
 from ratchet_child.pairing.ringing import Ringer
 from ratchet_child.pairing.v010 import V010Keys
+from ratchet_child.pairing.vni import Vnis
 from ratchet_child.store.api import Store
 
 
@@ -47,16 +51,18 @@ class Pairing:
         *,
         is_local: Callable[[PodKey], bool],
         claimed_earlier: Callable[[PodKey], tuple[str, int] | None],
+        new_lock: Callable[[], AbstractContextManager[Any]] = threading.Lock,
     ) -> None:
         """`is_local`: whether a pod is attached on this node (and not superseded).
 
         `claimed_earlier`: the container for which this node had begun to publish a pod before this
-        process started, with etcd's index of that.
+        process started, with etcd's index of that. `new_lock` makes the locks that are held over
+        requests.
         """
         self._store = store
         self._is_local = is_local
         self._ringer = Ringer(store, node.address)
-        self._directory = NodeDirectory(store, node)
+        self._directory = NodeDirectory(store, node, new_lock())
         self._places = Places(
             store,
             node,
@@ -66,7 +72,9 @@ class Pairing:
             claimed_earlier=claimed_earlier,
         )
         self._v010_keys = V010Keys(store, self._ringer)
-        self._declarations = Declarations(store, self._v010_keys, claimed_earlier)
+        self._declarations = Declarations(
+            store, self._v010_keys, Vnis(store, new_lock()), claimed_earlier
+        )
         self._incoming = IncomingLinks()
 
     # Publish ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from ratchet.pods import is_container_name
 from ratchet_child.model import keys
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.plan import Place
+from ratchet_child.model.links import Place
 from ratchet_child.pairing.association import is_node, place_of
 from ratchet_child.store.api import Store
 

@@ -15,7 +15,7 @@ from ratchet.labels import Link
 from ratchet.pods import is_container_name
 from ratchet_child.model import keys
 from ratchet_child.model.keys import Declaration, PodKey
-from ratchet_child.model.plan import DeclaredLink
+from ratchet_child.model.links import DeclaredLink
 from ratchet_child.pairing.association import is_node, place_of, readable, value_of
 from ratchet_child.pairing.ringing import Ringer
 from ratchet_child.store.api import Entry, Store

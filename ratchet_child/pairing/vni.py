@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 from ratchet.errors import StoreError
 from ratchet_child.model import keys
@@ -22,9 +24,10 @@ _STOCK = 8
 class Vnis:
     """Safe to use from many threads; each call needs etcd and raises StoreError without it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, lock: AbstractContextManager[Any] | None = None) -> None:
+        """`lock` is held while the counter is moved."""
         self._store = store
-        self._lock = threading.Lock()
+        self._lock = lock or threading.Lock()
         self._count_lock = threading.Lock()
         self._wanted = 0
         self._taken: list[int] = []

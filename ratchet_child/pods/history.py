@@ -6,11 +6,12 @@ kept here, apart from what decides about ends: nothing in here is ever asked wha
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
+from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.plan import Side, Wanted
+from ratchet_child.model.links import Side
+from ratchet_child.model.plan import Wanted
 
 UP, WAITING, ERROR = "up", "waiting", "error"
 _SPARE = 16  # notes of links that are no longer wanted do no harm while they are few
@@ -31,34 +32,35 @@ class LinkState:
 
 
 class History:
-    """Those of one pod's links. Whoever calls these methods holds the ends' lock."""
+    """The history of one pod's links. Whoever calls these methods holds the ends' lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._notes: dict[tuple[str, PodKey, str], LinkState] = {}
 
     def get(self, side: Side) -> LinkState | None:
         return self._notes.get(_key(side))
 
     def note(self, side: Side, state: str, error: str | None = None) -> LinkState:
-        """LinkState how a link is, at the moment it comes to be so."""
+        """Note how a link is, at the moment it comes to be so."""
         note = self._notes.get(_key(side))
         if note is None:
-            note = self._notes[_key(side)] = LinkState(state, time.time())
+            note = self._notes[_key(side)] = LinkState(state, self._clock.time())
         elif note.state != state:
-            note.state, note.since, note.is_told = state, time.time(), False
+            note.state, note.since, note.is_told = state, self._clock.time(), False
         elif error in (None, note.error):
             return note
         if error is not None:
-            note.error, note.error_at = error, time.time()
+            note.error, note.error_at = error, self._clock.time()
         return note
 
     def note_up(self, side: Side, came_at: float | None, *, is_new: bool) -> float:
-        """LinkState that a link is up; the seconds since it was not, or since its pod came.
+        """Note that a link is up; return the seconds since it was not, or since its pod came.
 
         `is_new`: its end was made at this moment. The link may have been unknown for a while.
         """
         before = self._notes.get(_key(side))
-        now = time.time()
+        now = self._clock.time()
         since = now if came_at is None else came_at
         if before is not None:
             since = now if before.state == UP else before.since
@@ -71,7 +73,8 @@ class History:
         """Let go of what was noted of links that are no longer wanted, when that is a lot."""
         if len(self._notes) <= 2 * (len(wanted.ends) + len(wanted.waiting)) + _SPARE:
             return
-        kept = {_key(one.side) for one in (*wanted.ends, *wanted.waiting)}
+        kept = {_key(end.side) for end in wanted.ends}
+        kept |= {_key(one.side) for one in wanted.waiting}
         self._notes = {key: note for key, note in self._notes.items() if key in kept}
 
     def clear(self) -> None:

@@ -16,21 +16,21 @@ from ratchet import log
 from ratchet.attachments import Attachment, Directory
 from ratchet.errors import RatchetError
 from ratchet_child.kernel.netns import Monitor
+from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.model.links import DeclaredLink, Place
 from ratchet_child.model.local import Node
-from ratchet_child.model.plan import DeclaredLink, Place
+from ratchet_child.pods.earlier import PublishedEarlier
 from ratchet_child.pods.records import Records, pod_of
 from ratchet_child.pods.schedule import Schedule
-from ratchet_child.pods.state import Gone, PodState, declared_by
-from ratchet_child.store.health import Health
+from ratchet_child.pods.state import Gone, PodState, declarations_of
 
 
 class Registry:
     """The pods of this node.
 
-    `lock` guards everything in here, and of each state what anybody may change who hears of
-    something: `attachment`, `gone`, `doubted`, `again`, `look`, `asked`. It is the inner lock: who
-    needs that of the ends as well takes it first. It is never held over a request to etcd.
+    `lock` guards everything in here, and the `heard` part of each state. It is the inner lock: who
+    needs that of the ends as well takes that one first. It is never held over a request to etcd.
     """
 
     def __init__(
@@ -39,13 +39,15 @@ class Registry:
         directory: Directory,
         records: Records,
         schedule: Schedule[PodKey],
-        etcd: Health,
+        earlier: PublishedEarlier,
+        clock: Clock,
     ) -> None:
         self._node = node
         self._directory = directory
         self._records = records
         self._schedule = schedule
-        self._etcd = etcd
+        self._earlier = earlier
+        self._clock = clock
         self.lock = threading.RLock()
         self._states: dict[PodKey, PodState] = {}
         self._replaced: dict[PodKey, list[Attachment]] = {}  # not their pod's newest
@@ -87,9 +89,9 @@ class Registry:
         """The namespaces of the pods that are attached."""
         with self.lock:
             return {
-                state.namespace.identity
+                state.inside.namespace.identity
                 for state in self._states.values()
-                if state.namespace is not None and state.opened == state.container
+                if state.inside.namespace is not None and state.inside.opened == state.container
             }
 
     def monitors(self) -> list[tuple[Monitor, PodKey | None]]:
@@ -112,9 +114,9 @@ class Registry:
             state = None if attachment is None else self._states.get(pod_of(attachment))
             if attachment is None or state is None or state.container != attachment.container_id:
                 return None
-            state.asked += 1
+            state.heard.asked += 1
             self._schedule.put(state.key)
-            return state.key, state.asked
+            return state.key, state.heard.asked
 
     def check(self, key: PodKey) -> int | None:
         """Have a pod verified against the kernel; the number of the request."""
@@ -122,16 +124,16 @@ class Registry:
             state = self._states.get(key)
             if state is None:
                 return None
-            state.look.everyone = state.look.kernel = True
-            state.asked += 1
+            state.heard.look.everyone = state.heard.look.kernel = True
+            state.heard.asked += 1
             self._schedule.put(key)
-            return state.asked
+            return state.heard.asked
 
     def check_namespaces(self) -> None:
         """Notice pods whose namespace is gone without a DEL."""
         with self.lock:
             for state in self._states.values():
-                namespace = state.namespace
+                namespace = state.inside.namespace
                 if namespace is not None and namespace.fd >= 0 and not namespace.is_current():
                     self._schedule.put(state.key)
 
@@ -167,7 +169,7 @@ class Registry:
 
     def _rename(self, key: PodKey, newest: Attachment | None, pods: Iterable[PodKey]) -> None:
         """Have the old name withdrawn of a container that was attached again under another one."""
-        before = self._states[key].attachment if key in self._states else None
+        before = self._states[key].heard.attachment if key in self._states else None
         if before is None or newest is not None:
             return
         for other in pods:
@@ -178,7 +180,7 @@ class Registry:
     def _change(self, key: PodKey, attachment: Attachment | None) -> None:
         """The pod's newest record is another one, or says something else, than before."""
         state = self._state(key)
-        before = state.attachment
+        before = state.heard.attachment
         if before == attachment:
             return
         if before is not None and attachment is not None:
@@ -186,11 +188,11 @@ class Registry:
                 # Replaced on this node. When its own DEL comes, nothing will be left to do.
                 self.note_gone(key, Gone.detached(before, self._node.address))
             else:
-                state.dropped |= declared_by(before) - declared_by(attachment)
-        state.attachment = attachment
+                state.heard.dropped |= declarations_of(before) - declarations_of(attachment)
+        state.heard.attachment = attachment
         state.renew()
         if before is not None:
-            self._etcd.drop_claim(key)
+            self._earlier.drop(key)
         for link in () if before is None else before.links:
             self._primaries.get(key.sibling(link.pair), set()).discard(key)
         for link in () if attachment is None else attachment.links:
@@ -213,7 +215,7 @@ class Registry:
     def _state(self, key: PodKey) -> PodState:
         state = self._states.get(key)
         if state is None:
-            state = self._states[key] = PodState(key, self._monitors)
+            state = self._states[key] = PodState(key, self._monitors, self._clock)
         return state
 
     # Containers that are gone -------------------------------------------------------------------
@@ -222,8 +224,8 @@ class Registry:
         """Have the traces of a container removed; its pod. *Safe to call twice.*"""
         with self.lock:
             state = self._state(key)
-            if gone not in state.gone:
-                state.gone.append(gone)
+            if gone not in state.heard.gone:
+                state.heard.gone.append(gone)
                 self._schedule.put(key)
             return state
 
@@ -232,7 +234,7 @@ class Registry:
         with self.lock:
             self._withdrawn.add(gone)  # the last pods of a node may go at the same moment
             return all(
-                state.attachment is None and self._withdrawn.issuperset(state.gone)
+                state.heard.attachment is None and self._withdrawn.issuperset(state.heard.gone)
                 for state in self._states.values()
             )
 
@@ -241,7 +243,7 @@ class Registry:
         with self.lock:
             if gone.record is not None:
                 self._records.forget(gone.record)
-            state.gone.remove(gone)
+            state.heard.gone.remove(gone)
             self._withdrawn.discard(gone)
 
     def remove(self, state: PodState) -> None:
@@ -262,7 +264,7 @@ class Registry:
         # A pod that etcd has on this node is here, or it is a trace that is being removed.
         places = {
             peer: place
-            for peer, place in state.memory.places.items()
+            for peer, place in state.progress.memory.places.items()
             if place.address != self._node.address
         }
         with self.lock:
@@ -278,10 +280,10 @@ class Registry:
         with self.lock:
             for primary in self._primaries.get(key, ()):
                 other = self.find(primary)
-                if other is not None and other.attachment is not None:
+                if other is not None and other.heard.attachment is not None:
                     declared += [
                         DeclaredLink(primary, link)
-                        for link in other.attachment.links
+                        for link in other.heard.attachment.links
                         if link.pair == key.name
                     ]
         return declared
@@ -300,15 +302,15 @@ class Registry:
     def _peers(self, state: PodState) -> set[PodKey]:
         """Pods that may be at the other ends of a pod's links."""
         peers = set(self._primaries.get(state.key, ()))
-        if state.attachment is not None:
-            peers |= {state.key.sibling(link.pair) for link in state.attachment.links}
-        return peers | {offer.primary for offer in state.memory.incoming}
+        if state.heard.attachment is not None:
+            peers |= {state.key.sibling(link.pair) for link in state.heard.attachment.links}
+        return peers | {offer.primary for offer in state.progress.memory.incoming}
 
     def _rouse(self, peers: Iterable[PodKey], by: PodKey) -> None:
         for peer in peers:
             other = self._states.get(peer)
-            if other is not None and other.attachment is not None:
-                other.look.peers.add(by)
+            if other is not None and other.heard.attachment is not None:
+                other.heard.look.peers.add(by)
                 self._schedule.put(peer)
 
 

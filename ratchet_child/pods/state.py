@@ -1,29 +1,36 @@
-"""What this process knows of one pod on this node.
+"""What this process knows of one pod on this node, by who may change it.
 
-A `PodState` is worked on by one thread at a time, which owns most of it. What others touch as well
-stands under a lock, whose owner says what for: the ends' lock for what is in the namespace (a veth
-has two pods), the registry's lock for what has been heard. Nothing in here takes a lock or decides
-what is to be done.
+A `PodState` has three parts, and each has one owner:
+
+    heard       what others have told of the pod; changed under the registry's lock
+    inside      what is in its network namespace; changed under the ends' lock (a veth has two pods,
+                and either's worker may make it)
+    progress    what has become of it; changed by the thread that works on the pod, and by `renew`
+
+Anybody may read a part without its lock where an old value does no harm. Nothing in here takes a
+lock or decides what is to be done.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from dataclasses import dataclass, field
 
 from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
 from ratchet_child.kernel.netns import Monitor, Namespace
+from ratchet_child.model.clock import Clock
+from ratchet_child.model.interfaces import Found, Interface
 from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.model.links import DeclaredLink, Side
 from ratchet_child.model.local import Memory
-from ratchet_child.model.plan import DeclaredLink, End, Form, Found, Side, Waiting, Wanted
+from ratchet_child.model.plan import End, Waiting, Wanted
 from ratchet_child.pods.history import ERROR, UP, WAITING, History
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A container whose traces are to be removed: interfaces, keys, record."""
+    """A container of which nothing is to be left: interfaces, keys, record."""
 
     container: str
     published: Published
@@ -33,8 +40,8 @@ class Gone:
 
     @classmethod
     def detached(cls, attachment: Attachment, node_address: str, record: str | None = None) -> Gone:
-        """What an attachment was, of which nothing is to be left."""
-        declared = tuple(sorted(declared_by(attachment)))
+        """Return what an attachment was, of which nothing is to be left."""
+        declared = tuple(sorted(declarations_of(attachment)))
         container = attachment.container_id
         return cls(
             container, Published(container, declared), node_address, record, attachment.netns
@@ -42,7 +49,7 @@ class Gone:
 
     @classmethod
     def remembered(cls, published: Published, node_address: str) -> Gone:
-        """One that only etcd remembers."""
+        """Return one that only etcd remembers."""
         return cls(published.container, published, node_address, None, None)
 
 
@@ -59,7 +66,7 @@ class Look:
         return not (self.everyone or self.peers or self.kernel)
 
     def at(self) -> set[PodKey] | None:
-        """The peers as `Pairing.look` takes them."""
+        """Return the peers as `Pairing.look` takes them."""
         return None if self.everyone else self.peers
 
     def add(self, other: Look) -> None:
@@ -69,127 +76,18 @@ class Look:
         self.peers |= other.peers
 
 
-class PodState:
-    """Everything about one pod of this node."""
+@dataclass(slots=True)
+class Heard:
+    """What others have told of a pod. Changed under the registry's lock."""
 
-    def __init__(self, key: PodKey, monitors: deque[tuple[Monitor, PodKey | None]]) -> None:
-        """`monitors` takes what is to be waited for, and without a pod what no longer is.
-
-        Who waits closes them.
-        """
-        self.key = key
-        self._monitors = monitors
-
-        # What has been heard: changed under the registry's lock.
-        self.attachment: Attachment | None = None
-        self.gone: list[Gone] = []
-        self.doubted: set[str] = set()  # containers for which a request to etcd has failed
-        self.again: dict[Gone, float] = {}  # to be withdrawn once more, monotonic seconds
-        self.look = Look()
-        self.asked = 0  # number of the latest request for a reconciliation
-        self.dropped: set[tuple[str, str]] = set()  # (pair, ifname) that it no longer declares
-        self.is_unlisted = False  # the node's entry for it is not its own, write it again
-
-        # What is in the namespace: changed under the ends' lock.
-        self.namespace: Namespace | None = None
-        self.opened: str | None = None  # container whose namespace that is
-        self.monitor: Monitor | None = None
-        self.wanted: Wanted | None = None
-        self.found: dict[str, Found] | None = None
-        self.right: dict[str, Form] = {}  # ends that are as they should be
-        self.errors: dict[str, str] = {}  # why an end could not be made, by ifname
-        self.refused: set[str] = set()  # ends that the far pod has no interface for
-        self.lowered: dict[str, float] = {}  # when ends set down by hand are due, monotonic seconds
-        self.busy_since: dict[int, float] = {}  # VNIs that were in use here, monotonic seconds
-        self.told_errors: dict[str, str] = {}
-        self.history = History()
-
-        # What has become of it: changed by the thread that works on it, and by `renew`.
-        self.memory = Memory()
-        self.looked = False  # everything has been read at least once
-        self.look_all_at: float | None = None  # when it looks again unasked, monotonic seconds
-        self.keep_until = 0.0  # remove nothing before this moment, monotonic seconds
-        self.vanished: str | None = None  # container whose namespace is gone
-        self.told: tuple[str | None, bool] | None = None  # to the peers on this node
-        self.served = 0  # the latest request that has been served in full
-        self.failures = 0  # in a row
-        self.waits = 0  # looks in a row that have found a link waiting
-        self.error: str | None = None  # why the last reconciliation failed
-        self.last_error: str | None = None  # the same, also when it is over
-        self.last_error_at: float | None = None  # when that began, seconds since the epoch
-
-    @property
-    def container(self) -> str | None:
-        return None if self.attachment is None else self.attachment.container_id
-
-    @property
-    def opened_namespace(self) -> Namespace:
-        """The namespace, for those who have seen to it that it is open."""
-        if self.namespace is None:
-            raise KernelError(f"use the namespace of {self.key}", "it is not open")
-        return self.namespace
-
-    @property
-    def is_present(self) -> bool:
-        """Whether other pods of this node can be linked with it."""
-        return (
-            self.attachment is not None
-            and not self.memory.superseded
-            and self.vanished != self.container
-        )
-
-    @property
-    def is_idle(self) -> bool:
-        return self.attachment is None and not self.gone and not self.again
-
-    def watch(self, monitor: Monitor) -> None:
-        """Have somebody wait for what the namespace's monitor tells."""
-        self.monitor = monitor
-        self._monitors.append((monitor, self.key))
-
-    def forget_kernel(self) -> None:
-        """Let go of the namespace and of what was found in it."""
-        monitor, self.monitor = self.monitor, None
-        if monitor is not None:
-            self._monitors.append((monitor, None))  # now it may be closed at any moment
-        if self.namespace is not None:
-            self.namespace.close()
-        self.namespace = self.opened = None
-        self.found = None
-        self.wanted = None
-        self.right.clear()
-        self.errors.clear()
-        self.refused.clear()
-        self.lowered.clear()
-        self.busy_since.clear()
-        self.history.clear()
-
-    def renew(self) -> None:
-        """Start afresh with another record; the namespace is changed when it is opened.
-
-        *Needs* the registry's lock.
-        """
-        self.memory = Memory()
-        self.look = Look()
-        self.looked = False
-        self.failures = self.waits = 0
-        self.keep_until = 0.0
-
-    def serve(self, number: int) -> None:
-        """Note that requests up to that one have been served in full."""
-        self.served = max(self.served, number)
-
-    def fail(self, error: str) -> None:
-        """Note why a reconciliation failed."""
-        if error != self.error:
-            self.last_error, self.last_error_at = error, time.time()
-        self.error = error
-
-    def doubt(self) -> None:
-        """A request to etcd has failed, for whichever container: it may be carried out yet."""
-        self.doubted.update(one.container for one in self.gone)
-        if self.container is not None:
-            self.doubted.add(self.container)
+    attachment: Attachment | None = None
+    gone: list[Gone] = field(default_factory=list)
+    doubted: set[str] = field(default_factory=set)  # containers whose request to etcd has failed
+    again: dict[Gone, float] = field(default_factory=dict)  # withdraw once more, monotonic seconds
+    look: Look = field(default_factory=Look)
+    asked: int = 0  # number of the latest request for a reconciliation
+    dropped: set[tuple[str, str]] = field(default_factory=set)  # (pair, ifname) no longer declared
+    is_unlisted: bool = False  # the node's entry for it is not its own, write it again
 
     def take_again(self, now: float) -> None:
         """Have withdrawn what is due once more at a moment, in monotonic seconds."""
@@ -197,31 +95,166 @@ class PodState:
             del self.again[one]
             self.gone.append(one)
 
+
+@dataclass(slots=True)
+class Inside:
+    """What is in a pod's network namespace. Changed under the ends' lock.
+
+    `right` holds, by interface, the specification that the kernel is known to satisfy; `given` the
+    one that Ratchet has brought about last, also when it is no longer known to hold.
+    """
+
+    history: History
+    namespace: Namespace | None = None
+    opened: str | None = None  # container whose namespace that is
+    monitor: Monitor | None = None
+    wanted: Wanted | None = None
+    found: dict[str, Found] | None = None
+    right: dict[str, Interface] = field(default_factory=dict)
+    given: dict[str, Interface] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)  # why an end could not be made
+    faults: dict[str, str] = field(default_factory=dict)  # what the kernel refused of an end
+    refused: set[str] = field(default_factory=set)  # ends that the far pod has no interface for
+    lowered: dict[str, float] = field(default_factory=dict)  # set down by hand, due (monotonic)
+    busy_since: dict[int, float] = field(default_factory=dict)  # VNIs in use here (monotonic)
+    told_errors: dict[str, str] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """Forget all that was read and done in the namespace, and the namespace itself."""
+        self.namespace = self.opened = self.monitor = self.found = self.wanted = None
+        for one in (self.right, self.given, self.errors, self.faults, self.lowered):
+            one.clear()
+        self.refused.clear()
+        self.busy_since.clear()
+        self.history.clear()
+
+
+@dataclass(slots=True)
+class Progress:
+    """What has become of a pod. Changed by the thread that works on it, and by `renew`."""
+
+    memory: Memory = field(default_factory=Memory)
+    looked: bool = False  # everything has been read at least once
+    look_all_at: float | None = None  # when it looks again unasked, monotonic seconds
+    keep_until: float = 0.0  # remove nothing before this moment, monotonic seconds
+    vanished: str | None = None  # container whose namespace is gone
+    told: tuple[str | None, bool] | None = None  # to the peers on this node
+    served: int = 0  # the latest request that has been served in full
+    failures: int = 0  # in a row
+    waits: int = 0  # looks in a row that have found a link waiting
+    error: str | None = None  # why the last reconciliation failed
+    last_error: str | None = None  # the same, also when it is over
+    last_error_at: float | None = None  # when that began, seconds since the epoch
+
+    def serve(self, number: int) -> None:
+        """Note that requests up to that one have been served in full."""
+        self.served = max(self.served, number)
+
+    def fail(self, error: str, now: float) -> None:
+        """Note why a reconciliation failed, at a moment in seconds since the epoch."""
+        if error != self.error:
+            self.last_error, self.last_error_at = error, now
+        self.error = error
+
+
+class PodState:
+    """Everything about one pod of this node."""
+
+    def __init__(
+        self, key: PodKey, monitors: deque[tuple[Monitor, PodKey | None]], clock: Clock
+    ) -> None:
+        """Keep a pod's state, empty at first.
+
+        `monitors` takes what is to be waited for, and without a pod what no longer is. Whoever
+        waits closes them.
+        """
+        self.key = key
+        self._monitors = monitors
+        self.heard = Heard()
+        self.inside = Inside(History(clock))
+        self.progress = Progress()
+
+    @property
+    def container(self) -> str | None:
+        attachment = self.heard.attachment
+        return None if attachment is None else attachment.container_id
+
+    @property
+    def opened_namespace(self) -> Namespace:
+        """The namespace, for those who have seen to it that it is open."""
+        if self.inside.namespace is None:
+            raise KernelError(f"use the namespace of {self.key}", "it is not open")
+        return self.inside.namespace
+
+    @property
+    def is_present(self) -> bool:
+        """Whether other pods of this node can be linked with it."""
+        return (
+            self.heard.attachment is not None
+            and not self.progress.memory.superseded
+            and self.progress.vanished != self.container
+        )
+
+    @property
+    def is_idle(self) -> bool:
+        return self.heard.attachment is None and not self.heard.gone and not self.heard.again
+
+    def watch(self, monitor: Monitor) -> None:
+        """Have somebody wait for what the namespace's monitor tells."""
+        self.inside.monitor = monitor
+        self._monitors.append((monitor, self.key))
+
+    def forget_kernel(self) -> None:
+        """Let go of the namespace and of what was found in it."""
+        if self.inside.monitor is not None:
+            self._monitors.append((self.inside.monitor, None))  # now it may be closed at any moment
+        if self.inside.namespace is not None:
+            self.inside.namespace.close()
+        self.inside.clear()
+
+    def renew(self) -> None:
+        """Start afresh with another record; the namespace is changed when it is opened.
+
+        *Needs* the registry's lock.
+        """
+        self.heard.look = Look()
+        self.progress.memory = Memory()
+        self.progress.looked = False
+        self.progress.failures = self.progress.waits = 0
+        self.progress.keep_until = 0.0
+
+    def doubt(self) -> None:
+        """A request to etcd has failed, for whichever container: it may be carried out yet."""
+        self.heard.doubted.update(one.container for one in self.heard.gone)
+        if self.container is not None:
+            self.heard.doubted.add(self.container)
+
     # Its links ----------------------------------------------------------------------------------
 
     def state_of(self, end: End) -> tuple[str, str | None]:
-        """The state of an end that is wanted, and the error if it has one."""
-        if self.right.get(end.side.ifname) == end.form:
+        """Return the state of an end that is wanted, and the error if it has one."""
+        if self.inside.right.get(end.ifname) == end.interface:
             return UP, None
-        error = self.errors.get(end.side.ifname)
+        error = self.inside.errors.get(end.ifname)
         return (WAITING if error is None else ERROR), error
 
     @property
     def waiting(self) -> tuple[Waiting, ...]:
         """The links that no end can be made of, all of them before the namespace was opened."""
-        if self.wanted is not None:
-            return self.wanted.waiting
-        links = () if self.attachment is None else self.attachment.links
+        if self.inside.wanted is not None:
+            return self.inside.wanted.waiting
+        attachment = self.heard.attachment
+        links = () if attachment is None else attachment.links
         return tuple(Waiting(Side.of(DeclaredLink(self.key, link), self.key)) for link in links)
 
     @property
     def trouble(self) -> str | None:
         """What keeps the pod as a whole from being worked on."""
-        if self.container is not None and self.vanished == self.container:
+        if self.container is not None and self.progress.vanished == self.container:
             return "its network namespace is gone"
-        return self.error
+        return self.progress.error
 
 
-def declared_by(attachment: Attachment) -> set[tuple[str, str]]:
-    """The links that an attachment declares: (pair, ifname) of each."""
+def declarations_of(attachment: Attachment) -> set[tuple[str, str]]:
+    """Return the links that an attachment declares: (pair, ifname) of each."""
     return {(link.pair, link.ifname) for link in attachment.links}

@@ -15,7 +15,7 @@ from ratchet import log, statedir
 _FILE = "addresses.json"
 
 
-class Addresses:
+class EarlierAddresses:
     """Those of one state directory. A file that cannot be used loses nothing but them."""
 
     def __init__(self, state_dir: str) -> None:

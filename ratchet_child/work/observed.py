@@ -1,17 +1,18 @@
-"""What has been seen in a pod's namespace, remembered until the kernel tells of a change.
+"""What has been observed in a pod's namespace, remembered until the kernel tells of a change.
 
 A pod with a thousand links does not have them read again because one was added. So `found` is what
-was read or made, `right` the ends among it that are as they should be; whatever is in doubt is left
-out of `right` before it is read again. Reading only: what to do about it is the ends' business.
+was read or made, and `right` the specifications that are known to hold; whatever is in doubt is
+left out of `right` before it is read again. This module only reads: what to do about it is the
+ends' business.
 """
 
 from __future__ import annotations
 
 from ratchet_child.kernel.devices import Devices
-from ratchet_child.model.plan import Found
+from ratchet_child.model.interfaces import Found
 from ratchet_child.pods.state import PodState
 
-_UNREAD = 0  # the index of an interface that was made just now and not read back
+_UNREAD = 0  # the index of an interface that was changed just now and not read back
 
 
 class Observed:
@@ -21,37 +22,38 @@ class Observed:
         self._devices = devices
 
     def all(self, state: PodState) -> dict[str, Found]:
-        """The interfaces in the pod's namespace, which is open, by name."""
-        if state.found is None:
-            state.found = self._devices.found(state.opened_namespace)
-            state.right.clear()
-        return state.found
+        """Return the interfaces in the pod's namespace, which is open, by name."""
+        if state.inside.found is None:
+            state.inside.found = self._devices.found(state.opened_namespace)
+            state.inside.right.clear()
+        return state.inside.found
 
     def read(self, state: PodState, ifname: str) -> Found | None:
-        """An interface as the kernel has it."""
+        """Return an interface as the kernel has it."""
         found = self.all(state).get(ifname)
         if found is not None and found.index == _UNREAD:
             found = self.read_again(state, ifname)
         return found
 
     def read_again(self, state: PodState, ifname: str) -> Found | None:
-        """The same, whatever is remembered. None also when nothing has been read yet."""
-        state.right.pop(ifname, None)
-        if state.found is None or state.namespace is None:
+        """Return the same, whatever is remembered. None also when nothing has been read yet."""
+        inside = state.inside
+        inside.right.pop(ifname, None)
+        if inside.found is None or inside.namespace is None:
             return None
-        found = self._devices.find(state.namespace, ifname)
+        found = self._devices.find(inside.namespace, ifname)
         if found is None:
-            state.found.pop(ifname, None)
+            inside.found.pop(ifname, None)
         else:
-            state.found[ifname] = found
+            inside.found[ifname] = found
         return found
 
-    def made(self, state: PodState, ifname: str) -> None:
-        """An interface is there now. What else there is to know of it is read when it matters."""
-        if state.found is not None:
-            state.found[ifname] = Found(ifname, _UNREAD, None, True, True, frozenset())
+    def changed(self, state: PodState, ifname: str) -> None:
+        """Note that an interface was made or changed. What it is now is read when it matters."""
+        if state.inside.found is not None:
+            state.inside.found[ifname] = Found(ifname, _UNREAD, None, ours=True, up=True)
 
     def forget(self, state: PodState) -> None:
         """Have everything in the pod's namespace read again."""
-        state.found = None
-        state.right.clear()
+        state.inside.found = None
+        state.inside.right.clear()

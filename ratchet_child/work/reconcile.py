@@ -8,15 +8,17 @@ Nothing in here waits or tries again: who calls does that.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from ratchet import log
 from ratchet.attachments import Attachment
 from ratchet.errors import StoreError
+from ratchet_child.model.clock import Clock
+from ratchet_child.model.links import DeclaredLink
 from ratchet_child.model.local import LocalPod, Memory, Node
-from ratchet_child.model.plan import DeclaredLink, Wanted, wanted
+from ratchet_child.model.plan import Wanted, wanted
 from ratchet_child.pairing.protocol import Pairing
+from ratchet_child.pods.earlier import PublishedEarlier
 from ratchet_child.pods.registry import Registry
 from ratchet_child.pods.state import Gone, Look, PodState
 from ratchet_child.store.health import Health
@@ -33,19 +35,23 @@ class Reconciler:
         self,
         node: Node,
         etcd: Health,
+        earlier: PublishedEarlier,
         registry: Registry,
         traces: Withdrawal,
         pairing: Pairing,
         ends: Ends,
+        clock: Clock,
         on_change: Callable[[], None],
     ) -> None:
         """`on_change` is called when a pod's links are as they should be."""
         self._node = node
         self._etcd = etcd
+        self._earlier = earlier
         self._registry = registry
         self._withdrawal = traces
         self._pairing = pairing
         self._ends = ends
+        self._clock = clock
         self._on_change = on_change
 
     def reconcile(self, state: PodState, look: Look, number: int) -> None:
@@ -56,10 +62,14 @@ class Reconciler:
         # Records may change meanwhile: what is begun for one is finished for that one, and the
         # next run, which is due by then, undoes what was too much.
         with self._registry.lock:
-            state.take_again(time.monotonic())
-            gone = list(state.gone)
-            dropped = set(state.dropped)
-            attachment, memory, looked = state.attachment, state.memory, state.looked
+            state.heard.take_again(self._clock.monotonic())
+            gone = list(state.heard.gone)
+            dropped = set(state.heard.dropped)
+            attachment, memory, looked = (
+                state.heard.attachment,
+                state.progress.memory,
+                state.progress.looked,
+            )
         # What stands below an earlier address of this node goes when it stands below the new one.
         moved = [one for one in gone if self._withdrawal.has_moved(state, one)]
         gone = [one for one in gone if one not in moved]
@@ -75,7 +85,7 @@ class Reconciler:
             wanted_now = self._wanted(state, pod, memory, local_only=not looked)
             unusable = self._ends.bring(state, wanted_now, remove=False)
             self._tell_local_peers(state)
-        self._etcd.require()
+        self._earlier.require(self._etcd.error)
         for one in gone:
             self._withdrawal.withdraw(state, one)
         if pod is not None:
@@ -86,7 +96,7 @@ class Reconciler:
 
     def _open(self, state: PodState, attachment: Attachment) -> bool:
         """Whether the pod's namespace exists."""
-        if state.vanished == attachment.container_id:
+        if state.progress.vanished == attachment.container_id:
             return False
         if self._ends.open(state, attachment):
             return True
@@ -96,7 +106,7 @@ class Reconciler:
             container=attachment.container_id,
             netns=attachment.netns,
         )
-        state.vanished = attachment.container_id
+        state.progress.vanished = attachment.container_id
         self._registry.note_gone(state.key, Gone.detached(attachment, self._node.address))
         return False
 
@@ -108,7 +118,7 @@ class Reconciler:
         if dropped:
             self._pairing.undeclare(pod, dropped)
             with self._registry.lock:
-                state.dropped -= dropped
+                state.heard.dropped -= dropped
 
     def _pair(
         self,
@@ -124,15 +134,15 @@ class Reconciler:
         `unusable` are links whose VNI could not be used here a moment ago.
         """
         self._publish(state, pod, memory)
-        if not look.is_empty or not state.looked:
+        if not look.is_empty or not state.progress.looked:
             self._look(state, pod, memory, look)
         wanted_now = self._wanted(state, pod, memory)
-        remove = time.monotonic() >= state.keep_until
+        remove = self._clock.monotonic() >= state.progress.keep_until
         unusable = [*unusable, *self._ends.bring(state, wanted_now, remove=remove)]
         self._tell_local_peers(state)
         self._pairing.ring(pod, memory)
         # A parent that waits need not wait for what is left to write.
-        state.serve(number)
+        state.progress.serve(number)
         self._on_change()
         if not memory.superseded:
             refused = {one.side.declared for one in wanted_now.waiting if one.is_taken}
@@ -140,27 +150,27 @@ class Reconciler:
         renumbered = [self._pairing.renumber(pod, memory, declared) for declared in unusable]
         if any(renumbered):
             with self._registry.lock:  # the far node is told in the next run
-                state.look.everyone = True
+                state.heard.look.everyone = True
 
     def _publish(self, state: PodState, pod: LocalPod, memory: Memory) -> None:
         self._pairing.publish(pod, memory)
-        if state.is_unlisted:
-            state.is_unlisted = False  # what is written over from now on is heard of again
+        if state.heard.is_unlisted:
+            state.heard.is_unlisted = False  # what is written over from now on is heard of again
             try:
                 self._pairing.enlist(pod)
             except StoreError:
-                state.is_unlisted = True
+                state.heard.is_unlisted = True
                 raise
 
     def _look(self, state: PodState, pod: LocalPod, memory: Memory, look: Look) -> None:
-        peers = look.at() if state.looked else None
+        peers = look.at() if state.progress.looked else None
         while not self._pairing.look(pod, memory, peers):
             # Somebody has removed keys of ours. Others have lost theirs as well: what is
             # missing now means nothing until they had the time to write it again.
-            state.keep_until = time.monotonic() + _GRACE_S
+            state.progress.keep_until = self._clock.monotonic() + _GRACE_S
             self._pairing.publish(pod, memory)
         with self._registry.lock:
-            state.looked = state.looked or state.memory is memory
+            state.progress.looked = state.progress.looked or state.progress.memory is memory
 
     def _wanted(
         self, state: PodState, pod: LocalPod, memory: Memory, *, local_only: bool = False
@@ -174,10 +184,10 @@ class Reconciler:
                 DeclaredLink(pod.key, link) for link in pod.links if link.ifname not in memory.own
             ]
             declared += self._registry.declared_on(state.key)
-            reserved = _runtimes(state.attachment)
+            reserved = _runtimes(state.heard.attachment)
         result = wanted(
             state.key,
-            self._node.address,
+            self._node,
             declared,
             self._registry.places(state),
             memory.rivals,
@@ -190,9 +200,9 @@ class Reconciler:
 
     def _tell_local_peers(self, state: PodState) -> None:
         """A pod that has come, or stands in for another one, is news to its peers on this node."""
-        if state.told == (state.container, state.memory.superseded):
+        if state.progress.told == (state.container, state.progress.memory.superseded):
             return
-        state.told = (state.container, state.memory.superseded)
+        state.progress.told = (state.container, state.progress.memory.superseded)
         self._registry.rouse_peers(state)
 
 

@@ -9,18 +9,18 @@ The keys go before the record: until the record is gone, a crash has all of this
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 from ratchet.attachments import Directory
 from ratchet_child import killswitch
+from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.local import Node
 from ratchet_child.pairing.protocol import Pairing
+from ratchet_child.pods.earlier import Claim
 from ratchet_child.pods.registry import Registry
 from ratchet_child.pods.state import Gone, PodState
-from ratchet_child.store.health import Claim
-from ratchet_child.work.earlier_addresses import Addresses
+from ratchet_child.work.earlier_addresses import EarlierAddresses
 
 _LATE_S = 10.0  # until then a request to etcd that has failed is carried out, if it ever is
 
@@ -32,15 +32,17 @@ class Withdrawal:
         self,
         node: Node,
         directory: Directory,
-        addresses: Addresses,
+        addresses: EarlierAddresses,
         registry: Registry,
         pairing: Pairing,
+        clock: Clock,
     ) -> None:
         self._node = node
         self._directory = directory
         self._addresses = addresses
         self._registry = registry
         self._pairing = pairing
+        self._clock = clock
 
     def withdraw(self, state: PodState, gone: Gone) -> None:
         """Remove a container's keys, then its record, and have its peers look."""
@@ -54,16 +56,16 @@ class Withdrawal:
             self._directory.forget(gone.record)
         with self._registry.lock:
             self._registry.forget_gone(state, gone)
-            if gone.container in state.doubted:
-                state.doubted.discard(gone.container)
+            if gone.container in state.heard.doubted:
+                state.heard.doubted.discard(gone.container)
                 once_more = replace(gone, record=None, netns=None)
-                state.again[once_more] = time.monotonic() + _LATE_S
+                state.heard.again[once_more] = self._clock.monotonic() + _LATE_S
             self._registry.rouse_peers_of(state.key, gone.published)
 
     def has_moved(self, state: PodState, gone: Gone) -> bool:
         """Whether the container is still here, and only its node's address is another one."""
         return (
-            gone.container == state.container != state.vanished
+            gone.container == state.container != state.progress.vanished
             and gone.node_address != self._node.address
         )
 

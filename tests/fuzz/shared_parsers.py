@@ -22,6 +22,7 @@ from ratchet.config import SETTINGS, Config
 from ratchet.errors import ConfigError, PodUnknownError, StoreError
 from ratchet_child.lookups import Answer, Lookups
 from ratchet_child.model import keys
+from ratchet_child.model.clock import SystemClock
 from ratchet_child.model.keys import Declaration, PodKey, Published
 from ratchet_child.pairing import v010
 from ratchet_child.pairing.association import place_of
@@ -361,8 +362,9 @@ class FakeEngine:
     """An engine, with its parts, of one pod, whose links are never there."""
 
     def __init__(self) -> None:
+        self.clock = SystemClock()
         self.node = SimpleNamespace(address="10.0.0.1", interface="eth1")
-        self.etcd = Health()
+        self.etcd = Health(self.clock)
         self.registry = self.status = self
         self.store = SimpleNamespace(get=self._get)
 
@@ -424,7 +426,7 @@ def check_request(line: bytes) -> None:
     service = Service(FakeEngine(), None)  # type: ignore[arg-type]
     service._health_threads.shutdown()
     service._health_threads = AtOnce()  # type: ignore[assignment]
-    service._lookups = LookupsAtOnce("/k")
+    service._lookups = LookupsAtOnce("/k", SystemClock())
     with quiet():
         service.handle(request, answers.append)
     deadline = service.next_deadline()

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from ratchet.errors import StoreError
-from ratchet_child import bells as bells_module
 from ratchet_child.bells import Bells
 from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.local import Node
@@ -46,6 +45,7 @@ class Listening:
                 ("listed", key, published and published.container)
             ),
             etcd_is_back=self._back,
+            clock=self,
             etcd_is_away=lambda error: self.heard.append(("away", error)),
         )
         self._bells = Bells(store, engine)
@@ -65,10 +65,8 @@ class Listening:
 
 
 @pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Listening:
-    listening = Listening()
-    monkeypatch.setattr(bells_module, "time", listening)
-    return listening
+def node() -> Listening:
+    return Listening()
 
 
 def test_at_first_everything_is_looked_at(node: Listening) -> None:

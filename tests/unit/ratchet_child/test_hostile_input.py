@@ -11,6 +11,7 @@ import pytest
 
 from ratchet.attachments import Attachment
 from ratchet.errors import StoreError
+from ratchet_child.model.clock import SystemClock
 from ratchet_child.model.keys import Declaration, PodKey, Published
 from ratchet_child.pairing.incoming import IncomingLinks
 from ratchet_child.pods.records import Records
@@ -69,7 +70,9 @@ def test_a_request_names_no_record_elsewhere(tmp_path: Any, absolute: bool) -> N
 
 
 def test_an_answer_does_not_repeat_a_huge_request() -> None:
-    engine: Any = SimpleNamespace(registry=SimpleNamespace(attached=lambda name: None))
+    engine: Any = SimpleNamespace(
+        clock=SystemClock(), registry=SimpleNamespace(attached=lambda name: None)
+    )
     service = Service(engine, None)
     answers: list[Any] = []
     huge = "x" * 100_000

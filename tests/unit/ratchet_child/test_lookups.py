@@ -11,7 +11,6 @@ import pytest
 
 from ratchet import log
 from ratchet.errors import CniError, PodSourceError
-from ratchet_child import lookups as lookups_module
 from ratchet_child.lookups import TIMEOUT_S, Labels, Lookups
 
 FOUND: Labels = ({"ratchet": "true"}, {"note": "x"})
@@ -22,6 +21,9 @@ class Clock:
         self.now = 100.0
 
     def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
         return self.now
 
 
@@ -43,10 +45,8 @@ class Reader:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    standing = Clock()
-    monkeypatch.setattr(lookups_module, "time", standing)
-    return standing
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def reader() -> Reader:
 
 @pytest.fixture
 def lookups(clock: Clock, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lookups]:
-    made = Lookups("/kubeconfig")
+    made = Lookups("/kubeconfig", clock)
     monkeypatch.setattr(made, "_reader", reader)
     yield made
     made.close()

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.errors import CniError, StoreError
-from ratchet_child import service as service_module
 from ratchet_child.model.keys import PodKey
 from ratchet_child.service import BadRequestError, Service, decode, failure
 from ratchet_child.store.health import Health
@@ -25,13 +24,14 @@ LINKS = [{"ifname": "in1", "state": "up"}]
 class FakeEngine:
     """One pod, whose record is `c1.eth0`; the engine with its parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.node = SimpleNamespace(address="10.0.0.1", interface="eth1")
         self.served = 0
         self.asked = 0
         self.scans = 0
         self.checks = 0
-        self.etcd = Health()
+        self.etcd = Health(clock)
         self.etcd.answered()
         self.registry = self.status = self
         self.store = SimpleNamespace(get=self._get)
@@ -71,6 +71,9 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
+    def time(self) -> float:
+        return self.now
+
 
 class Replies(list[dict[str, Any]]):
     """The answers; some come from another thread."""
@@ -90,19 +93,17 @@ class Replies(list[dict[str, Any]]):
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
+def engine(clock: Clock) -> FakeEngine:
+    return FakeEngine(clock)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    standing = Clock()
-    monkeypatch.setattr(service_module, "time", standing)
-    return standing
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-def service(engine: FakeEngine, clock: Clock) -> Iterator[Service]:
+def service(engine: FakeEngine) -> Iterator[Service]:
     made = Service(engine, None)  # type: ignore[arg-type]
     yield made
     made.close()

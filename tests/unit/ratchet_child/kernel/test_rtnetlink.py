@@ -22,16 +22,15 @@ def read(kind: Any, body: bytes) -> Any:
     return message
 
 
-def new(ifname: str = "in1", mtu_bytes: int | None = None) -> bytes:
-    return rtnetlink.new(ifname, MAC, 9, 29281, mtu_bytes)
+def new(ifname: str = "in1") -> bytes:
+    return rtnetlink.new(ifname, MAC, 9, 29281)
 
 
-def assert_is_new(found: Any, ifname: str, mtu_bytes: int | None = None) -> None:
+def assert_is_new(found: Any, ifname: str) -> None:
     assert found.get_attr("IFLA_IFNAME") == ifname
     assert found.get_attr("IFLA_ADDRESS") == MAC
     assert found.get_attr("IFLA_NET_NS_FD") == 9
     assert found.get_attr("IFLA_GROUP") == 29281
-    assert found.get_attr("IFLA_MTU") == mtu_bytes
 
 
 @pytest.mark.parametrize("ifname", ["i", "in1", "eth", "abcd", "fifteen-bytes-x", "größe"])
@@ -39,16 +38,17 @@ def test_new_interface_has_its_name_address_namespace_and_mark(ifname: str) -> N
     assert_is_new(read(ifinfmsg, new(ifname)), ifname)
 
 
-def test_mtu_is_given_when_it_is_configured() -> None:
-    assert_is_new(read(ifinfmsg, new(mtu_bytes=9000)), "in1", 9000)
+def test_mtu_is_that_of_the_interface() -> None:
+    found = read(ifinfmsg, rtnetlink.mtu(7, 9000))
+    assert (found["index"], found.get_attr("IFLA_MTU")) == (7, 9000)
 
 
 def test_veth_holds_both_ends() -> None:
-    found = read(ifinfmsg, new("in1") + rtnetlink.veth(new("in2", 1400)))
+    found = read(ifinfmsg, new("in1") + rtnetlink.veth(new("in2")))
     assert_is_new(found, "in1")
     info = found.get_attr("IFLA_LINKINFO")
     assert info.get_attr("IFLA_INFO_KIND") == "veth"
-    assert_is_new(info.get_attr("IFLA_INFO_DATA").get_attr("VETH_INFO_PEER"), "in2", 1400)
+    assert_is_new(info.get_attr("IFLA_INFO_DATA").get_attr("VETH_INFO_PEER"), "in2")
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,69 @@ def test_address_has_its_prefix_and_ipv6_no_detection(given: str, flags: int) ->
     assert found["flags"] == flags
     assert found.get_attr("IFA_LOCAL") == found.get_attr("IFA_ADDRESS") == str(address.ip)
     assert (found.get_attr("IFA_FLAGS") or 0) == flags
+
+
+# Reading ----------------------------------------------------------------------------------------
+
+
+def written(message: Any) -> bytes:
+    message.reset()
+    message.encode()
+    return bytes(message.data)
+
+
+def test_a_veth_is_read_as_pyroute2_writes_it() -> None:
+    message = ifinfmsg()
+    message["index"], message["flags"] = 7, 1
+    message["attrs"] = [
+        ("IFLA_IFNAME", "in1"),
+        ("IFLA_MTU", 1400),
+        ("IFLA_GROUP", 29281),
+        ("IFLA_LINK", 9),
+        ("IFLA_LINK_NETNSID", 2),
+        ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth")]}),
+    ]
+    found = rtnetlink.read_link(written(message))
+    assert (found.index, found.is_up, found.ifname, found.kind) == (7, True, "in1", "veth")
+    assert (found.mtu_bytes, found.group, found.link, found.link_nsid) == (1400, 29281, 9, 2)
+
+
+def test_a_device_without_a_kind_is_read() -> None:
+    message = ifinfmsg()
+    message["index"] = 1
+    message["attrs"] = [("IFLA_IFNAME", "lo")]
+    found = rtnetlink.read_link(written(message))
+    assert (found.kind, found.data, found.link, found.link_nsid) == (None, {}, None, -1)
+    assert not found.is_up
+
+
+@pytest.mark.parametrize("remote", ["10.0.0.2", "fd00::2"])
+def test_a_tunnel_is_read_as_it_is_made(remote: str) -> None:
+    body = new("in1") + rtnetlink.vxlan(12, Host.parse(remote), 3, 4789)
+    found = rtnetlink.read_link(bytes(HEADER_BYTES) + body)
+    assert found.kind == "vxlan"
+    assert rtnetlink.vxlan_data(found.data) == (12, Host.parse(remote), 4789, 3)
+
+
+@pytest.mark.parametrize("text", ["192.168.2.100/24", "fd00::1/64"])
+def test_an_address_is_read_as_it_is_set_and_is_known_for_ours(text: str) -> None:
+    body = rtnetlink.address(7, Address.parse(text))
+    found = rtnetlink.read_address(bytes(HEADER_BYTES) + body)
+    assert found is not None
+    assert (found.index, found.address, found.is_ours) == (7, Address.parse(text), True)
+
+
+def test_an_address_that_somebody_else_has_set_is_not_ours() -> None:
+    message = ifaddrmsg()
+    message["family"], message["prefixlen"], message["index"] = 2, 8, 7
+    message["attrs"] = [("IFA_ADDRESS", "10.9.9.9"), ("IFA_LOCAL", "10.9.9.9")]
+    found = rtnetlink.read_address(written(message))
+    assert found is not None
+    assert (found.address, found.is_ours) == (Address.parse("10.9.9.9/8"), False)
+
+
+@pytest.mark.parametrize("cut", range(1, 40))
+def test_a_message_that_is_cut_off_is_read_as_far_as_it_goes(cut: int) -> None:
+    body = new("in1") + rtnetlink.vxlan(12, Host.parse("10.0.0.2"), 3, 4789)
+    found = rtnetlink.read_link((bytes(HEADER_BYTES) + body)[:-cut])
+    assert found.ifname == "in1"

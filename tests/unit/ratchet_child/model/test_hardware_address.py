@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ratchet_child.model.interfaces import hardware_address
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.plan import hardware_address
 
 A = PodKey("default", "a")
 

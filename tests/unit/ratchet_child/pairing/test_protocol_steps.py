@@ -6,8 +6,8 @@ import pytest
 
 from ratchet_child.model import keys
 from ratchet_child.model.keys import Declaration, PodKey
+from ratchet_child.model.links import Place
 from ratchet_child.model.local import LocalPod
-from ratchet_child.model.plan import Place
 from tests.unit.ratchet_child.hosts import LINK, A, B, Host, pair, primary
 from tests.unit.ratchet_child.memory_store import MemoryStore
 

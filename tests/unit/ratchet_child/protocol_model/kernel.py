@@ -1,4 +1,4 @@
-"""The kernel of the model: namespaces with interfaces, as `ratchet_child.ends` sees them.
+"""The kernel of the model: namespaces with interfaces, as `ratchet_child.work.ends` sees them.
 
 Interfaces outlive the processes that made them, a veth goes with its far end, a VNI can be used
 once by each node, and a namespace takes its interfaces with it.
@@ -6,15 +6,20 @@ once by each node, and a namespace takes its interfaces with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from ratchet.cni.ip import Address, Host
-from ratchet_child.kernel.devices import VniInUseError
-from ratchet_child.model.plan import Found
-
-PORT = 4789
-LOWER = 2
+from ratchet_child.kernel.kinds.api import VniInUseError
+from ratchet_child.model.interfaces import (
+    AddAddress,
+    Found,
+    RemoveAddress,
+    SetMtu,
+    Setting,
+    SetUp,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +33,7 @@ class Device:
     far: tuple[Space, str] | None = None
     vni: int | None = None
     remote: Host | None = None
+    mtu_bytes: int = 1500
 
 
 @dataclass(slots=True, eq=False)
@@ -108,20 +114,39 @@ class Monitor:
         pass
 
 
+class Namespaces:
+    """A machine's namespaces, as `ratchet_child.kernel.netns.Namespaces`."""
+
+    def __init__(self, spaces: Spaces) -> None:
+        self._spaces = spaces
+
+    def exist(self, path: str) -> bool:
+        return path in self._spaces.by_path
+
+    def open(self, path: str) -> Namespace:
+        return Namespace(self._spaces, path)
+
+    def monitor(self, namespace: Namespace) -> Monitor:
+        return Monitor(namespace)
+
+    def own_identity(self) -> tuple[int, int]:
+        return (0, 0)
+
+
 class Kernel:
     """One node's `ratchet_child.kernel.devices.Devices`. `before` is called ahead of a change."""
 
     def __init__(self, spaces: Spaces, node: str, before: Callable[[], None]) -> None:
-        self._spaces = spaces
-        self._node = node
-        self._before = before
+        self.spaces = spaces
+        self.node = node
+        self.before = before
         self.foreign_vnis: set[int] = set()
 
     def close(self) -> None:
         pass
 
-    def lower(self, ifname: str) -> int:
-        return LOWER
+    def kinds(self) -> dict[str, Any]:
+        return {"veth": _VethKind(self), "vxlan": _VxlanKind(self)}
 
     def found(self, namespace: Namespace) -> dict[str, Found]:
         return {ifname: _found(device) for ifname, device in namespace.space.devices.items()}
@@ -130,66 +155,86 @@ class Kernel:
         device = namespace.space.devices.get(ifname)
         return None if device is None else _found(device)
 
-    def are_joined(self, a: Namespace, end_a: Found, b: Namespace, end_b: Found) -> bool:
-        return a.space.devices[end_a.ifname].far == (b.space, end_b.ifname)
-
-    def make_veth(
-        self,
-        a: Namespace,
-        ifname_a: str,
-        address_a: Address | None,
-        _mac_a: str,
-        b: Namespace,
-        ifname_b: str,
-        address_b: Address | None,
-        _mac_b: str,
-    ) -> None:
-        self._before()
-        assert ifname_a not in a.space.devices and ifname_b not in b.space.devices
-        for space, ifname, far in (
-            (a.space, ifname_a, (b.space, ifname_b)),
-            (b.space, ifname_b, (a.space, ifname_a)),
-        ):
-            space.devices[ifname] = Device(
-                ifname, self._spaces.next_index(), "veth", self._node, far=far
-            )
-        self.finish(a, ifname_a, address_a)
-        self.finish(b, ifname_b, address_b)
-
-    def make_vxlan(
-        self,
-        namespace: Namespace,
-        ifname: str,
-        address: Address | None,
-        _mac: str,
-        vni: int,
-        remote: Host,
-        lower_index: int,
-    ) -> None:
-        self._before()
-        assert ifname not in namespace.space.devices and lower_index == LOWER
-        if vni in self.foreign_vnis:
-            raise VniInUseError(vni, visible=True)
-        if self._spaces.uses(self._node, vni):
-            raise VniInUseError(vni, visible=False)
-        namespace.space.devices[ifname] = Device(
-            ifname, self._spaces.next_index(), "vxlan", self._node, vni=vni, remote=remote
-        )
-        self.finish(namespace, ifname, address)
-
-    def settle(self, namespace: Namespace, ifname: str) -> None:
-        """Carriers come at once here."""
-
-    def finish(self, namespace: Namespace, ifname: str, address: Address | None) -> None:
-        self._before()
+    def apply(self, namespace: Namespace, ifname: str, settings: Iterable[Setting]) -> list[str]:
+        self.before()
         device = namespace.space.devices[ifname]
-        device.up = True
-        if address is not None:
-            device.addresses.add(address)
+        for one in settings:
+            match one:
+                case SetUp():
+                    device.up = True
+                case AddAddress():
+                    device.addresses.add(one.address)
+                case RemoveAddress():
+                    device.addresses.discard(one.address)
+                case SetMtu():
+                    device.mtu_bytes = one.mtu_bytes
+        return []
 
     def remove(self, namespace: Namespace, ifname: str) -> None:
-        self._before()
-        self._spaces.drop(namespace.space, ifname)
+        self.before()
+        self.spaces.drop(namespace.space, ifname)
+
+
+class _VethKind:
+    name = "veth"
+    makes_both_ends = True
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def is_same(self, here: Any, there: Any) -> bool:
+        device = here.namespace.space.devices[here.wanted.ifname]
+        return bool(device.far == (there.namespace.space, there.wanted.ifname))
+
+    def make(self, here: Any, there: Any) -> None:
+        kernel = self._kernel
+        kernel.before()
+        for site, far in ((here, there), (there, here)):
+            space, ifname = site.namespace.space, site.wanted.ifname
+            assert ifname not in space.devices
+            space.devices[ifname] = Device(
+                ifname,
+                kernel.spaces.next_index(),
+                "veth",
+                kernel.node,
+                far=(far.namespace.space, far.wanted.ifname),
+            )
+
+    def settle(self, here: Any, there: Any) -> None:
+        """Carriers come at once here."""
+
+
+class _VxlanKind:
+    name = "vxlan"
+    makes_both_ends = False
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def is_same(self, here: Any, there: Any) -> bool:
+        found, medium = here.found, here.wanted.medium
+        return bool(found.details == (medium.vni, medium.remote))
+
+    def make(self, here: Any, there: Any) -> None:
+        kernel, space, wanted = self._kernel, here.namespace.space, here.wanted
+        vni = wanted.medium.vni
+        kernel.before()
+        assert wanted.ifname not in space.devices
+        if vni in kernel.foreign_vnis:
+            raise VniInUseError(vni, visible=True)
+        if kernel.spaces.uses(kernel.node, vni):
+            raise VniInUseError(vni, visible=False)
+        space.devices[wanted.ifname] = Device(
+            wanted.ifname,
+            kernel.spaces.next_index(),
+            "vxlan",
+            kernel.node,
+            vni=vni,
+            remote=wanted.medium.remote,
+        )
+
+    def settle(self, here: Any, there: Any) -> None:
+        """A tunnel's end has its carrier at once."""
 
 
 def _found(device: Device) -> Found:
@@ -200,8 +245,7 @@ def _found(device: Device) -> Found:
         ours=True,
         up=device.up,
         addresses=frozenset(device.addresses),
-        vni=device.vni,
-        remote=device.remote,
-        port=PORT if device.kind == "vxlan" else None,
-        lower=LOWER if device.kind == "vxlan" else None,
+        given=frozenset(device.addresses),
+        mtu_bytes=device.mtu_bytes,
+        details=(device.vni, device.remote) if device.kind == "vxlan" else None,
     )

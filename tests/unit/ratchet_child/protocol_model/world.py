@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -24,21 +23,18 @@ from ratchet.cni.frozen import replace
 from ratchet.cni.ip import Address
 from ratchet.errors import StoreError
 from ratchet.labels import Link
-from ratchet_child import bells, engine
-from ratchet_child.engine import Engine
+from ratchet_child import bells
+from ratchet_child.engine import Engine, Parts
 from ratchet_child.model.keys import FIRST_VNI, Declaration, PodKey, Published
-from ratchet_child.model.plan import DeclaredLink
+from ratchet_child.model.links import DeclaredLink
+from ratchet_child.model.local import Node as LocalNode
 from ratchet_child.pods.records import pod_of
-from ratchet_child.store import health as contact
+from ratchet_child.pods.turns import Pauses
 from ratchet_child.store.api import Entry, HistoryLostError
-from ratchet_child.work import ends, reconcile, workers
-from ratchet_child.work import withdrawal as traces
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 from tests.unit.ratchet_child.protocol_model.kernel import (
-    PORT,
     Kernel,
-    Monitor,
-    Namespace,
+    Namespaces,
     Space,
     Spaces,
 )
@@ -47,6 +43,8 @@ from tests.unit.ratchet_child.protocol_model.tasks import Task, TaskLock
 T = TypeVar("T")
 
 NEVER_S = 1e9
+# Looking again unasked is switched off.
+PAUSES = Pauses(waiting_s=(NEVER_S, NEVER_S), superseded_s=NEVER_S)
 _MOST_STEPS = 20_000
 _STEP_S = 0.001  # what a request takes
 
@@ -229,18 +227,6 @@ class World:
         for name in ("info", "warning", "error", "debug"):
             self._stack.enter_context(mock.patch.object(log, name, _ignore))
         self._stack.enter_context(mock.patch.object(log, "crash", self._surprise))
-        for timed in (contact, traces, reconcile, workers, ends, bells):
-            self._stack.enter_context(mock.patch.object(timed, "time", self.clock))
-        paths = SimpleNamespace(exists=self.spaces.by_path.__contains__)
-        for name, value in (
-            ("Namespace", lambda path: Namespace(self.spaces, path)),
-            ("Monitor", Monitor),
-            ("os", SimpleNamespace(path=paths)),
-            ("_own_namespace", lambda: (0, 0)),
-        ):
-            self._stack.enter_context(mock.patch.object(ends, name, value))
-        for name in ("_WAITING_FIRST_S", "_WAITING_LONGEST_S", "_SUPERSEDED_S"):
-            self._stack.enter_context(mock.patch.object(workers, name, NEVER_S))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -306,27 +292,26 @@ class World:
         if node.engine is not None:
             return
         node.plan = Plan(self.clock)
-        config: Any = SimpleNamespace(
-            vxlan_port=PORT,
-            mtu=None,
-            parent_interface="eth1",
-            parent_address=node.address,
-            state_dir="/nowhere",
+        unsteady: Any = {
+            "store": _Unsteady(self, node),
+            "devices": node.kernel,
+            "kinds": node.kernel.kinds(),
+            "directory": node.disk,
+            "records": Records(node.disk),
+            "addresses": Addresses(node.disk),
+            "namespaces": Namespaces(self.spaces),
+            "schedule": node.plan,
+        }
+        running = node.engine = Engine(
+            Parts(
+                node=LocalNode(node.address, "eth1", "/nowhere"),
+                clock=self.clock,
+                pauses=PAUSES,
+                new_lock=lambda: TaskLock(lambda: self.running, node.number("lock")),
+                **unsteady,
+            ),
+            _ignore,
         )
-        with mock.patch.multiple(
-            engine,
-            Devices=lambda port, mtu: node.kernel,
-            EtcdV2Store=lambda config: _Unsteady(self, node),
-            Records=lambda folder: Records(node.disk),
-            Addresses=lambda folder: Addresses(node.disk),
-            Schedule=lambda: node.plan,
-        ):
-            directory: Any = node.disk
-            node.engine = Engine(config, directory, _ignore)
-        running = node.engine
-        locks: Any = running.pairing
-        locks._directory._lock = TaskLock(lambda: self.running, f"{node.name} node")
-        locks._declarations._vnis._lock = TaskLock(lambda: self.running, f"{node.name} VNIs")
         running.registry.scan()
         listener = bells.Bells(running.store, running)
         self._begin(node, "bells", lambda: self._listen(running, listener))
@@ -472,8 +457,8 @@ class World:
         """The last resort, for pods whose name another container holds."""
         for node in self.nodes:
             for state in node.engine.registry.states() if node.engine else ():
-                if state.memory.superseded:
-                    state.look.everyone = True
+                if state.progress.memory.superseded:
+                    state.heard.look.everyone = True
                     node.plan.put(state.key)
 
     def _task(self, choice: Choice) -> Task:
@@ -546,7 +531,7 @@ class World:
             running = self.node(space.node).engine
             for state in running.registry.states() if running else ():
                 assert running is not None
-                if state.namespace is not None and state.namespace.path == space.path:
+                if state.inside.namespace is not None and state.inside.namespace.path == space.path:
                     running.interfaces_lost(state.key, {ifname})
 
     def _surprise(self, message: str, exc: BaseException, **fields: object) -> None:

@@ -1,0 +1,27 @@
+"""The kinds of interface that Ratchet makes, a module each.
+
+A kind answers three questions: is what was found the wanted interface (or does it have to be made
+anew), how is it made, and what is to be done once it is up. Everything that all interfaces have in
+common (name, addresses, MTU, removal) is in `devices`. A new kind is a module in here, a row in
+`every_kind` and the documentation; a kind may import from `devices` and the rooms below.
+"""
+
+from __future__ import annotations
+
+from ratchet_child.kernel.devices import Devices
+from ratchet_child.kernel.kinds.api import Kind, Site, VniInUseError
+from ratchet_child.kernel.kinds.veth import VethKind
+from ratchet_child.kernel.kinds.vxlan import VxlanKind
+
+__all__ = ["Kind", "Site", "VniInUseError", "every_kind"]
+
+
+def every_kind(devices: Devices, *, port: int, parent_interface: str) -> dict[str, Kind]:
+    """Return the kinds by name. `port` and `parent_interface` are those of this node's tunnels."""
+    kinds: tuple[Kind, ...] = (
+        VethKind(devices),
+        VxlanKind(devices, port=port, parent_interface=parent_interface),
+    )
+    for kind in kinds:
+        devices.readers[kind.name] = kind.read
+    return {kind.name: kind for kind in kinds}

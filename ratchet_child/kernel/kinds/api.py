@@ -1,0 +1,58 @@
+"""What every kind of interface can be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ratchet_child.kernel.netns import Namespace
+from ratchet_child.kernel.rtnetlink import LinkMessage
+from ratchet_child.model.interfaces import Found, Interface
+
+
+class VniInUseError(Exception):
+    """Another vxlan device that this node's namespace has made uses the VNI and port.
+
+    `visible`: it is in the node's own namespace, so it belongs to somebody else for sure. If not,
+    it may be ours, in a namespace that is being taken down.
+    """
+
+    def __init__(self, vni: int, visible: bool) -> None:
+        super().__init__(f"VNI {vni} is in use on this node")
+        self.vni = vni
+        self.visible = visible
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where an interface is to be: the namespace, what it should be, and what is there now."""
+
+    namespace: Namespace
+    wanted: Interface
+    found: Found | None
+
+
+class Kind(Protocol):
+    """One kind of interface.
+
+    `makes_both_ends`: the kernel makes both ends of the cable at once, and both are on this node.
+    Such a kind is given both sites; any other one is given None as the far site.
+    """
+
+    name: str  # IFLA_INFO_KIND
+    makes_both_ends: bool
+
+    def read(self, link: LinkMessage) -> object:
+        """Return what this kind has to know of an interface of its own; see `Found.details`."""
+
+    def is_same(self, here: Site, there: Site | None) -> bool:
+        """Say whether what was found is the wanted interface, up to what can be changed on it.
+
+        *Raises* KernelError.
+        """
+
+    def make(self, here: Site, there: Site | None) -> None:
+        """Make the interface, where nothing has its name. *Raises* KernelError or VniInUseError."""
+
+    def settle(self, here: Site, there: Site | None) -> None:
+        """Do what is left to do once the interface is up."""

@@ -1,0 +1,67 @@
+"""A cable inside the node: a veth pair with one end in each pod (veth(4)).
+
+Both ends are made where they belong, with their names, in one message. There is nothing to rename
+or move, and a crash leaves either nothing or a whole pair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ratchet_child.kernel import rtnetlink
+from ratchet_child.kernel.devices import Devices, must
+from ratchet_child.kernel.kinds.api import Site
+from ratchet_child.kernel.rtnetlink import LinkMessage
+
+_RTM_GETNSID = 90
+
+
+@dataclass(frozen=True, slots=True)
+class FoundVeth:
+    """Where the far end of a veth interface is: its index, and the number of its namespace."""
+
+    peer_index: int | None
+    peer_nsid: int
+
+
+class VethKind:
+    """A `Kind`."""
+
+    name = "veth"
+    makes_both_ends = True
+
+    def __init__(self, devices: Devices) -> None:
+        self._devices = devices
+
+    def read(self, link: LinkMessage) -> FoundVeth:
+        return FoundVeth(link.link, link.link_nsid)
+
+    def is_same(self, here: Site, there: Site | None) -> bool:
+        """Say whether the two interfaces are each other's far end."""
+        if there is None or here.found is None or there.found is None:
+            return False
+        one, other = here.found.details, there.found.details
+        if not (isinstance(one, FoundVeth) and isinstance(other, FoundVeth)):
+            return False
+        if one.peer_index != there.found.index or other.peer_index != here.found.index:
+            return False
+        request = rtnetlink.nsid_of(there.namespace.fd)
+        for answer in here.namespace.netlink.get(_RTM_GETNSID, request):
+            return rtnetlink.read_nsid(answer) == one.peer_nsid
+        return False
+
+    def make(self, here: Site, there: Site | None) -> None:
+        assert there is not None, "a veth has two ends on this node"  # noqa: S101 - see `Kind`
+        far = self._devices.new(there.namespace, there.wanted)
+        message = self._devices.new(here.namespace, here.wanted) + rtnetlink.veth(far)
+        what = (
+            f"make veth {here.wanted.ifname} in {here.namespace.path}"
+            f" with {there.wanted.ifname} in {there.namespace.path}"
+        )
+        must(what, self._devices.make(message))
+
+    def settle(self, here: Site, there: Site | None) -> None:
+        # The carrier comes with the second end.
+        for site in (here, there):
+            if site is not None:
+                self._devices.settle(site.namespace, site.wanted.ifname)

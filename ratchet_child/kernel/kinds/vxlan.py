@@ -1,0 +1,90 @@
+"""A cable to another node: a vxlan device with one far end (RFC 7348).
+
+It is made from the node's namespace, where its UDP socket stays, straight into the pod's. A VNI and
+port can be used once in each namespace that devices are made from, wherever they are moved to.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+from ratchet.cni.ip import Host
+from ratchet.errors import KernelError
+from ratchet_child.kernel import rtnetlink
+from ratchet_child.kernel.devices import RTM_GETLINK, Devices, index_of, must
+from ratchet_child.kernel.kinds.api import Site, VniInUseError
+from ratchet_child.kernel.rtnetlink import LinkMessage
+from ratchet_child.model.interfaces import Vxlan
+
+
+@dataclass(frozen=True, slots=True)
+class FoundVxlan:
+    """A tunnel's end: `lower` is the index of the device below it, in the node's namespace."""
+
+    vni: int | None
+    remote: Host | None
+    port: int | None
+    lower: int | None
+
+
+class VxlanKind:
+    """A `Kind`."""
+
+    name = "vxlan"
+    makes_both_ends = False
+
+    def __init__(self, devices: Devices, *, port: int, parent_interface: str) -> None:
+        self._devices = devices
+        self._port = port
+        self._parent_interface = parent_interface
+
+    def read(self, link: LinkMessage) -> FoundVxlan:
+        return FoundVxlan(*rtnetlink.vxlan_data(link.data))
+
+    def is_same(self, here: Site, there: Site | None) -> bool:  # noqa: ARG002 - see `Kind`
+        medium = _medium(here)
+        lower = self._lower()
+        return here.found is not None and here.found.details == FoundVxlan(
+            medium.vni, medium.remote, self._port, lower
+        )
+
+    def make(self, here: Site, there: Site | None) -> None:  # noqa: ARG002 - see `Kind`
+        medium = _medium(here)
+        message = self._devices.new(here.namespace, here.wanted)
+        message += rtnetlink.vxlan(medium.vni, medium.remote, self._lower(), self._port)
+        code = self._devices.make(message)
+        ifname = here.wanted.ifname
+        if code == errno.EEXIST and index_of(here.namespace.netlink, ifname) is None:
+            raise VniInUseError(medium.vni, self._is_visible(medium.vni))
+        what = f"make vxlan {ifname} with VNI {medium.vni} to {medium.remote}"
+        must(f"{what} in {here.namespace.path}", code)
+
+    def settle(self, here: Site, there: Site | None) -> None:
+        """A tunnel's end has its carrier at once."""
+
+    def _lower(self) -> int:
+        """Return the index of the node's interface under the tunnels. *Raises* KernelError."""
+        index = index_of(self._devices.node, self._parent_interface)
+        if index is None:
+            raise KernelError(
+                f"find parent_interface {self._parent_interface!r}",
+                "this node has no interface of that name",
+            )
+        return index
+
+    def _is_visible(self, vni: int) -> bool:
+        """Say whether a device in the node's own namespace has the VNI."""
+        for answer in self._devices.node.dump(RTM_GETLINK, rtnetlink.every_link()):
+            link = rtnetlink.read_link(answer)
+            if link.kind == self.name:
+                found = self.read(link)
+                if found.vni == vni and found.port == self._port:
+                    return True
+        return False
+
+
+def _medium(site: Site) -> Vxlan:
+    medium = site.wanted.medium
+    assert isinstance(medium, Vxlan), "the kind is chosen by the medium"  # noqa: S101 - see `Kind`
+    return medium
