@@ -13,6 +13,10 @@ from __future__ import annotations
 import os
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 LEVELS = ("debug", "info", "warning", "error")
 LONGEST_VALUE = 8192
 
@@ -66,6 +70,18 @@ def crash(message: str, exc: BaseException, **fields: object) -> None:
 
     trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
     _write(3, message, {**fields, "traceback": trace})
+
+
+class Joined:
+    """A field of several values, put together only when a line is written."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Iterable[object]) -> None:
+        self._values = values
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self._values)) or "none"
 
 
 class Logger:

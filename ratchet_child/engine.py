@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ratchet import log
 from ratchet.attachments import Directory
 from ratchet.config import Config
 from ratchet_child.kernel.devices import Devices
@@ -145,8 +146,17 @@ class Engine:
     def interfaces_lost(self, key: PodKey, ifnames: set[str] | None) -> None:
         """Interfaces of a pod have gone or gone down; None when it may be any."""
         state = self.registry.get(key)
-        delay_s = None if state is None else self.ends.lost(state, ifnames)
+        if state is None:
+            return
+        delay_s = self.ends.lost(state, ifnames)
         if delay_s is not None:
+            log.debug(
+                "interfaces lost",
+                pod=key,
+                container=state.container,
+                ifnames="any" if ifnames is None else log.Joined(ifnames),
+                mended_in_s=delay_s,
+            )
             self._schedule.put(key, delay_s)
 
     # What is heard from etcd, always by one thread ------------------------------------------------
@@ -178,6 +188,7 @@ class Engine:
 
     def rung(self, by: PodKey, targets: Iterable[PodKey]) -> None:
         """A bell: the pods that have links with `by` look at these again."""
+        log.debug("heard a bell", by=by, peers=log.Joined(targets))
         with self.registry.lock:
             names = set(targets)
             for state in self.registry.states():

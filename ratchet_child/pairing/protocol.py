@@ -158,6 +158,14 @@ class Pairing:
             return True
         there, _ = self._store.tree(keys.association(peer), recursive=True)
         place = place_of(there)
+        log.debug(
+            "looked at a peer",
+            pod=pod.key,
+            container=pod.container,
+            peer=peer,
+            node=None if place is None else place.address,
+            peer_container=None if place is None else place.container,
+        )
         if place is not None:
             memory.places[peer] = place
             # Who has declared a link in our words is on a node of ours: that need not be asked.

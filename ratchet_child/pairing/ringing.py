@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
+from ratchet import log
 from ratchet.pods import is_container_name
 from ratchet_child.model import keys
 from ratchet_child.model.keys import PodKey
@@ -45,6 +46,7 @@ class Ringer:
         # The pod's own name, too: another container of that name may be there. It must not be in a
         # bell of its own, as a later bell takes the place of an earlier one that nobody has read.
         names = ",".join(sorted({str(pod), *map(str, peers)}))
+        log.debug("rings a bell", by=pod, node=address, peers=names)
         self._store.set(keys.bell(address, pod), names, ttl_s=BELL_TTL_S)
         published, _ = self._store.tree(keys.node_pods(address))
         if not published:  # it has left: nobody would remove the bell's directories

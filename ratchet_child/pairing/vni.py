@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from ratchet import log
 from ratchet.errors import StoreError
 from ratchet_child.model import keys
 from ratchet_child.store.api import Entry, Store
@@ -44,6 +45,7 @@ class Vnis:
                     return int(name)
         while True:
             vni = self._next()
+            log.debug("takes a VNI", declaration=declaration_key, vni=vni)
             if self._store.create(keys.claim(vni), value):
                 return vni
             self._advance_past_claims()

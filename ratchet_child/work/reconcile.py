@@ -87,6 +87,7 @@ class Reconciler:
             self._tell_local_peers(state)
         self._earlier.require(self._etcd.error)
         for one in gone:
+            log.debug("withdrawing", pod=state.key, container=one.container, node=one.node_address)
             self._withdrawal.withdraw(state, one)
         if pod is not None:
             self._undeclare(state, pod, dropped)
@@ -195,7 +196,15 @@ class Reconciler:
         )
         if local_only and any(one.error for one in result.waiting):
             # Two links want one interface: etcd's order decides, and is not known yet.
-            return Wanted((), result.waiting)
+            result = Wanted((), result.waiting)
+        log.debug(
+            "decided",
+            pod=pod.key,
+            container=pod.container,
+            by="the records alone" if local_only else "records and etcd",
+            ends=log.Joined(f"{one.ifname}:{one.interface.medium.kind}" for one in result.ends),
+            waiting=log.Joined(f"{one.side.ifname}:{one.side.peer}" for one in result.waiting),
+        )
         return result
 
     def _tell_local_peers(self, state: PodState) -> None:

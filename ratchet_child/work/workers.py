@@ -135,7 +135,7 @@ class Workers:
             "worked on",
             pod=state.key,
             container=state.container,
-            looked="all" if look.everyone else ",".join(map(str, sorted(look.peers))) or None,
+            looked_at="everyone" if look.everyone else log.Joined(look.peers),
             next_s=None if turn.delay_s is None else f"{turn.delay_s:.3f}",
         )
         if turn.delay_s is not None:

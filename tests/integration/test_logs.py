@@ -150,3 +150,24 @@ def test_unlabelled_pods_leave_no_line(cluster: Cluster, node: Node) -> None:
     node.add(pod, {}, config=config).succeeded()
     node.delete(pod).succeeded()
     assert not os.path.exists(node.log_file)
+
+
+def test_debug_shows_each_decision_of_the_child(cluster: Cluster, node: Node, far: Node) -> None:
+    left, right = cluster.pod("a"), cluster.pod("b")
+    node.add(left, in1_in2("b"), config=node.config(log_level="debug")).succeeded()
+    far.add(right, PAIR, config=far.config(log_level="debug")).succeeded()
+    left.netns.wait_ping("192.168.2.101")
+    wait_for("the bell", lambda: "heard a bell" in node.log())
+    said = {line["msg"]: line for line in lines(node) if line["level"] == "debug"}
+    assert set(said) >= {"decided", "looked at a peer", "takes a VNI", "worked on", "end changed"}
+    assert [line["node"] for line in lines(far) if line["msg"] == "rings a bell"] == [node.address]
+    peer = [line for line in lines(node) if line["msg"] == "looked at a peer"][-1]
+    assert (peer["peer"], peer["node"], peer["peer_container"]) == (
+        "b",
+        far.address,
+        right.container_id,
+    )
+    decided = [line for line in search(node, "pod=a") if line["msg"] == "decided"]
+    assert decided[0]["waiting"] == "in1:b"
+    assert decided[-1]["ends"] == "in1:vxlan"
+    assert decided[-1]["by"] == "records and etcd"

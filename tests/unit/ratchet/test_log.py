@@ -83,3 +83,14 @@ def test_a_crash_is_logged_with_its_traceback_on_one_line(tmp_path: Path) -> Non
         log.crash("internal error", exc)
     (line,) = (tmp_path / "log").read_text().splitlines()
     assert "KeyError: 'what'" in line
+
+
+def test_a_bound_logger_names_its_subject_on_every_line(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log.configure(str(path), "debug", "ratchet", to_stderr=False)
+    one = log.Logger(pod="a", container="a1")
+    one.info("begins")
+    one.bind(link="a:in1").debug("decides", ends=log.Joined(["in1", "in2"]), waiting=log.Joined([]))
+    first, second = path.read_text().splitlines()
+    assert first.endswith('msg="begins" pod=a container=a1')
+    assert second.endswith('msg="decides" pod=a container=a1 link=a:in1 ends=in1,in2 waiting=none')
