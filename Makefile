@@ -1,6 +1,7 @@
 # Ratchet's commands. `make` alone lists them.
 #
 # PYTHON    the interpreter that .venv is made with (default: the distribution's)
+# LATEST    LATEST=1: with the newest versions that setup.cfg allows instead of the locked ones, in .venv-latest
 # DESTDIR   where `make install` puts everything below (default: the machine itself)
 # BINDIR    where the runtime looks for plugins
 # PREFIX    `ratchetctl` goes to $(PREFIX)/bin
@@ -23,10 +24,12 @@ SMALL ?=
 STEPS ?= 2000
 SEED ?=
 FUZZ ?=
-export PYTHON
+LATEST ?=
+export PYTHON LATEST
 
-BIN := .venv/bin
-PROGRAMS := dist/ratchet.d
+VENV := .venv$(if $(LATEST),-latest)
+BIN := $(VENV)/bin
+PROGRAMS := dist/$(if $(LATEST),latest/)ratchet.d
 SUITES := $(wildcard tests/unit tests/integration tests/e2e)
 CHECKED := $(wildcard ratchet ratchet_child ratchetctl tests benchmarks packaging)
 SOURCES := $(shell find ratchet ratchet_child ratchetctl -name '*.py' -o -name py.typed 2>/dev/null)
@@ -48,8 +51,12 @@ system-for-tests:
 	@packaging/bootstrap.sh tests
 
 .PHONY: venv
-venv:  ## .venv with Ratchet and what its tests and its build need
+venv:  ## .venv with Ratchet and what its tests and its build need, as locked in requirements/
 	@packaging/bootstrap.sh venv
+
+.PHONY: update
+update:  ## requirements/ anew: the newest versions that setup.cfg allows
+	@packaging/bootstrap.sh update
 
 .PHONY: demo
 demo: system venv  ## as root: the examples on a simulated cluster, from an empty machine (shows, then cleans up)
@@ -71,6 +78,10 @@ else
 	@echo 'Run them with: sudo make test'
 endif
 
+.PHONY: unit
+unit: venv  ## the unit tests alone, in under a minute; needs no root
+	$(BIN)/pytest -n auto --dist worksteal $(PYTEST) tests/unit
+
 .PHONY: faults
 faults: system venv build  ## as root: a cluster that is broken at random for an hour or two; see docs/faults.md
 	RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/python -m tests.faults \
@@ -84,7 +95,7 @@ fuzz: system venv  ## as root: hostile input for a quarter of an hour; see docs/
 
 .PHONY: bench
 bench: system venv build  ## as root: time, memory and growth of the programs (SMALL=1: a little of everything)
-	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/pip install -qq --editable '.[bench]'
+	@packaging/bootstrap.sh bench
 	@RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/python -m benchmarks $(if $(SMALL),--small) $(BENCH)
 
 .PHONY: check
@@ -102,9 +113,13 @@ format: venv  ## put the formatting right
 .PHONY: build
 build: $(PROGRAMS)/.built  ## the programs, in one folder: dist/ratchet.d
 
-$(PROGRAMS)/.built: $(SOURCES) setup.cfg $(wildcard packaging/*) | system venv
-	@packaging/build.sh $(PROGRAMS)
+$(PROGRAMS)/.built: $(SOURCES) setup.cfg $(wildcard packaging/*) $(VENV)/.ratchet-stamp | system
+	@packaging/build.sh $(PROGRAMS) $(VENV)
 	@touch $@
+
+# Newer than the programs when the environment was made anew: then they are built again.
+$(VENV)/.ratchet-stamp: venv
+	@:
 
 .PHONY: install
 install: build  ## the programs to $(DESTDIR)/opt/cni/bin, in use from one moment to the next
@@ -115,6 +130,6 @@ uninstall:  ## take them away again
 	@packaging/install.sh uninstall $(PROGRAMS) '$(DESTDIR)' '$(BINDIR)' '$(PREFIX)/bin'
 
 .PHONY: clean
-clean:  ## what was built, and .venv
-	rm -rf build dist .venv *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+clean:  ## what was built, and the environments
+	rm -rf build dist .venv .venv-latest *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -6,14 +6,21 @@
 #   packaging/bootstrap.sh system   the distribution's packages (needs root; else says what is missing)
 #   packaging/bootstrap.sh tests    the same, and the container runtimes that only the tests want
 #   packaging/bootstrap.sh venv     the virtual environment (needs no root)
+#   packaging/bootstrap.sh bench    what `make bench` needs besides, into the same environment
+#   packaging/bootstrap.sh update   renews requirements/ (needs no root)
 #   packaging/bootstrap.sh          system and venv
 #
-# PYTHON names the interpreter for .venv. CI=true or RATCHET_REQUIRE_ROOT=1: whatever is missing is an
+# The environment holds the versions that requirements/ locks, and pip compares the hash of each file with the
+# one that stands there. LATEST=1 makes .venv-latest instead, of the newest versions that setup.cfg allows.
+#
+# PYTHON names the interpreter for the environment. CI=true or RATCHET_REQUIRE_ROOT=1: whatever is missing is an
 # error; otherwise it is said and the rest goes on, as for a developer without root.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-venv=${VENV:-$here/.venv}
+locks=$here/requirements
+latest=${LATEST:-}
+venv=${VENV:-$here/.venv${latest:+-latest}}
 for_tests=
 strict=
 if [ "${CI:-}" = true ] || [ "${RATCHET_REQUIRE_ROOT:-}" = 1 ]; then
@@ -194,8 +201,38 @@ system() {
     fi
 }
 
-# The stamp holds what .venv was made for, so that a change of setup.cfg or of the interpreter's version
-# is noticed and nothing else costs anything.
+pip_install() {
+    "$1/bin/python" -m pip install -qq --disable-pip-version-check --no-input "${@:2}" </dev/null
+}
+
+# What is not locked is not installed. Sources are built with the locked backend, which therefore comes first:
+# in an environment of its own, pip would build them with whatever is newest, and check no hash.
+install_locked() {
+    local into=$1 name
+    shift
+    for name in backend "$@"; do
+        pip_install "$into" --require-hashes --no-build-isolation --use-pep517 \
+            --requirement "$locks/$name.txt"
+    done
+}
+
+# What the environment is made from: the interpreter, the package's own description, the locks.
+wanted_for() {
+    local python=$1
+    {
+        "$python" -I -c 'import sys; print(sys.executable, sys.version)'
+        echo "$here"
+        cat "$here/setup.cfg" "$here/pyproject.toml"
+        if [ -n "$latest" ]; then
+            date -u +%F
+        else
+            cat "$locks/backend.txt" "$locks/develop.txt"
+        fi
+    } | sha256sum
+}
+
+# The stamp holds what the environment was made from, so that a change of it is noticed and nothing else costs
+# anything. The newest versions are looked up once a day.
 venv() {
     local python stamp wanted
     python=$(choose_python)
@@ -204,17 +241,44 @@ venv() {
         exit 1
     fi
     stamp=$venv/.ratchet-stamp
-    wanted=$({ "$python" -I -c 'import sys; print(sys.executable, sys.version)'
-        echo "$here"
-        cat "$here/setup.cfg"; } | sha256sum)
+    wanted=$(wanted_for "$python")
     if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
         return
     fi
-    say "making $venv with $python"
+    say "making $venv with $python${latest:+, of the newest versions that setup.cfg allows}"
     "$python" -I -m venv --clear "$venv"
-    "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-input \
-        --editable "$here[dev,build]" </dev/null
+    if [ -n "$latest" ]; then
+        pip_install "$venv" --editable "$here[dev,build]"
+    else
+        install_locked "$venv" develop
+        pip_install "$venv" --no-deps --no-build-isolation --editable "$here"
+    fi
     printf '%s\n' "$wanted" >"$stamp"
+}
+
+bench() {
+    if [ -n "$latest" ]; then
+        "$venv/bin/python" -c 'import matplotlib' 2>/dev/null ||
+            pip_install "$venv" --editable "$here[bench]"
+    elif ! sha256sum --check --status "$venv/.bench-stamp" 2>/dev/null; then
+        install_locked "$venv" bench
+        sha256sum "$locks/bench.txt" >"$venv/.bench-stamp"
+    fi
+}
+
+# The tool that locks is locked itself.
+update() {
+    local python tool
+    python=$(choose_python)
+    if [ -z "$python" ]; then
+        say "no Python 3.10 or newer with the venv module: apt-get install python3-venv"
+        exit 1
+    fi
+    tool=$(mktemp -d)
+    trap 'rm -rf "$tool"' EXIT
+    "$python" -I -m venv "$tool"
+    pip_install "$tool" --require-hashes --requirement "$locks/lock.txt"
+    "$here/packaging/lock.sh" "$tool"
 }
 
 # Two runs at once, from two terminals, would make the same environment.
@@ -228,6 +292,8 @@ case ${1:-both} in
         system
         ;;
     venv) venv ;;
+    bench) bench ;;
+    update) update ;;
     both)
         system
         venv

@@ -1,17 +1,18 @@
 #!/bin/bash
 # Builds the programs into a folder, beside it first: an existing build is replaced by a whole one or not at all.
 #
-#   build.sh FOLDER
+#   build.sh FOLDER [VENV]
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=$1
+venv=${2:-$root/.venv}
 work=$root/build/pyinstaller
 log=$root/build/pyinstaller.log
 
 rm -rf "$work"
 mkdir -p "$work" "$(dirname "$target")"
-if ! "$root/.venv/bin/pyinstaller" --noconfirm --log-level INFO --distpath "$work/dist" \
+if ! "$venv/bin/pyinstaller" --noconfirm --log-level INFO --distpath "$work/dist" \
     --workpath "$work/work" "$root/packaging/ratchet.spec" >"$log" 2>&1 </dev/null; then
     tail -n 40 "$log" >&2
     exit 1

@@ -35,7 +35,7 @@ def test_what_may_not_be_cut_short_is_finished_first() -> None:
     done = []
     with pytest.raises(SystemExit), interruptible():
         with uninterrupted():
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             done.append("inside")
         done.append("after")
     assert done == ["inside"]
@@ -50,7 +50,7 @@ def test_an_up_that_is_interrupted_as_its_directory_is_made_leaves_nothing(
 
     def interrupted(directory: SimDirectory) -> None:
         create(directory)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(SimDirectory, "create", interrupted)
     directory = SimDirectory("x", str(tmp_path / "sims"))
