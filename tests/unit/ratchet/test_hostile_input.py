@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import resource
+import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -66,12 +70,43 @@ users: [{name: u, user: {token: t}}]
     assert right.server == "https://10.0.0.1"
 
 
-def test_merge_keys_of_a_kubeconfig_do_not_double_without_end() -> None:
+@contextlib.contextmanager
+def in_little_memory(mebibytes: int) -> Iterator[None]:
+    """Fail when more is wanted at once. The limit keeps what has no end from the machine's memory; its
+    MemoryError alone proves nothing, since the code may answer it with an error of its own."""
+    with open("/proc/self/statm") as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    tracemalloc.start()
+    resource.setrlimit(resource.RLIMIT_AS, (now + 8 * mebibytes * 2**20, hard))
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        tracemalloc.stop()
+    assert peak < mebibytes * 2**20
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("many", [9, 90])
+def test_merge_keys_of_a_kubeconfig_take_little_time_and_memory(many: int) -> None:
+    """Whether such a file is refused or read is PyYAML's affair, and differs between its versions."""
     lines = ["a: &a {x: 1, y: 2}"]
     for before, name in zip("abcdefghijk", "bcdefghijkl", strict=True):
-        lines.append(f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 9)}]}}")
-    with pytest.raises(PodSourceError, match="neither JSON nor YAML"):
-        kubeconfig.parse("\n".join(lines).encode(), "/k")
+        lines.append(f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * many)}]}}")
+    lines.append("current-context: c")
+    lines.append("contexts: [{name: c, context: {cluster: k, user: u}}]")
+    lines.append('clusters: [{name: k, cluster: {server: "https://10.0.0.1"}}]')
+    lines.append("users: [{name: u, user: {token: t}}]")
+    content = "\n".join(lines).encode()
+    with in_little_memory(32):
+        try:
+            server = kubeconfig.parse(content, "/k").server
+        except PodSourceError as error:
+            assert "neither JSON nor YAML" in str(error)
+        else:
+            assert server == "https://10.0.0.1"
 
 
 @pytest.mark.parametrize("length", [b"-1", b"-5"])
