@@ -72,8 +72,11 @@ users: [{name: u, user: {token: t}}]
 
 @contextlib.contextmanager
 def in_little_memory(mebibytes: int) -> Iterator[None]:
-    """Fail when more is wanted at once. The limit keeps what has no end from the machine's memory; its
-    MemoryError alone proves nothing, since the code may answer it with an error of its own."""
+    """Fail when more is wanted at once.
+
+    The limit protects the machine from what has no end. Its MemoryError alone proves nothing,
+    since the code may answer it with an error of its own.
+    """
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -91,7 +94,7 @@ def in_little_memory(mebibytes: int) -> Iterator[None]:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("many", [9, 90])
 def test_merge_keys_of_a_kubeconfig_take_little_time_and_memory(many: int) -> None:
-    """Whether such a file is refused or read is PyYAML's affair, and differs between its versions."""
+    """Whether such a file is refused or read differs between the versions of PyYAML."""
     lines = ["a: &a {x: 1, y: 2}"]
     for before, name in zip("abcdefghijk", "bcdefghijkl", strict=True):
         lines.append(f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * many)}]}}")
