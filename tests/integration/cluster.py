@@ -141,6 +141,9 @@ class Cluster:
 
         Returns what would not go as it should.
         """
+        if any(node.calls for node in self.nodes):
+            # A fixture's own failure is reported after this, when nothing is left to be seen.
+            self.last_words = self.words()
         problems: list[str] = []
         self.etcd.resume()
         for node in self.nodes:

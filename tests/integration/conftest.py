@@ -105,8 +105,6 @@ def cluster(session_cluster: Cluster, request: pytest.FixtureRequest) -> Iterato
     # What a failed test leaves behind says nothing.
     if not request.node.stash.get(_failed, False):
         problems += session_cluster.problems_after_test()
-    if problems:
-        session_cluster.last_words = session_cluster.words()
     problems += session_cluster.end_test()
     assert not problems, "left behind:\n" + "\n".join(problems)
 
