@@ -83,7 +83,8 @@ def pytest_runtest_makereport(
         item.stash[_failed] = True
         shared = getattr(item, "funcargs", {}).get("cluster")
         if isinstance(shared, Cluster):
-            report.sections.extend(shared.last_words or shared.words())
+            # By the end of the fixtures the cluster has been swept, or is not there any more.
+            report.sections.extend(shared.last_words if call.when == "teardown" else shared.words())
     return report
 
 
