@@ -24,15 +24,17 @@ PATH = click.Path(exists=True, dir_okay=False, readable=True)
 
 
 @click.command()
-@click.option("--etcd-host", required=True, help="a host, or several host[:port] with commas")
+@click.option(
+    "--etcd-host", required=True, help="a host, or several host[:port] separated by commas"
+)
 @click.option("--etcd-port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--prefix", default="/ratchet", show_default=True, help="the directory to remove")
 @click.option("--ca-cert", type=PATH, help="use TLS and trust this CA")
 @click.option("--cert", type=PATH, help="use TLS with this client certificate")
 @click.option("--key", type=PATH, help="the client certificate's key")
-@click.option("--username", help="etcd user")
-@click.option("--password-file", type=PATH, help="a file with the user's password")
-@click.option("--yes", is_flag=True, help="do not ask")
+@click.option("--username", help="the etcd user")
+@click.option("--password-file", type=PATH, help="the file that holds the user's password")
+@click.option("--yes", is_flag=True, help="remove the keys without asking")
 def clean(
     etcd_host: str,
     etcd_port: int,

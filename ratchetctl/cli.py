@@ -15,7 +15,7 @@ from ratchetctl.sim import command as sim
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ratchetctl", message="%(prog)s %(version)s")
 def cli() -> None:
-    """The operator's tool of Ratchet, the CNI plugin that wires pods like cables."""
+    """Operate Ratchet, the CNI plugin that wires pods together as cables wire routers."""
 
 
 @cli.command()

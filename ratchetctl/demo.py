@@ -41,20 +41,21 @@ VXLAN_MTU_BYTES = 1450
 @click.option(
     "--examples",
     type=click.Path(exists=True, file_okay=False),
-    help="where the examples are (default: beside the source)",
+    help="the directory with the examples (default: beside the source)",
 )
 @click.option(
     "--plugin-dir",
     "plugin_dirs",
     multiple=True,
     type=click.Path(exists=True, file_okay=False),
-    help="where CNI plugins are (before the usual places)",
+    help="a directory with CNI plugins, searched before the usual places",
 )
 def demo(examples: str | None, plugin_dirs: Sequence[str]) -> None:
     """Show what Ratchet does, and check every claim.
 
-    Links, unlabelled pods, the cloud router and the keys in etcd. Needs root, etcd, the reference
-    CNI plugins, iproute2, ping and FRR. The machine's own network is not touched.
+    The demonstration makes links, attaches unlabelled pods, runs the cloud router and shows the
+    keys in etcd. It needs root, etcd, the reference CNI plugins, iproute2, ping and FRR, and does
+    not touch the machine's own network.
     """
     folder = examples or _examples()
     directory = SimDirectory(f"demo-{secrets.token_hex(3)}")

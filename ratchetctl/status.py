@@ -39,7 +39,7 @@ LEAST_CHARS = 8
     type=click.Path(exists=True, dir_okay=False),
     help="the node's 10-ratchet.conf or .conflist",
 )
-@click.option("--state-dir", metavar="DIR", help="the network's state directory instead")
+@click.option("--state-dir", metavar="DIR", help="the network's state directory, instead of FILE")
 @click.option(
     "-o", "--output", type=click.Choice(("table", "json")), default="table", show_default=True
 )
@@ -47,11 +47,11 @@ LEAST_CHARS = 8
 def status(config_file: str | None, state_dir: str | None, output: str, pod: str | None) -> None:
     """Show this node's labelled pods and their links.
 
-    POD shows one pod only: a name, or namespace/name. Without an option the network configuration
-    is looked for in /etc/cni/net.d.
+    POD is a name, or namespace/name: only that pod is shown. Without an option, ratchetctl looks
+    for the network configuration in /etc/cni/net.d.
 
-    Exit status: 0 all is up, 3 something waits, 4 something is wrong (an error, a superseded pod,
-    etcd away, no child although there are pods), 1 the command failed.
+    The exit status is 0 if everything is up, 3 if something waits, 4 if something is wrong (an
+    error, a superseded pod, etcd away, pods but no child), and 1 if the command failed.
     """
     if config_file is not None and state_dir is not None:
         raise click.UsageError("--config and --state-dir say the same: give one")

@@ -37,14 +37,14 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 F = TypeVar("F", bound=Callable[..., Any])
 
 _name = click.option(
-    "--name", default="default", show_default=True, help="which simulation, of several"
+    "--name", default="default", show_default=True, help="the name of the simulation"
 )
 _parallel = click.option(
     "--parallel",
     default=DEFAULT_PARALLEL,
     show_default=True,
     type=click.IntRange(1, 64),
-    help="plugins that run at once on each node",
+    help="how many plugins run at the same time on each node",
 )
 
 
@@ -63,8 +63,8 @@ def _files(required: bool) -> Callable[[F], F]:
 def sim() -> None:
     """Make a cluster on this machine and work with it.
 
-    Nodes and pods are network namespaces, the rest is real. Needs root. The host's own network is
-    never touched.
+    Nodes and pods are network namespaces; plugins, tunnels and etcd are real. The commands need
+    root. They never touch the host's own network.
     """
 
 
@@ -74,24 +74,28 @@ def sim() -> None:
 @_parallel
 @click.option("--nodes", default=DEFAULT_NODES, show_default=True, help="how many nodes")
 @click.option(
-    "--node-label", "labels", multiple=True, metavar="NODE:KEY=VALUE", help="label a node"
+    "--node-label", "labels", multiple=True, metavar="NODE:KEY=VALUE", help="give a node a label"
 )
 @click.option("--etcd", "given", metavar="HOST:PORT", help="use this etcd instead of a private one")
-@click.option("--etcd-prefix", default="/ratchet", show_default=True, help="directory in etcd")
+@click.option("--etcd-prefix", default="/ratchet", show_default=True, help="the directory in etcd")
 @click.option(
     "--plugin-dir",
     "plugin_dirs",
     multiple=True,
     type=click.Path(exists=True, file_okay=False),
-    help="where CNI plugins are (before the usual places)",
+    help="a directory with CNI plugins, searched before the usual places",
 )
 @click.option(
     "--conf",
     type=click.Path(exists=True, dir_okay=False),
-    help="network configuration (.conf or .conflist) for the nodes, fitted to each",
+    help="the nodes' network configuration (.conf or .conflist), which is adapted to each node",
 )
-@click.option("--boot-network", metavar="TYPE", help="eligible pods' boot network (e.g. loopback)")
-@click.option("--keep", is_flag=True, help="on failure leave everything as it is, to look at")
+@click.option(
+    "--boot-network",
+    metavar="TYPE",
+    help="the boot network of eligible pods, for instance loopback",
+)
+@click.option("--keep", is_flag=True, help="leave everything as it is when something fails")
 def up(
     files: Sequence[str],
     name: str,
@@ -105,7 +109,7 @@ def up(
     boot_network: str | None,
     keep: bool,
 ) -> None:
-    """Make a cluster and attach the pods of the files."""
+    """Make a cluster, and attach the pods of the files if there are any."""
     if conf and boot_network:
         raise click.UsageError(
             "--boot-network is for the simulator's own configuration, not --conf"
@@ -132,7 +136,7 @@ def up(
 @_name
 @_parallel
 def apply(files: Sequence[str], name: str, parallel: int) -> None:
-    """Attach the pods of the files that are new or have changed."""
+    """Attach those pods of the files that are new or have changed."""
     manifest = _read(files)
     with interruptible():
         _simulator(name, parallel).apply(manifest.pods)
@@ -150,7 +154,7 @@ def delete(pods: Sequence[str], name: str, parallel: int) -> None:
 
 @sim.command()
 @click.argument("pods", nargs=-1, required=True, metavar="POD...")
-@click.option("--node", help="attach them on this node instead")
+@click.option("--node", help="attach the pods on this node instead of their own")
 @_name
 @_parallel
 def restart(pods: Sequence[str], node: str | None, name: str, parallel: int) -> None:
@@ -166,9 +170,9 @@ def restart(pods: Sequence[str], node: str | None, name: str, parallel: int) -> 
 def run(pods: Sequence[str], files: Sequence[str], name: str) -> None:
     """Start what the pods' containers would run.
 
-    With this machine's programs, in the pods' network namespaces: FRR for a container that mounts a
-    ConfigMap with an frr.conf, otherwise the container's command. Nothing but the network is
-    isolated: run only files that you would run as root.
+    This machine's programs run in the pods' network namespaces: FRR for a container that mounts a
+    ConfigMap with an frr.conf, and the container's command for any other. Only the network is
+    isolated, so run only files that you would run as root.
     """
     manifest = read(files)
     directory = SimDirectory(name)
@@ -191,7 +195,7 @@ def run(pods: Sequence[str], files: Sequence[str], name: str) -> None:
 def execute(target: str, command: Sequence[str], node: bool, name: str) -> None:
     """Run a command in the network of a pod or node.
 
-    Its exit status is ours.
+    ratchetctl ends with the exit status of the command.
     """
     directory, simulator = SimDirectory(name), _simulator(name)
     path = directory.netns(simulator.node(target).name) if node else simulator.pod(target).netns
@@ -228,7 +232,10 @@ def keys(name: str) -> None:
 @sim.command()
 @_name
 def down(name: str) -> None:
-    """End everything and remove every trace. Does no harm when there is nothing."""
+    """End a simulation and remove every trace of it.
+
+    The command does no harm when there is no simulation.
+    """
     with interruptible():
         refused = _simulator(name).down()
     if refused:
