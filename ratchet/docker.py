@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ratchet.errors import PodSourceError, PodUnknownError, shown
-from ratchet.pods import is_container_name, is_namespace
+from ratchet.names import is_container_name, is_namespace
 
 MAX_ANSWER_BYTES = 4 << 20
 MAX_RECEIVED_BYTES = MAX_ANSWER_BYTES + (1 << 20)  # with headers and chunks' lengths

@@ -29,7 +29,7 @@ from requests.adapters import HTTPAdapter
 
 from ratchet import kubeconfig
 from ratchet.errors import PodSourceError, PodUnknownError, RatchetError, shown
-from ratchet.pods import is_kubernetes_name, is_namespace
+from ratchet.names import is_kubernetes_name, is_namespace
 
 MAX_ANSWER_BYTES = 4 << 20
 MAX_CONNECTIONS = 16  # a node that starts pods at once asks for all of them at once

@@ -113,7 +113,7 @@ def cmd_status(request: Request) -> Result:
         raise _failure(answer or {})
     why = answer.get("etcd")
     if why is not None:
-        raise StoreError(config.settings()["etcd_host"], str(why))
+        raise StoreError(config.etcd_host, str(why))
     return None
 
 

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ratchet.cni.ip import Address, Host
-from ratchet.labels import Link
+from ratchet.links import Link
 from ratchet_child.model.keys import PodKey
 
 Form = tuple[object, ...]

@@ -11,8 +11,9 @@ from ratchet import docker, kubeconfig
 from ratchet.attachments import Directory, load
 from ratchet.cni import codec, invoke
 from ratchet.cni.errors import CniError, DelegateError
-from ratchet.config import Config, is_ifname
+from ratchet.config import Config
 from ratchet.errors import ConfigError, LabelError, PodSourceError, PodUnknownError
+from ratchet.names import is_ifname
 from ratchet.plugin import cmd_status
 from tests.unit.ratchet.fakes import install, request
 

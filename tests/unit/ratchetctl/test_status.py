@@ -15,7 +15,7 @@ from ratchet import spawn
 from ratchet.attachments import Attachment, Directory
 from ratchet.config import Config
 from ratchet.errors import ChildError
-from ratchet.labels import Link
+from ratchet.links import Link
 from ratchetctl import node as node_module
 from ratchetctl.errors import OperatorError
 from ratchetctl.status import status
