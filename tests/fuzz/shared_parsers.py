@@ -382,6 +382,9 @@ class FakeEngine:
     def scan(self) -> None:
         pass
 
+    def deleted(self, name: str) -> None:
+        pass
+
     def pods(self) -> list[dict[str, Any]]:
         return []
 

@@ -85,6 +85,9 @@ def test_an_engine_with_chunks_of_negative_length_is_out_of_order(
         def sendall(self, data: bytes) -> None:
             pass
 
+        def settimeout(self, seconds: float) -> None:
+            pass
+
         def makefile(self, *_: object) -> io.BufferedReader:
             answer = io.BytesIO(head + length + b"\r\n{}\r\n0\r\n\r\n")
             return io.BufferedReader(answer)
