@@ -1,9 +1,9 @@
 """Ratchet's own keys of the network configuration, checked and named.
 
 ``Config.parse`` reads the plugin configuration once; nobody else knows how a key is spelt. A key is
-one row of ``Config``, from which all that is to be known of it follows. This is on the path of
-every pod, so there is no dataclass, regular expression or ``ipaddress`` in here (they cost more
-than the rest of the path). The child reads the same keys from ``Config.settings()``.
+one row of ``Config``, from which all that is to be known of it follows. It is on the path of every
+pod, so there is no dataclass, regular expression or ``ipaddress`` in here (they cost more than the
+rest of the path), and ``_socket`` stands for ``socket``, whose enums take 5 ms.
 
 Keys that we do not know are ignored, as CNI asks, but one that is plainly a misspelt key of ours is
 an error that names the right one.
@@ -11,7 +11,8 @@ an error that names the right one.
 
 from __future__ import annotations
 
-from ratchet import endpoints
+import _socket
+
 from ratchet.errors import ConfigError, shown
 from ratchet.names import EXISTING_IFNAME, is_identifier, is_ifname
 
@@ -32,40 +33,10 @@ DEFAULT_VXLAN_PORT = 4789  # RFC 7348 §8
 LONGEST_WAIT_S = 100.0  # a runtime gives an ADD 60 to 120 seconds
 
 # Keys that others put into our object; none of them is a misspelt key of ours.
-OTHERS = frozenset(
-    (
-        "cniVersion",
-        "type",
-        "args",
-        "capabilities",
-        "cniDir",
-        "dns",
-        "ipMasq",
-        "ipam",
-        "masterplugin",
-        "prevResult",
-        "runtimeConfig",
-    )
-)
-
-
-def _refuse_misspelt(obj: _Object) -> None:
-    for key in obj:
-        if key in OURS or key in OTHERS or "/" in key or "." in key:
-            continue
-        meant = _meant(key)
-        if meant is not None:
-            raise ConfigError.misspelt(key, meant)
-
-
-def _meant(key: str) -> str | None:
-    """Return the key of ours that ``key`` is a misspelling of."""
-    from difflib import get_close_matches  # noqa: PLC0415 - only for keys that nobody knows
-
-    squeezed = {ours.replace("_", ""): ours for ours in OURS}
-    wanted = key.lower().replace("_", "").replace("-", "")
-    close = get_close_matches(wanted, squeezed, n=1, cutoff=0.85)
-    return squeezed[close[0]] if close else None
+OTHERS = (
+    "cniVersion", "type", "args", "capabilities", "cniDir", "dns", "ipMasq", "ipam", "masterplugin",
+    "prevResult", "runtimeConfig",
+)  # fmt: skip
 
 
 def _text(obj: _Object, key: str) -> str | None:
@@ -192,14 +163,11 @@ def _address(obj: _Object, key: str) -> str | None:
     value = _text(obj, key)
     if value is None:
         return None
-    packed = endpoints.packed(value)
-    if packed is None or not any(packed) or _is_multicast(packed):
+    packed = _packed(value)
+    is_multicast = packed is not None and packed[0] >= (0xFF if len(packed) == 16 else 224)
+    if packed is None or not any(packed) or is_multicast:
         raise ConfigError(key, value, "an IPv4 or IPv6 address of this node, without prefix")
     return value
-
-
-def _is_multicast(packed: bytes) -> bool:
-    return packed[0] == 0xFF if len(packed) == 16 else packed[0] >= 224
 
 
 def _prefix(obj: _Object, key: str) -> str:
@@ -217,22 +185,63 @@ def _prefix(obj: _Object, key: str) -> str:
 
 def _is_key_part(text: str) -> bool:
     # etcd's v2 API hides keys that begin with an underscore from listings.
-    return endpoints.is_word(text) and text not in (".", "..") and not text.startswith("_")
+    return _is_word(text) and text not in (".", "..") and not text.startswith("_")
 
 
 def _etcd_hosts(obj: _Object, key: str) -> str:
     port = _number(obj, "etcd_port", 1, 65535, DEFAULT_ETCD_PORT)
     value = _text(obj, key)
     if value is None:
-        return endpoints.joined("127.0.0.1", port)
+        return _joined("127.0.0.1", port)
     found: dict[str, None] = {}
     for entry in value.split(","):
-        endpoint = endpoints.parse(entry.strip(), port)
+        endpoint = _endpoint(entry.strip(), port)
         if endpoint is None:
             allowed = "a host, or several host[:port] separated by commas, without http://"
             raise ConfigError(key, value, allowed)
-        found[endpoints.joined(*endpoint)] = None
+        found[_joined(*endpoint)] = None
     return ",".join(found)
+
+
+def _endpoint(text: str, default_port: int | None) -> tuple[str, int] | None:
+    """Return host and port of host, host:port, [v6], [v6]:port or a bare IPv6 address."""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or ":" not in host or (rest and not rest.startswith(":")):
+            return None
+        port_text = rest[1:] if rest else None
+    elif text.count(":") > 1:
+        host, port_text = text, None
+    else:
+        host, colon, rest = text.partition(":")
+        port_text = rest if colon else None
+    if ":" in host:
+        if _packed(host) is None:
+            return None
+    elif not _is_word(host) or host.startswith(("-", ".")):
+        return None
+    if port_text is None:
+        return None if default_port is None else (host, default_port)
+    if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5):
+        return None
+    port = int(port_text)
+    return (host, port) if 0 < port <= 65535 else None
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _packed(text: str) -> bytes | None:
+    """Return an address as bytes, None when it is none."""
+    try:
+        return _socket.inet_pton(_socket.AF_INET6 if ":" in text else _socket.AF_INET, text)
+    except (OSError, ValueError):
+        return None
+
+
+def _is_word(text: str) -> bool:
+    return text != "" and all((c.isascii() and c.isalnum()) or c in "-._" for c in text)
 
 
 def _metrics_address(obj: _Object, key: str) -> str | None:
@@ -240,7 +249,7 @@ def _metrics_address(obj: _Object, key: str) -> str | None:
     if value is None:
         return None
     # ":9100" is what other exporters take for "every address".
-    if endpoints.parse(value if not value.startswith(":") else "0.0.0.0" + value, None) is None:
+    if _endpoint(value if not value.startswith(":") else "0.0.0.0" + value, None) is None:
         raise ConfigError(key, value, "host:port")
     return value
 
@@ -319,8 +328,7 @@ class Config:
     name = _passed_on(_name)
     delegate = _parents(_delegate)
     boot_network = _parents(_delegate)
-    etcd_host = _passed_on(_etcd_hosts)
-    """Every member as host:port, with commas between them."""
+    etcd_host = _passed_on(_etcd_hosts)  # every member as host:port, with commas between them
     etcd_port = _parents(_number, 1, 65535, DEFAULT_ETCD_PORT)
     etcd_prefix = _passed_on(_prefix)
     etcd_ca_cert = _passed_on(_path)
@@ -328,8 +336,7 @@ class Config:
     etcd_key = _passed_on(_path_with, "etcd_cert")
     etcd_username = _passed_on(_user)
     etcd_password_file = _passed_on(_path_with, "etcd_username")
-    child_path = _passed_on(_child_path)
-    """None: beside the running program, else in CNI_PATH."""
+    child_path = _passed_on(_child_path)  # None: beside the running program, else in CNI_PATH
     parent_interface = _passed_on(_interface)
     parent_address = _passed_on(_address)
     use_labels = _passed_on(_flag, True)
@@ -351,7 +358,11 @@ class Config:
     @classmethod
     def parse(cls, obj: _Object) -> Config:
         """Read our keys. Raises ConfigError, which names the key, its value and what is allowed."""
-        _refuse_misspelt(obj)
+        unknown = [key for key in obj if key not in _KNOWN and "/" not in key and "." not in key]
+        if unknown:
+            from ratchet import misspelling  # noqa: PLC0415 - only for keys that nobody knows
+
+            misspelling.refuse(unknown, OURS)
         self = cls.__new__(cls)
         values = self.__dict__
         for name, key in _ROWS:
@@ -362,7 +373,7 @@ class Config:
     @property
     def etcd_endpoints(self) -> tuple[tuple[str, int], ...]:
         """Return host and port of every member."""
-        found = [endpoints.parse(entry, None) for entry in self.etcd_host.split(",")]
+        found = [_endpoint(entry, None) for entry in self.etcd_host.split(",")]
         return tuple(endpoint for endpoint in found if endpoint is not None)
 
     @property
@@ -385,3 +396,4 @@ _ROWS: tuple[tuple[str, _Key], ...] = tuple(
 )
 OURS = tuple(name for name, _ in _ROWS)
 SETTINGS = tuple(name for name, row in _ROWS if row.passed_on)
+_KNOWN = frozenset((*OURS, *OTHERS))

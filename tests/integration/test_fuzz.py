@@ -17,12 +17,11 @@ from typing import Any
 
 import pytest
 
-from ratchet import boot, docker, kubeconfig, labels, links, log, pods
+from ratchet import boot, docker, kubeconfig, labels, links, log, messages, pods
 from ratchet.cni import codec, invoke, result, skel
 from ratchet.config import Config
 from ratchet.errors import PodUnknownError
 from ratchet.undo import Undo
-from ratchet_child import service
 from ratchet_child.pairing import v010
 from ratchet_child.store import etcd_v2 as store
 from tests.fuzz.mutate import Mutator
@@ -108,7 +107,7 @@ SABOTAGE: tuple[tuple[str, object, str, Any], ...] = (
     ("configuration", Config, "settings", lambda _: {}),
     ("declaration", links, "is_new_ifname", lambda _: True),
     ("association", v010, "is_new_ifname", lambda _: True),
-    ("child-request", service, "shown", repr),
+    ("child-request", messages, "shown", repr),
     ("log-line", log, "_quoted", pass_through),
     ("request", Undo, "__exit__", nothing),
     ("request", boot, "require", lambda *_: 1 / 0),
