@@ -36,7 +36,7 @@ from ratchet import log
 from ratchet.attachments import Attachment, Directory
 from ratchet.cni.ip import Address
 from ratchet.config import Config
-from ratchet.labels import Link
+from ratchet.links import Link
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine, Parts
 from ratchet_child.model.keys import PodKey

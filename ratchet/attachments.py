@@ -25,7 +25,7 @@ from ratchet.cni import codec
 from ratchet.cni.frozen import dataclass, replace
 from ratchet.cni.ip import Address
 from ratchet.errors import StateError
-from ratchet.labels import Link
+from ratchet.links import Link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Attachment:
             "pod": self.pod,
             "kubernetes_name": self.kubernetes_name,
             "uid": self.uid,
-            "links": [_link_to_json(link) for link in self.links],
+            "links": [link.to_json() for link in self.links],
             "public_ip": _text(self.public_ip),
             "target_pod": self.target_pod,
             "target_container": self.target_container,
@@ -126,7 +126,7 @@ class Attachment:
             pod=_string(obj["pod"]),
             kubernetes_name=_optional(obj["kubernetes_name"]),
             uid=_optional(obj["uid"]),
-            links=tuple(_link_from_json(link) for link in obj["links"]),
+            links=tuple(Link.from_json(link) for link in obj["links"]),
             public_ip=_address(obj["public_ip"]),
             target_pod=_optional(obj["target_pod"]),
             target_container=_optional(obj["target_container"]),
@@ -279,26 +279,6 @@ def load(path: str) -> Attachment | None:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as exc:
         log.error("a record cannot be read and is skipped", path=path, error=repr(exc))
         return None
-
-
-def _link_to_json(link: Link) -> dict[str, Any]:
-    return {
-        "ifname": link.ifname,
-        "address": _text(link.address),
-        "pair": link.pair,
-        "pair_ifname": link.pair_ifname,
-        "pair_address": _text(link.pair_address),
-    }
-
-
-def _link_from_json(obj: Any) -> Link:
-    return Link(
-        ifname=_string(obj["ifname"]),
-        address=_address(obj["address"]),
-        pair=_string(obj["pair"]),
-        pair_ifname=_string(obj["pair_ifname"]),
-        pair_address=_address(obj["pair_address"]),
-    )
 
 
 def _text(address: Address | None) -> str | None:

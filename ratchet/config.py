@@ -1,9 +1,9 @@
 """Ratchet's own keys of the network configuration, checked and named.
 
-``Config.parse`` reads the plugin configuration once; nobody else knows how a key is spelt. It is
-on the path of every pod, so there is no dataclass, regular expression or ``ipaddress`` in here
-(they cost more than the rest of the path), and ``_socket`` stands for ``socket``, whose enums
-take 5 ms. The child reads the same keys from ``Config.settings()``.
+``Config.parse`` reads the plugin configuration once; nobody else knows how a key is spelt. A key is
+one row of ``Config``, from which all that is to be known of it follows. It is on the path of every
+pod, so there is no dataclass, regular expression or ``ipaddress`` in here (they cost more than the
+rest of the path), and ``_socket`` stands for ``socket``, whose enums take 5 ms.
 
 Keys that we do not know are ignored, as CNI asks, but one that is plainly a misspelt key of ours is
 an error that names the right one.
@@ -14,11 +14,16 @@ from __future__ import annotations
 import _socket
 
 from ratchet.errors import ConfigError, shown
+from ratchet.names import EXISTING_IFNAME, is_identifier, is_ifname
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, Concatenate, ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+    _Object = Mapping[str, Any]
 
 LABEL_SOURCES = ("auto", "runtime", "kubernetes", "docker")
 WAITS = ("present", "all", "none")
@@ -27,193 +32,14 @@ DEFAULT_ETCD_PORT = 2379
 DEFAULT_VXLAN_PORT = 4789  # RFC 7348 §8
 LONGEST_WAIT_S = 100.0  # a runtime gives an ADD 60 to 120 seconds
 
-SETTINGS = (
-    "name",
-    "etcd_host",
-    "etcd_prefix",
-    "etcd_ca_cert",
-    "etcd_cert",
-    "etcd_key",
-    "etcd_username",
-    "etcd_password_file",
-    "child_path",
-    "parent_interface",
-    "parent_address",
-    "use_labels",
-    "label_source",
-    "kubeconfig",
-    "docker_socket",
-    "state_dir",
-    "log_file",
-    "log_level",
-    "wait",
-    "wait_seconds",
-    "vxlan_port",
-    "mtu",
-    "metrics_address",
-)
-OURS = (*SETTINGS, "etcd_port", "delegate", "boot_network")
 # Keys that others put into our object; none of them is a misspelt key of ours.
-OTHERS = frozenset(
-    (
-        "cniVersion",
-        "type",
-        "args",
-        "capabilities",
-        "cniDir",
-        "dns",
-        "ipMasq",
-        "ipam",
-        "masterplugin",
-        "prevResult",
-        "runtimeConfig",
-    )
-)
+OTHERS = (
+    "cniVersion", "type", "args", "capabilities", "cniDir", "dns", "ipMasq", "ipam", "masterplugin",
+    "prevResult", "runtimeConfig",
+)  # fmt: skip
 
 
-class Config:
-    """The plugin configuration's keys of ours, each checked."""
-
-    __slots__ = (
-        "boot_network",
-        "child_path",
-        "cni_version",
-        "delegate",
-        "docker_socket",
-        "etcd_ca_cert",
-        "etcd_cert",
-        "etcd_endpoints",
-        "etcd_key",
-        "etcd_password_file",
-        "etcd_prefix",
-        "etcd_username",
-        "kubeconfig",
-        "label_source",
-        "log_file",
-        "log_level",
-        "metrics_address",
-        "mtu",
-        "name",
-        "parent_address",
-        "parent_interface",
-        "state_dir",
-        "use_labels",
-        "vxlan_port",
-        "wait",
-        "wait_seconds",
-    )
-
-    name: str
-    cni_version: str  # "" when the configuration has none, which means 0.1.0
-    delegate: dict[str, Any] | None
-    boot_network: dict[str, Any] | None
-    etcd_endpoints: tuple[tuple[str, int], ...]
-    etcd_prefix: str
-    etcd_ca_cert: str | None
-    etcd_cert: str | None
-    etcd_key: str | None
-    etcd_username: str | None
-    etcd_password_file: str | None
-    child_path: str | None  # None: beside the running program, else in CNI_PATH
-    parent_interface: str | None
-    parent_address: str | None
-    use_labels: bool
-    label_source: str
-    kubeconfig: str | None
-    docker_socket: str
-    state_dir: str
-    log_file: str | None
-    log_level: str
-    wait: str
-    wait_seconds: float
-    vxlan_port: int
-    mtu: int | None
-    metrics_address: str | None
-
-    @classmethod
-    def parse(cls, obj: Mapping[str, Any]) -> Config:
-        """Read our keys. Raises ConfigError, which names the key, its value and what is allowed."""
-        _refuse_misspelt(obj)
-        self = cls.__new__(cls)
-        self.name = _name(obj)
-        self.cni_version = _text(obj, "cniVersion") or ""
-        self.delegate = _delegate(obj, "delegate")
-        self.boot_network = _delegate(obj, "boot_network")
-        self.etcd_endpoints = _endpoints(obj)
-        self.etcd_prefix = _prefix(obj)
-        self.etcd_ca_cert = _path(obj, "etcd_ca_cert")
-        self.etcd_cert = _path(obj, "etcd_cert")
-        self.etcd_key = _path(obj, "etcd_key")
-        self.etcd_username = _user(obj)
-        self.etcd_password_file = _path(obj, "etcd_password_file")
-        _both_or_neither(obj, "etcd_cert", "etcd_key")
-        _both_or_neither(obj, "etcd_username", "etcd_password_file")
-        self.child_path = _child_path(obj)
-        self.parent_interface = _interface(obj, "parent_interface")
-        self.parent_address = _address(obj, "parent_address")
-        self.use_labels = _flag(obj, "use_labels", True)
-        self.label_source = _choice(obj, "label_source", LABEL_SOURCES, "auto")
-        self.kubeconfig = _path(obj, "kubeconfig")
-        self.docker_socket = _path(obj, "docker_socket") or "/var/run/docker.sock"
-        self.state_dir = _path(obj, "state_dir") or "/run/ratchet/" + self.name
-        self.log_file = _path(obj, "log_file")
-        self.log_level = _choice(obj, "log_level", LOG_LEVELS, "info")
-        self.wait = _choice(obj, "wait", WAITS, "present")
-        self.wait_seconds = _seconds(obj, "wait_seconds", 5.0)
-        self.vxlan_port = _number(obj, "vxlan_port", 1, 65535) or DEFAULT_VXLAN_PORT
-        self.mtu = _number(obj, "mtu", 68, 65535)
-        self.metrics_address = _metrics_address(obj)
-        return self
-
-    @property
-    def etcd_tls(self) -> bool:
-        """Tell whether etcd is spoken to over TLS."""
-        return self.etcd_ca_cert is not None or self.etcd_cert is not None
-
-    def settings(self) -> dict[str, Any]:
-        """Return what the child needs, as JSON-able values that ``from_settings`` reads."""
-        values = {key: getattr(self, key) for key in SETTINGS if key != "etcd_host"}
-        values["etcd_host"] = ",".join(_joined(host, port) for host, port in self.etcd_endpoints)
-        return values
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Config:
-        """Read what ``settings`` returned. Raises ConfigError."""
-        return cls.parse(settings)
-
-
-def is_ifname(text: str) -> bool:
-    """Tell whether the kernel takes this as a name (dev_valid_name in net/core/dev.c)."""
-    return (
-        # As many bytes at the least; a lone surrogate, which JSON can write, has none.
-        0 < len(text) <= 15
-        and not any("\ud800" <= char <= "\udfff" for char in text)
-        and len(text.encode()) <= 15
-        and text not in (".", "..")
-        and not any(char in "/:" or char.isspace() or char == "\0" for char in text)
-    )
-
-
-def _refuse_misspelt(obj: Mapping[str, Any]) -> None:
-    for key in obj:
-        if key in OURS or key in OTHERS or "/" in key or "." in key:
-            continue
-        meant = _meant(key)
-        if meant is not None:
-            raise ConfigError.misspelt(key, meant)
-
-
-def _meant(key: str) -> str | None:
-    """Return the key of ours that ``key`` is a misspelling of."""
-    from difflib import get_close_matches  # noqa: PLC0415 - only for keys that nobody knows
-
-    squeezed = {ours.replace("_", ""): ours for ours in OURS}
-    wanted = key.lower().replace("_", "").replace("-", "")
-    close = get_close_matches(wanted, squeezed, n=1, cutoff=0.85)
-    return squeezed[close[0]] if close else None
-
-
-def _text(obj: Mapping[str, Any], key: str) -> str | None:
+def _text(obj: _Object, key: str) -> str | None:
     """Return a string; None when it is absent, null or empty."""
     value = obj.get(key)
     if value is None or value == "":
@@ -223,22 +49,21 @@ def _text(obj: Mapping[str, Any], key: str) -> str | None:
     return value
 
 
-def _user(obj: Mapping[str, Any]) -> str | None:
-    value = _text(obj, "etcd_username")
+def _user(obj: _Object, key: str) -> str | None:
+    value = _text(obj, key)
     if value is not None and ":" in value:  # RFC 7617 §2
-        raise ConfigError("etcd_username", value, "a name without ':'")
+        raise ConfigError(key, value, "a name without ':'")
     return value
 
 
-def _name(obj: Mapping[str, Any]) -> str:
-    name = _text(obj, "name")
-    if name is None or not name[0].isalnum() or not _is_word(name, "-._"):
-        # CNI spec 1.1.0 §1; it becomes a part of state_dir.
-        raise ConfigError("name", obj.get("name"), "letters, digits, '-', '.' and '_'")
+def _name(obj: _Object, key: str) -> str:
+    name = _text(obj, key)
+    if name is None or not is_identifier(name):  # it becomes a part of state_dir
+        raise ConfigError(key, obj.get(key), "letters, digits, '-', '.' and '_'")
     return name
 
 
-def _flag(obj: Mapping[str, Any], key: str, default: bool) -> bool:
+def _flag(obj: _Object, key: str, default: bool) -> bool:
     value = obj.get(key)
     if value is None:
         return default
@@ -247,7 +72,7 @@ def _flag(obj: Mapping[str, Any], key: str, default: bool) -> bool:
     return value
 
 
-def _choice(obj: Mapping[str, Any], key: str, allowed: tuple[str, ...], default: str) -> str:
+def _choice(obj: _Object, key: str, allowed: tuple[str, ...], default: str) -> str:
     value = obj.get(key)
     if value is None or value == "":
         return default
@@ -256,8 +81,14 @@ def _choice(obj: Mapping[str, Any], key: str, allowed: tuple[str, ...], default:
     return value
 
 
-def _number(obj: Mapping[str, Any], key: str, least: int, most: int) -> int | None:
-    """Return a whole number, written as a number or as a string; None when it is absent."""
+def _number(obj: _Object, key: str, least: int, most: int, default: int) -> int:
+    """Return a whole number, written as a number or as a string."""
+    value = _optional_number(obj, key, least, most)
+    return default if value is None else value
+
+
+def _optional_number(obj: _Object, key: str, least: int, most: int) -> int | None:
+    """Return a whole number as `_number` does; None when it is absent."""
     value = obj.get(key)
     if value is None or value == "":
         return None
@@ -268,7 +99,7 @@ def _number(obj: Mapping[str, Any], key: str, least: int, most: int) -> int | No
     return value
 
 
-def _seconds(obj: Mapping[str, Any], key: str, default: float) -> float:
+def _seconds(obj: _Object, key: str, default: float) -> float:
     value = obj.get(key)
     if value is None or value == "":
         return default
@@ -286,7 +117,7 @@ def _seconds(obj: Mapping[str, Any], key: str, default: float) -> float:
     return float(value)
 
 
-def _path(obj: Mapping[str, Any], key: str) -> str | None:
+def _path(obj: _Object, key: str) -> str | None:
     value = _text(obj, key)
     if value is not None and not value.startswith("/"):
         # A plugin's working directory is whatever the runtime's happens to be.
@@ -294,44 +125,53 @@ def _path(obj: Mapping[str, Any], key: str) -> str | None:
     return value
 
 
-def _child_path(obj: Mapping[str, Any]) -> str | None:
-    value = _text(obj, "child_path")
-    if value is not None and "/" in value and not value.startswith("/"):
-        raise ConfigError("child_path", value, "an absolute path, or a program's name")
+def _path_or(obj: _Object, key: str, default: str) -> str:
+    return _path(obj, key) or default
+
+
+def _path_with(obj: _Object, key: str, other: str) -> str | None:
+    """Return a path that is of use only together with another key."""
+    value = _path(obj, key)
+    if (value is None) != (_text(obj, other) is None):
+        missing, there = (key, other) if value is None else (other, key)
+        allowed = f"one, because {there} and {missing} go together"
+        raise ConfigError(missing, obj.get(missing), allowed)
     return value
 
 
-def _interface(obj: Mapping[str, Any], key: str) -> str | None:
+def _state_dir(obj: _Object, key: str) -> str:
+    return _path(obj, key) or "/run/ratchet/" + _name(obj, "name")
+
+
+def _child_path(obj: _Object, key: str) -> str | None:
     value = _text(obj, key)
-    if value is not None and not is_ifname(value):
-        raise ConfigError(key, value, "an interface's name")
+    if value is not None and "/" in value and not value.startswith("/"):
+        raise ConfigError(key, value, "an absolute path, or a program's name")
     return value
 
 
-def _address(obj: Mapping[str, Any], key: str) -> str | None:
+def _interface(obj: _Object, key: str) -> str | None:
+    value = obj.get(key)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or not is_ifname(value):
+        raise ConfigError(key, value, EXISTING_IFNAME)
+    return value
+
+
+def _address(obj: _Object, key: str) -> str | None:
     value = _text(obj, key)
     if value is None:
         return None
     packed = _packed(value)
-    if packed is None or not any(packed) or _is_multicast(packed):
+    is_multicast = packed is not None and packed[0] >= (0xFF if len(packed) == 16 else 224)
+    if packed is None or not any(packed) or is_multicast:
         raise ConfigError(key, value, "an IPv4 or IPv6 address of this node, without prefix")
     return value
 
 
-def _packed(text: str) -> bytes | None:
-    """Return an address as bytes, None when it is none."""
-    try:
-        return _socket.inet_pton(_socket.AF_INET6 if ":" in text else _socket.AF_INET, text)
-    except (OSError, ValueError):
-        return None
-
-
-def _is_multicast(packed: bytes) -> bool:
-    return packed[0] == 0xFF if len(packed) == 16 else packed[0] >= 224
-
-
-def _prefix(obj: Mapping[str, Any]) -> str:
-    value = _text(obj, "etcd_prefix")
+def _prefix(obj: _Object, key: str) -> str:
+    value = _text(obj, key)
     if value is None:
         return "/ratchet"
     trimmed = value.rstrip("/")
@@ -339,33 +179,28 @@ def _prefix(obj: Mapping[str, Any]) -> str:
     if parts[0] != "" or len(parts) < 2 or not all(_is_key_part(part) for part in parts[1:]):
         characters = "letters, digits, '-', '.' and '_' (not at the start of a part)"
         allowed = f"a path such as /ratchet, of {characters}"
-        raise ConfigError("etcd_prefix", value, allowed)
+        raise ConfigError(key, value, allowed)
     return trimmed
 
 
 def _is_key_part(text: str) -> bool:
     # etcd's v2 API hides keys that begin with an underscore from listings.
-    return _is_word(text, "-._") and text not in (".", "..") and not text.startswith("_")
+    return _is_word(text) and text not in (".", "..") and not text.startswith("_")
 
 
-def _is_word(text: str, others: str) -> bool:
-    return text != "" and all((c.isascii() and c.isalnum()) or c in others for c in text)
-
-
-def _endpoints(obj: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
-    port = _number(obj, "etcd_port", 1, 65535) or DEFAULT_ETCD_PORT
-    value = _text(obj, "etcd_host")
+def _etcd_hosts(obj: _Object, key: str) -> str:
+    port = _number(obj, "etcd_port", 1, 65535, DEFAULT_ETCD_PORT)
+    value = _text(obj, key)
     if value is None:
-        return (("127.0.0.1", port),)
-    found = []
+        return _joined("127.0.0.1", port)
+    found: dict[str, None] = {}
     for entry in value.split(","):
         endpoint = _endpoint(entry.strip(), port)
         if endpoint is None:
             allowed = "a host, or several host[:port] separated by commas, without http://"
-            raise ConfigError("etcd_host", value, allowed)
-        if endpoint not in found:
-            found.append(endpoint)
-    return tuple(found)
+            raise ConfigError(key, value, allowed)
+        found[_joined(*endpoint)] = None
+    return ",".join(found)
 
 
 def _endpoint(text: str, default_port: int | None) -> tuple[str, int] | None:
@@ -383,7 +218,7 @@ def _endpoint(text: str, default_port: int | None) -> tuple[str, int] | None:
     if ":" in host:
         if _packed(host) is None:
             return None
-    elif not _is_word(host, "-._") or host.startswith(("-", ".")):
+    elif not _is_word(host) or host.startswith(("-", ".")):
         return None
     if port_text is None:
         return None if default_port is None else (host, default_port)
@@ -397,23 +232,29 @@ def _joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _metrics_address(obj: Mapping[str, Any]) -> str | None:
-    value = _text(obj, "metrics_address")
+def _packed(text: str) -> bytes | None:
+    """Return an address as bytes, None when it is none."""
+    try:
+        return _socket.inet_pton(_socket.AF_INET6 if ":" in text else _socket.AF_INET, text)
+    except (OSError, ValueError):
+        return None
+
+
+def _is_word(text: str) -> bool:
+    return text != "" and all((c.isascii() and c.isalnum()) or c in "-._" for c in text)
+
+
+def _metrics_address(obj: _Object, key: str) -> str | None:
+    value = _text(obj, key)
     if value is None:
         return None
     # ":9100" is what other exporters take for "every address".
     if _endpoint(value if not value.startswith(":") else "0.0.0.0" + value, None) is None:
-        raise ConfigError("metrics_address", value, "host:port")
+        raise ConfigError(key, value, "host:port")
     return value
 
 
-def _both_or_neither(obj: Mapping[str, Any], one: str, other: str) -> None:
-    if (_text(obj, one) is None) != (_text(obj, other) is None):
-        missing = other if _text(obj, one) is not None else one
-        raise ConfigError(missing, obj.get(missing), f"one, because {one} and {other} go together")
-
-
-def _delegate(obj: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+def _delegate(obj: _Object, key: str) -> dict[str, Any] | None:
     """Return a delegate's configuration: one plugin's, or a list of them under ``plugins``."""
     value = obj.get(key)
     if value is None:
@@ -445,3 +286,114 @@ def _require_texts(key: str, plugin: Mapping[str, Any]) -> None:
     for text_key in ("name", "cniVersion"):
         if not isinstance(plugin.get(text_key), (str, type(None))):
             raise ConfigError(f"{key}.{text_key}", plugin[text_key], "a string")
+
+
+# The keys ---------------------------------------------------------------------------------------
+
+
+class _Key:
+    """A row of `Config`: a key, how its value is read, and whether the child has it from us."""
+
+    __slots__ = ("args", "parse", "passed_on")
+
+    def __init__(self, parse: Any, args: tuple[object, ...], passed_on: bool) -> None:
+        self.parse = parse
+        self.args = args
+        self.passed_on = passed_on
+
+
+if TYPE_CHECKING:
+    # To type checkers a key is what its parser returns.
+    _Parser = Callable[Concatenate[_Object, str, P], T]
+
+    def _passed_on(parse: _Parser[P, T], *args: P.args, **none: P.kwargs) -> T: ...
+    def _parents(parse: _Parser[P, T], *args: P.args, **none: P.kwargs) -> T: ...
+else:
+
+    def _passed_on(parse, *args):
+        """Have a key that parent and child use."""
+        return _Key(parse, args, passed_on=True)
+
+    def _parents(parse, *args):
+        """Have a key that only the parent uses."""
+        return _Key(parse, args, passed_on=False)
+
+
+class Config:
+    """The plugin configuration's keys of ours, each checked, and None where it has no default.
+
+    A key is one row: its name, its parser, what the parser needs to know and, last, its default.
+    """
+
+    name = _passed_on(_name)
+    delegate = _parents(_delegate)
+    boot_network = _parents(_delegate)
+    etcd_host = _passed_on(_etcd_hosts)  # every member as host:port, with commas between them
+    etcd_port = _parents(_number, 1, 65535, DEFAULT_ETCD_PORT)
+    etcd_prefix = _passed_on(_prefix)
+    etcd_ca_cert = _passed_on(_path)
+    etcd_cert = _passed_on(_path)
+    etcd_key = _passed_on(_path_with, "etcd_cert")
+    etcd_username = _passed_on(_user)
+    etcd_password_file = _passed_on(_path_with, "etcd_username")
+    child_path = _passed_on(_child_path)  # None: beside the running program, else in CNI_PATH
+    parent_interface = _passed_on(_interface)
+    parent_address = _passed_on(_address)
+    use_labels = _passed_on(_flag, True)
+    label_source = _passed_on(_choice, LABEL_SOURCES, "auto")
+    kubeconfig = _passed_on(_path)
+    docker_socket = _passed_on(_path_or, "/var/run/docker.sock")
+    state_dir = _passed_on(_state_dir)
+    log_file = _passed_on(_path)
+    log_level = _passed_on(_choice, LOG_LEVELS, "info")
+    wait = _passed_on(_choice, WAITS, "present")
+    wait_seconds = _passed_on(_seconds, 5.0)
+    vxlan_port = _passed_on(_number, 1, 65535, DEFAULT_VXLAN_PORT)
+    mtu = _passed_on(_optional_number, 68, 65535)
+    metrics_address = _passed_on(_metrics_address)
+
+    cni_version: str
+    """CNI's key and not ours: "" when the configuration has none, which means 0.1.0."""
+
+    @classmethod
+    def parse(cls, obj: _Object) -> Config:
+        """Read our keys. Raises ConfigError, which names the key, its value and what is allowed."""
+        unknown = [key for key in obj if key not in _KNOWN and "/" not in key and "." not in key]
+        if unknown:
+            from ratchet import misspelling  # noqa: PLC0415 - only for keys that nobody knows
+
+            misspelling.refuse(unknown, OURS)
+        self = cls.__new__(cls)
+        values = self.__dict__
+        for name, key in _ROWS:
+            values[name] = key.parse(obj, name, *key.args)
+        self.cni_version = _text(obj, "cniVersion") or ""
+        return self
+
+    @property
+    def etcd_endpoints(self) -> tuple[tuple[str, int], ...]:
+        """Return host and port of every member."""
+        found = [_endpoint(entry, None) for entry in self.etcd_host.split(",")]
+        return tuple(endpoint for endpoint in found if endpoint is not None)
+
+    @property
+    def etcd_tls(self) -> bool:
+        """Tell whether etcd is spoken to over TLS."""
+        return self.etcd_ca_cert is not None or self.etcd_cert is not None
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the child needs, as JSON-able values that ``from_settings`` reads."""
+        return {name: self.__dict__[name] for name in SETTINGS}
+
+    @classmethod
+    def from_settings(cls, settings: _Object) -> Config:
+        """Read what ``settings`` returned. Raises ConfigError."""
+        return cls.parse(settings)
+
+
+_ROWS: tuple[tuple[str, _Key], ...] = tuple(
+    (name, row) for name, row in vars(Config).items() if type(row) is _Key
+)
+OURS = tuple(name for name, _ in _ROWS)
+SETTINGS = tuple(name for name, row in _ROWS if row.passed_on)
+_KNOWN = frozenset((*OURS, *OTHERS))

@@ -1,7 +1,7 @@
 """Labels of a container from the engine's Unix socket, for dockershim-style runtimes.
 
 Docker's API, as other engines speak it too: one GET of one container. Apart from the other sources
-because it needs only ``http.client`` over a Unix socket; nothing here keeps a connection or a
+because it needs only ``ratchet.http`` over a Unix socket; nothing here keeps a connection or a
 secret.
 
 dockershim and cri-dockerd put a pod's labels on its sandbox container, its annotations beside them
@@ -13,13 +13,13 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from ratchet.errors import PodSourceError, PodUnknownError, shown
-from ratchet.pods import is_container_name, is_namespace
+from ratchet.http import TooLargeError, content, exchange
+from ratchet.names import is_container_name, is_namespace
 
 MAX_ANSWER_BYTES = 4 << 20
 MAX_RECEIVED_BYTES = MAX_ANSWER_BYTES + (1 << 20)  # with headers and chunks' lengths
@@ -28,7 +28,6 @@ _ANNOTATION_PREFIX = "annotation."
 _NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
 _NAME_LABEL = "io.kubernetes.pod.name"
 _UID_LABEL = "io.kubernetes.pod.uid"
-_CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +51,20 @@ def read_container(socket_path: str, container_id: str, timeout_s: float) -> Con
     Blocks at most `timeout_s`. Raises `PodUnknownError`, and `PodSourceError` if we may not ask.
     """
     engine = f"container {shown(container_id)} at {socket_path}"
-    connection = _Connection(socket_path, time.monotonic() + timeout_s)
+    connection = _Connection(socket_path)
     try:
-        connection.request("GET", f"/containers/{quote(container_id, safe='')}/json")
-        answer = connection.getresponse()
-        content = _content(answer, engine)
+        answer = exchange(
+            connection,
+            "GET",
+            f"/containers/{quote(container_id, safe='')}/json",
+            timeout_s=timeout_s,
+            limit_bytes=MAX_RECEIVED_BYTES,
+        )
+        read = content(answer, MAX_ANSWER_BYTES)
     except PermissionError as error:
         raise PodSourceError(engine, "we may not use the engine's socket") from error
+    except TooLargeError as error:
+        raise PodUnknownError(engine, "the engine's answer is larger than 4 MiB") from error
     except TimeoutError as error:
         raise PodUnknownError(engine, "the engine does not answer in time") from error
     # ValueError: http.client takes a chunk's length for a number of bytes even if it is negative.
@@ -74,7 +80,7 @@ def read_container(socket_path: str, container_id: str, timeout_s: float) -> Con
         raise PodSourceError(engine, f"the engine does not let us ask ({answer.status})")
     if answer.status != 200:
         raise PodUnknownError(engine, f"the engine answers with status {answer.status}")
-    decoded = _decoded(content, engine)
+    decoded = _decoded(read, engine)
     found = decoded.get("Id")
     if isinstance(found, str) and not found.startswith(container_id):
         return None  # the engine takes names as well: somebody else's container is called so
@@ -82,50 +88,21 @@ def read_container(socket_path: str, container_id: str, timeout_s: float) -> Con
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket, of which each step gets the time that is left."""
+    """HTTP over a Unix socket."""
 
-    def __init__(self, socket_path: str, deadline: float) -> None:
+    def __init__(self, socket_path: str) -> None:
         super().__init__("localhost")
         self._socket_path = socket_path
-        self._deadline = deadline
 
     def connect(self) -> None:
-        self.sock = _DeadlineSocket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.deadline = self._deadline
-        self.sock.settimeout(self._deadline - time.monotonic())
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._socket_path)
 
 
-class _DeadlineSocket(socket.socket):
-    """A socket whose time-out does not begin anew with each byte, and that gives so many only."""
-
-    deadline = 0.0
-    received = 0
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        left_s = self.deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        if self.received > MAX_RECEIVED_BYTES:
-            raise http.client.HTTPException("an answer without end")
-        self.settimeout(left_s)
-        count = super().recv_into(*args, **kwargs)
-        self.received += count
-        return count
-
-
-def _content(answer: http.client.HTTPResponse, engine: str) -> bytes:
-    content = bytearray()
-    while chunk := answer.read(_CHUNK_BYTES):
-        content += chunk
-        if len(content) > MAX_ANSWER_BYTES:
-            raise PodUnknownError(engine, "the engine's answer is larger than 4 MiB")
-    return bytes(content)
-
-
-def _decoded(content: bytes, engine: str) -> dict[str, Any]:
+def _decoded(read: bytes, engine: str) -> dict[str, Any]:
     try:
-        decoded = json.loads(content)
+        decoded = json.loads(read)
     except (ValueError, RecursionError) as error:
         raise PodUnknownError(engine, "the engine's answer is not JSON") from error
     if not isinstance(decoded, dict):

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import time
 
-from ratchet import boot, labels, log, spawn
+from ratchet import boot, labels, log, messages, spawn
 from ratchet.attachments import Attachment, Directory
 from ratchet.cni import config as cni_config
 from ratchet.cni import result as cni_result
 from ratchet.cni.errors import INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
 from ratchet.cni.frozen import replace
 from ratchet.errors import CheckError, ConfigError, LinkWaitError, StateError
+from ratchet.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def attach(config: Config, request: Request, pod: Pod) -> dict[str, Any]:
     started = time.monotonic()
     kubernetes = _other_name(attachment)
     log.info("ADD", netns=attachment.netns, kubernetes=kubernetes, **_fields(attachment))
-    with _Undo() as undo:
+    with Undo() as undo:
         _record(directory, attachment, undo)
         attachment = _boot(directory, attachment, request, undo)
         undo.callback(_quietly, attachment, _hand_over, config, directory, attachment)
@@ -90,11 +91,12 @@ def check(config: Config, request: Request) -> bool:
     _check_same_netns(attachment, request)
     if not cni_config.forbids(config.boot_network or config.delegate or {}, "CHECK"):
         boot.check(attachment, request, _result_to_check(attachment, request))
-    question = {"op": "check", "attachment": attachment.name, "timeout_s": CHECK_TIMEOUT_S}
-    answer = spawn.ask(config, question, CHECK_TIMEOUT_S + GRACE_S, spawn=True) or {}
-    if not answer.get("ok"):
-        raise CheckError(f"{attachment.pod}: {answer.get('msg')}", str(answer.get("details", "")))
-    if not answer.get("complete"):
+    question = messages.Check(attachment.name, CHECK_TIMEOUT_S)
+    answer = spawn.ask(config, question, CHECK_TIMEOUT_S + GRACE_S)
+    failure = messages.Failure.from_json(answer)
+    if failure is not None:
+        raise CheckError(f"{attachment.pod}: {failure.msg}", failure.details)
+    if not messages.Links.from_json(answer).complete:
         raise CheckError(f"links of {attachment.pod}", _describe(answer))
     log.info("CHECK succeeded", took_s=_took_s(started), **_fields(attachment))
     return True
@@ -151,31 +153,6 @@ def _result_to_check(attachment: Attachment, request: Request) -> dict[str, Any]
     except ValueError as exc:
         raise ConfigError("prevResult", previous, f"a result ({exc})") from exc
     return previous if cni_result.parse(own).ips_of(attachment.ifname) else own
-
-
-class _Undo:
-    """Steps to be undone, last first, if the block fails: contextlib.ExitStack costs 5 ms."""
-
-    __slots__ = ("_steps",)
-
-    def __init__(self) -> None:
-        self._steps: list[tuple[Callable[..., object], tuple[object, ...]]] = []
-
-    def callback(self, step: Callable[..., object], *args: object) -> None:
-        """Have a step called if the block fails. The step must not raise."""
-        self._steps.append((step, args))
-
-    def drop(self) -> None:
-        """Nothing is to be undone any more."""
-        self._steps.clear()
-
-    def __enter__(self) -> _Undo:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._steps:
-            step, args = self._steps.pop()
-            step(*args)
 
 
 # The steps of ADD --------------------------------------------------------------------------------
@@ -258,7 +235,7 @@ def _clear_leftover(directory: Directory, request: Request, before: Attachment |
     _quietly(leftover, directory.forget_boot, request.container_id, request.ifname)
 
 
-def _record(directory: Directory, attachment: Attachment, undo: _Undo) -> None:
+def _record(directory: Directory, attachment: Attachment, undo: Undo) -> None:
     if attachment.boot is None:
         return  # nothing will be changed before the record is written as a whole
     container_id, ifname = attachment.container_id, attachment.ifname
@@ -266,9 +243,7 @@ def _record(directory: Directory, attachment: Attachment, undo: _Undo) -> None:
     directory.write(attachment)
 
 
-def _boot(
-    directory: Directory, attachment: Attachment, request: Request, undo: _Undo
-) -> Attachment:
+def _boot(directory: Directory, attachment: Attachment, request: Request, undo: Undo) -> Attachment:
     """Run the boot network's ADD and return the attachment with its result."""
     if attachment.boot is None:
         previous = request.config.get("prevResult")
@@ -307,24 +282,20 @@ def _answer(config: Config, attachment: Attachment) -> dict[str, Any]:
 
 def _await_links(config: Config, attachment: Attachment) -> None:
     """Wake the child and wait as the configuration's ``wait`` says. Raises LinkWaitError."""
-    request = {
-        "op": "attached",
-        "attachment": attachment.name,
-        "wait": "all" if config.wait == "all" else "present",
-        "timeout_s": config.wait_seconds,
-    }
+    wait = "all" if config.wait == "all" else "present"
+    request = messages.Attached(attachment.name, wait, config.wait_seconds)
     try:
         if config.wait == "none" or (config.wait == "present" and config.wait_seconds == 0):
             spawn.tell(config, request, TELL_TIMEOUT_S)
             return
         timeout_s = config.wait_seconds + GRACE_S
-        answer = spawn.ask(config, request, timeout_s, spawn=True) or {}
+        answer = spawn.ask(config, request, timeout_s)
     except CniError as exc:
         if config.wait == "all":
             raise LinkWaitError(f"{attachment.pod}: {exc.msg}", exc.details) from exc
         log.warning("links will follow", error=exc, **_fields(attachment))
         return
-    if answer.get("ok") and answer.get("complete"):
+    if answer.get("ok") and messages.Links.from_json(answer).complete:
         return
     said = _describe(answer)
     if config.wait == "all":
@@ -356,7 +327,7 @@ def _hand_over(config: Config, directory: Directory, attachment: Attachment) -> 
         # Once the record is the child's, it may be gone before the boot network's DEL succeeds.
         _quietly(attachment, directory.keep_boot, attachment.container_id, attachment.ifname)
     if directory.mark_deleted(attachment.container_id, attachment.ifname):
-        _quietly(attachment, spawn.tell, config, {"op": "deleted"}, TELL_TIMEOUT_S)
+        _quietly(attachment, spawn.tell, config, messages.Deleted(attachment.name), TELL_TIMEOUT_S)
 
 
 def _detach_boot(
@@ -384,15 +355,13 @@ def _quietly(attachment: Attachment, step: Callable[..., object], *args: object)
 
 def _describe(answer: dict[str, Any]) -> str:
     """Return what the child says of links that are not up."""
-    if not answer.get("ok"):
-        return (
-            f"{answer.get('msg', 'the child gives no reason')} {answer.get('details', '')}".strip()
-        )
-    links = answer.get("links")
+    failure = messages.Failure.from_json(answer)
+    if failure is not None:
+        return f"{failure.msg} {failure.details}".strip()
     waiting = [
         f"{link.get('ifname')} to {link.get('peer')}: {link.get('error') or link.get('state')}"
-        for link in (links if isinstance(links, list) else [])
-        if isinstance(link, dict) and link.get("state") != "up"
+        for link in messages.Links.from_json(answer).links
+        if link.get("state") != "up"
     ]
     return ", ".join(waiting) or "nothing is known of its links"
 

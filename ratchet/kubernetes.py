@@ -21,15 +21,15 @@ import queue
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
 
-from ratchet import kubeconfig
+from ratchet import causes, kubeconfig
 from ratchet.errors import PodSourceError, PodUnknownError, RatchetError, shown
-from ratchet.pods import is_kubernetes_name, is_namespace
+from ratchet.names import is_kubernetes_name, is_namespace
 
 MAX_ANSWER_BYTES = 4 << 20
 MAX_CONNECTIONS = 16  # a node that starts pods at once asks for all of them at once
@@ -144,7 +144,7 @@ class _Server:
             except requests.exceptions.ConnectionError as error:
                 # A warm connection that the server has just closed looks like this. One more try is
                 # cheap.
-                if attempts_left and _first(error, ConnectionResetError, BrokenPipeError):
+                if attempts_left and causes.innermost(error, ConnectionResetError, BrokenPipeError):
                     continue
                 self._refuse(error, pod)
             except requests.exceptions.RequestException as error:
@@ -219,7 +219,7 @@ class _Server:
     def _refuse(self, error: requests.exceptions.RequestException, pod: str) -> NoReturn:
         """Translate an error of requests. Its text is not used: it may hold anything."""
         server = self.config.server
-        tls = _first(error, ssl.SSLError)
+        tls = causes.innermost(error, ssl.SSLError)
         if isinstance(tls, ssl.SSLCertVerificationError):
             raise PodSourceError(
                 pod,
@@ -239,7 +239,7 @@ class _Server:
             raise PodUnknownError(
                 pod, f"the API server {server} does not answer in time"
             ) from error
-        cause = _first(error, OSError)
+        cause = causes.innermost(error, OSError)
         why = getattr(cause, "strerror", None) or type(error).__name__
         raise PodUnknownError(pod, f"the API server {server} cannot be reached ({why})") from error
 
@@ -379,24 +379,3 @@ def _stamp(paths: tuple[str, ...]) -> tuple[object, ...]:
         else:
             stamps.append((status.st_ino, status.st_dev, status.st_mtime_ns, status.st_size))
     return tuple(stamps)
-
-
-def _first(error: BaseException, *kinds: type[BaseException]) -> BaseException | None:
-    """Return the innermost cause of these kinds: requests and urllib3 wrap them several times."""
-    found = None
-    for cause in _causes(error):
-        if isinstance(cause, kinds):
-            found = cause
-    return found
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    waiting: list[object] = [error]
-    while waiting:
-        cause = waiting.pop(0)
-        if not isinstance(cause, BaseException) or id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        yield cause
-        waiting += [getattr(cause, "reason", None), *cause.args, cause.__cause__, cause.__context__]

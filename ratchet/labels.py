@@ -14,59 +14,34 @@ It is not on the path of an unlabelled pod.
 
 from __future__ import annotations
 
-from ratchet import pods
+from ratchet import links, names, pods
 from ratchet.cni.frozen import dataclass
 from ratchet.cni.ip import Address
 from ratchet.errors import LabelError, shown
+from ratchet.links import Field, Link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 PREFIX = "ratchet."
 POD_FIELDS = ("pod_name", "primary", "public_ip", "target_pod", "target_container")
-LINK_FIELDS = ("local_ifname", "local_ip", "pair_name", "pair_ifname", "pair_ip")
+LINK_FIELDS = links.LABELS
 # Informative, and of a link as much as of a pod: `ratchet.2.target_pod` is taken as well.
 _TARGET_FIELDS = ("target_pod", "target_container")
 
-NAME_MAX_BYTES = 253  # RFC 1123 subdomain, the longest name that Kubernetes gives a pod
-IFNAME_MAX_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
-
 _IPV4_PREFIX_LEN = 24
 _IPV6_PREFIX_LEN = 64
-# The kernel's isspace() knows ISO 8859-1, and in it 0xa0 is a space: "à" is no interface name.
-_KERNEL_SPACES = b"\t\n\v\f\r \xa0"
-# A device has a directory below /proc/sys/net/ipv4/conf, where these two are something else.
-_SYSCTL_NAMES = ("all", "default")
-
 _ALLOWED_POD_NAME = (
-    f"1 to {NAME_MAX_BYTES} letters, digits, '-', '_' and '.', "
+    f"1 to {names.NAME_MAX} letters, digits, '-', '_' and '.', "
     "a letter or a digit first and last, as in the ratchet.pod_name of a pod"
-)
-_ALLOWED_IFNAME = (
-    f"an interface name of 1 to {IFNAME_MAX_BYTES} bytes, without '/', ':', '%', white space "
-    "and control characters, other than '.', '..', 'all' and 'default'"
 )
 _ALLOWED_ADDRESS = (
     "an IPv4 or IPv6 address of one host, with or without a prefix length, as in 192.168.2.100 "
     "or, in an annotation, 192.168.2.100/24 or 2001:db8::1/64"
 )
-_ALLOWED_TARGET = f"at most {NAME_MAX_BYTES} printable characters"
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A link that this pod declares as its primary.
-
-    An address is None when the labels give that end none: without any, a link is plain layer 2.
-    """
-
-    ifname: str
-    address: Address | None
-    pair: str
-    pair_ifname: str
-    pair_address: Address | None
+_ALLOWED_TARGET = f"at most {names.NAME_MAX} printable characters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +79,12 @@ def parse(
     prefixes = [f"{PREFIX}{number}." for number in numbers]
     if _is_primary(fields):
         prefixes.insert(0, PREFIX)
-    links = tuple(_link(fields, prefix, cni_ifname) for prefix in prefixes)
-    _check_together(prefixes, links, pod_name)
+    declared = tuple(_link(fields, prefix, cni_ifname) for prefix in prefixes)
+    _check_together(prefixes, declared, pod_name)
 
     return Wiring(
         pod_name=pod_name,
-        links=links,
+        links=declared,
         public_ip=_optional_address(fields, f"{PREFIX}public_ip"),
         target_pod=_target(fields, f"{PREFIX}target_pod"),
         target_container=_target(fields, f"{PREFIX}target_container"),
@@ -122,17 +97,8 @@ def check_ifname(label: str, value: str, *, cni_ifname: str) -> None:
     `cni_ifname` is the runtime's CNI_IFNAME. Runtimes give every pod the same one, so it is not
     free at the far end either.
     """
-    raw = _utf8(value)
-    if (
-        raw is None
-        or not 1 <= len(raw) <= IFNAME_MAX_BYTES
-        or value in (".", "..", *_SYSCTL_NAMES)
-        # The kernel takes a name with "%d" for a template and gives the device another name.
-        or any(character in "/:%" for character in value)
-        or any(byte in _KERNEL_SPACES for byte in raw)
-        or not value.isprintable()
-    ):
-        raise LabelError(label, value, _ALLOWED_IFNAME)
+    if not names.is_new_ifname(value):
+        raise LabelError(label, value, names.NEW_IFNAME)
     if value == "lo":
         raise LabelError(label, value, "a name other than lo, which every pod has already")
     if value == cni_ifname:
@@ -218,14 +184,27 @@ def _link(fields: Mapping[str, str], prefix: str, cni_ifname: str) -> Link:
         pair=_pod_name(f"{prefix}pair_name", fields.get(f"{prefix}pair_name")),
         pair_ifname=_ifname(fields, f"{prefix}pair_ifname", cni_ifname),
         pair_address=pair_address,
+        **{field.name: _property(fields, prefix, field) for field in links.PROPERTIES},
     )
 
 
-def _check_together(prefixes: list[str], links: tuple[Link, ...], pod_name: str) -> None:
+def _property(fields: Mapping[str, str], prefix: str, field: Field) -> Any:
+    """Return what a property's label says, None without the label. Raises `LabelError`."""
+    label = f"{prefix}{field.label}"
+    value = fields.get(label)
+    if value is None:
+        return None
+    try:
+        return field.read(value)
+    except ValueError as exc:
+        raise LabelError(label, value, field.allowed) from exc
+
+
+def _check_together(prefixes: list[str], declared: tuple[Link, ...], pod_name: str) -> None:
     """Check what no link shows by itself. Raises `LabelError`."""
     own_ends: dict[str, str] = {}
     far_ends: dict[tuple[str, str], str] = {}
-    for prefix, link in zip(prefixes, links, strict=True):
+    for prefix, link in zip(prefixes, declared, strict=True):
         if link.pair == pod_name:
             raise LabelError(
                 f"{prefix}pair_name", link.pair, "the name of another pod: this one has that name"
@@ -251,26 +230,22 @@ def _check_together(prefixes: list[str], links: tuple[Link, ...], pod_name: str)
 
 
 def _pod_name(label: str, value: str | None) -> str:
-    if value is None or not pods.is_container_name(value) or not _is_alphanumeric(value[-1]):
+    if value is None or not names.is_pod_name(value):
         raise LabelError(label, value, _ALLOWED_POD_NAME)
     return value
-
-
-def _is_alphanumeric(character: str) -> bool:
-    return character.isascii() and character.isalnum()
 
 
 def _ifname(fields: Mapping[str, str], label: str, cni_ifname: str) -> str:
     value = fields.get(label)
     if value is None:
-        raise LabelError(label, None, _ALLOWED_IFNAME)
+        raise LabelError(label, None, names.NEW_IFNAME)
     check_ifname(label, value, cni_ifname=cni_ifname)
     return value
 
 
 def _target(fields: Mapping[str, str], label: str) -> str | None:
     value = fields.get(label)
-    if value is not None and (len(value) > NAME_MAX_BYTES or not value.isprintable()):
+    if value is not None and (len(value) > names.NAME_MAX or not value.isprintable()):
         raise LabelError(label, value, _ALLOWED_TARGET)
     return value
 
@@ -308,10 +283,3 @@ def _optional_address(fields: Mapping[str, str], label: str) -> Address | None:
     if str(ip) == "255.255.255.255":
         refuse("the address of one host, not the broadcast address")
     return address
-
-
-def _utf8(text: str) -> bytes | None:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can write
-        return None

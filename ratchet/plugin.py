@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ratchet.cni.skel import Request
+    from ratchet.messages import Failure
     from ratchet.pods import Pod
 
     Result = dict[str, Any] | None
@@ -106,14 +107,15 @@ def cmd_status(request: Request) -> Result:
         raise errors[0]
     if not config.use_labels:
         return None
-    from ratchet import spawn  # noqa: PLC0415 - a pass-through need not ask the child
+    from ratchet import messages, spawn  # noqa: PLC0415 - a pass-through need not ask the child
 
-    answer = spawn.ask(config, {"op": "health"}, HEALTH_TIMEOUT_S, spawn=True)
-    if answer is None or not answer.get("ok"):
-        raise _failure(answer or {})
-    why = answer.get("etcd")
-    if why is not None:
-        raise StoreError(config.settings()["etcd_host"], str(why))
+    answer = spawn.ask(config, messages.Health(), HEALTH_TIMEOUT_S)
+    failure = messages.Failure.from_json(answer)
+    if failure is not None:
+        raise _failure(failure)
+    health = messages.EtcdHealth.from_json(answer)
+    if health.error is not None:
+        raise StoreError(config.etcd_host, health.error)
     return None
 
 
@@ -168,29 +170,27 @@ def _labels_from_child(
     config: Config, namespace: str, name: str, uid: str | None
 ) -> tuple[dict[str, str], dict[str, str]] | None:
     """Return what the child reads of the API server; None when no child runs."""
-    from ratchet import spawn  # noqa: PLC0415 - only where the runtime does not tell the labels
+    # Only where the runtime does not tell the labels.
+    from ratchet import client, messages  # noqa: PLC0415
 
-    request = {"op": "labels", "namespace": namespace, "name": name, "uid": uid}
-    answer = spawn.ask(config, request, LABELS_TIMEOUT_S, spawn=False)
+    answer = client.ask(config, messages.Labels(namespace, name, uid), LABELS_TIMEOUT_S)
     if answer is None:
         return None
-    if not answer.get("ok"):
-        raise _failure(answer)
-    labels, annotations = answer.get("labels"), answer.get("annotations")
-    if not isinstance(labels, dict) or not isinstance(annotations, dict):
-        raise ChildError("its answer has no labels")
-    if not all(isinstance(word, str) for word in (*labels.values(), *annotations.values())):
-        raise ChildError("its answer has labels that are no strings")
-    return labels, annotations
+    failure = messages.Failure.from_json(answer)
+    if failure is not None:
+        raise _failure(failure)
+    try:
+        found = messages.PodLabels.from_json(answer)
+    except ValueError as exc:
+        raise ChildError(str(exc)) from exc
+    return found.labels, found.annotations
 
 
-def _failure(answer: dict[str, Any]) -> CniError:
+def _failure(failure: Failure) -> CniError:
     """Return the child's failure as an error; what it does not know of labels counts as its own."""
-    code, msg = answer.get("code"), str(answer.get("msg", "it gives no reason"))
-    details = str(answer.get("details", ""))
-    if code in (PodUnknownError.code, PodSourceError.code, StoreError.code):
-        return CniError(code, msg, details)
-    return ChildError(msg, details)
+    if failure.code in (PodUnknownError.code, PodSourceError.code, StoreError.code):
+        return CniError(failure.code, failure.msg, failure.details)
+    return ChildError(failure.msg, failure.details)
 
 
 def _pass_through(config: Config, request: Request) -> Result:

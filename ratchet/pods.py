@@ -1,11 +1,11 @@
 """Who is this pod, and what do its labels say: the label sources, asked in their order.
 
 Every pod on the node waits for this module, and most of them only to hear that they are not ours.
-It imports nothing but our errors, the one source that it carries itself is the runtime's (a look
-into the request configuration), and the sources that need a connection, `ratchet.kubernetes` and
-`ratchet.docker`, are imported where they are asked. `Pod` is written by hand and names are checked
-by sets of characters, because dataclasses and re would cost this path more than the rest of it. It
-must not read link labels: that is `ratchet.labels`.
+It imports nothing but our errors and names, the one source that it carries itself is the runtime's
+(a look into the request configuration), and the sources that need a connection,
+`ratchet.kubernetes` and `ratchet.docker`, are imported where they are asked. `Pod` is written by
+hand, because dataclasses would cost this path more than the rest of it. It must not read link
+labels: that is `ratchet.labels`.
 
 "Do not know" is never "no". With ``label_source`` auto, a source that is there settles the question
 or fails the operation, and no later one is asked in its place:
@@ -34,6 +34,7 @@ import os
 
 from ratchet.cni.errors import INVALID_ENVIRONMENT, CniError
 from ratchet.errors import ChildError, ConfigError, PodUnknownError, shown
+from ratchet.names import is_container_name, is_kubernetes_name, is_namespace
 
 TYPE_CHECKING = False  # as in typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -51,12 +52,6 @@ ELIGIBLE_KEY = "ratchet"
 ANNOTATIONS_CAPABILITY = "io.kubernetes.cri.pod-annotations"
 API_TIMEOUT_S = 5.0
 ENGINE_TIMEOUT_S = 5.0
-
-_NAME_MAX = 253  # RFC 1123 subdomain, also the longest name of a container here
-_NAMESPACE_MAX = 63  # RFC 1123 label
-_LOWER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
-_ALPHANUMERIC = _LOWER | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-_NAME_CHARACTERS = _ALPHANUMERIC | frozenset("-_.")
 
 
 class Pod:
@@ -164,34 +159,6 @@ def identity(args: Mapping[str, str]) -> tuple[str | None, str | None, str | Non
     if uid is not None and not is_container_name(uid):
         raise _invalid("K8S_POD_UID", uid, "a UID")
     return namespace, name, uid
-
-
-def is_namespace(text: str) -> bool:
-    """Say whether this can be a Kubernetes namespace (RFC 1123 label)."""
-    return len(text) <= _NAMESPACE_MAX and _is_label(text)
-
-
-def is_kubernetes_name(text: str) -> bool:
-    """Say whether this can be a pod's name (RFC 1123 subdomain, bounded only as a whole)."""
-    return len(text) <= _NAME_MAX and all(map(_is_label, text.split(".")))
-
-
-def is_container_name(text: str) -> bool:
-    """Say whether engines allow this name: `[A-Za-z0-9][A-Za-z0-9_.-]*`, at most 253 long."""
-    return (
-        0 < len(text) <= _NAME_MAX
-        and text[0] in _ALPHANUMERIC
-        and _NAME_CHARACTERS.issuperset(text)
-    )
-
-
-def _is_label(text: str) -> bool:
-    return (
-        bool(text)
-        and text[0] != "-"
-        and text[-1] != "-"
-        and _LOWER.issuperset(text.replace("-", ""))
-    )
 
 
 # The sources ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Asking the child, and starting it when none is running.
+"""Starting the child where none is running, and then asking it as ``ratchet.client`` does.
 
 One child serves a state directory, and forty parents may want it in the same moment. The socket
 is made before the child is (socket activation): who gets the lock listens, starts the child with
@@ -19,45 +19,37 @@ import _socket
 import fcntl
 import os
 import sys
-import time
 
-from ratchet import log, statedir
+from ratchet import client, log, statedir
 from ratchet.cni import codec
 from ratchet.cni.invoke import IGNORED_BY_PYTHON, clean_environ
 from ratchet.errors import ChildError, StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
+    from ratchet import messages
     from ratchet.config import Config
 
 CHILD = "ratchet-child"
 LISTEN_FD = 3
 LOCK_FD = 4
 BACKLOG = 512
-PAUSE_S = 0.005
-LONGEST_PATH_BYTES = 107  # sun_path less its final zero, unix(7)
-LARGEST_ANSWER_BYTES = 16 * 1024 * 1024
-# By which the child tells whose configuration is the newer one.
-STARTED_S = time.clock_gettime(time.CLOCK_BOOTTIME)
 STARTS = 2  # a child that dies at its start twice will do so again
 
 
-def ask(
-    config: Config, request: Mapping[str, Any], timeout_s: float, spawn: bool
-) -> dict[str, Any] | None:
-    """Return the child's answer; None when no child runs and ``spawn`` is false.
+def ask(config: Config, request: messages.Request, timeout_s: float) -> dict[str, Any]:
+    """Return the child's answer, having started it if none runs.
 
     Blocks at most ``timeout_s``, the child's start included. Raises ChildError when it cannot be
     started or does not answer, and StateError when the state directory cannot be written. The
-    answer may be a failure: ``{"ok": false, "code", "msg", "details"}``.
+    answer may be a ``messages.Failure``.
     """
-    return _Call(config, timeout_s).ask(request, spawn)
+    return _Call(config, timeout_s).ask(request)
 
 
-def tell(config: Config, request: Mapping[str, Any], timeout_s: float) -> None:
+def tell(config: Config, request: messages.Request, timeout_s: float) -> None:
     """Hand the child a request, starting it if none runs, and do not wait for the answer.
 
     Blocks at most ``timeout_s``. Raises as ``ask`` does.
@@ -87,111 +79,47 @@ def child_program(config: Config, path: str) -> str:
     )
 
 
-class _Call:
-    """One request to the child, and the deadline that all its steps share."""
-
-    __slots__ = ("config", "deadline", "starts", "state_dir", "timeout_s")
+class _Call(client.Call):
+    """A request for which a child is started if none runs."""
 
     def __init__(self, config: Config, timeout_s: float) -> None:
-        self.config = config
-        self.state_dir = config.state_dir
-        self.timeout_s = timeout_s
-        self.deadline = time.monotonic() + timeout_s
+        super().__init__(config, timeout_s)
         self.starts = 0
 
-    def ask(self, request: Mapping[str, Any], spawn: bool) -> dict[str, Any] | None:
-        line = self._line(request)
+    def ask(self, request: messages.Request) -> dict[str, Any]:
+        line = self.line(request)
         while True:
-            sock = self._connected(spawn)
-            if sock is None:
-                return None
+            sock = self._connected()
             try:
-                answer = self._exchange(sock, line)
+                answer = self.exchange(sock, line)
             finally:
                 sock.close()
             if answer is not None:
                 return answer
             # The child went away with our connection in its backlog. Every request may be repeated.
-            if not spawn:
-                return None
-            self._pause("it ends without an answer")
+            self.pause("it ends without an answer")
 
-    def tell(self, request: Mapping[str, Any]) -> None:
-        line = self._line(request)
+    def tell(self, request: messages.Request) -> None:
+        line = self.line(request)
         while True:
-            sock = self._connected(spawn=True)
-            if sock is None:  # not with spawn
-                return
+            sock = self._connected()
             try:
-                sock.settimeout(self._left_s())
+                sock.settimeout(self.left_s())
                 sock.sendall(line)
             except OSError:
-                self._pause("it does not take a request")
+                self.pause("it does not take a request")
             else:
                 return
             finally:
                 sock.close()
 
-    def _line(self, request: Mapping[str, Any]) -> bytes:
-        settings = {"settings": self.config.settings(), "started_s": STARTED_S}
-        return codec.encode({**request, **settings}) + b"\n"
-
-    def _exchange(self, sock: _socket.socket, line: bytes) -> dict[str, Any] | None:
-        """Return the answer; None when the child went away without one. Raises ChildError."""
-        parts: list[bytes] = []
-        total = 0
-        try:
-            sock.settimeout(self._left_s())
-            sock.sendall(line)
-            while not parts or not parts[-1].endswith(b"\n"):
-                sock.settimeout(self._left_s())
-                part = sock.recv(65536)
-                total += len(part)
-                if not part or total > LARGEST_ANSWER_BYTES:
-                    break
-                parts.append(part)
-        except TimeoutError as exc:
-            raise ChildError(f"no answer within {self.timeout_s:g} s", self.state_dir) from exc
-        except OSError:  # reset: it went away
-            return None
-        if not parts:
-            return None
-        try:
-            answer = codec.decode(b"".join(parts))
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise ChildError("its answer is not a JSON object", self.state_dir)
-        return answer
-
-    def _connected(self, spawn: bool) -> _socket.socket | None:
-        """Return a connection; None when no child runs and ``spawn`` is false."""
+    def _connected(self) -> _socket.socket:
+        """Return a connection to a child, which is started if none runs."""
         while True:
-            sock = self._connect()
-            if sock is None and spawn:
-                sock = self._start()
-            if sock is not None or not spawn:
+            sock = self.connect() or self._start()
+            if sock is not None:
                 return sock
-            self._pause("somebody else is starting it")
-
-    def _connect(self) -> _socket.socket | None:
-        """Return a connection; None when nobody listens."""
-        while True:
-            sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-            try:
-                sock.settimeout(self._left_s())
-                with_address(self.state_dir, sock.connect)
-            except BlockingIOError:  # the backlog is full, unix(7)
-                sock.close()
-                self._pause("too many wait for it")
-            except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-                sock.close()
-                return None
-            except OSError as exc:
-                sock.close()
-                raise ChildError("cannot connect", f"{self.state_dir}: {exc.strerror}") from exc
-            else:
-                return sock
+            self.pause("somebody else is starting it")
 
     def _start(self) -> _socket.socket | None:
         """Start the child and return a connection; None when somebody else is about to."""
@@ -200,7 +128,7 @@ class _Call:
             return None
         try:
             # Who had the lock before us may just have started the child.
-            sock = self._connect()
+            sock = self.connect()
             if sock is not None:
                 return sock
             if self.starts >= STARTS:
@@ -213,7 +141,7 @@ class _Call:
                 _spawn(program, self.config, listener.fileno(), lock)
                 # Before our listening descriptor is closed: a child that fails must not leave us
                 # with a socket that refuses.
-                return self._connect()
+                return self.connect()
             finally:
                 listener.close()
         finally:
@@ -246,7 +174,7 @@ class _Call:
                 f"{self.state_dir}/{statedir.SETTINGS}", codec.encode(self.config.settings())
             )
             statedir.remove(f"{self.state_dir}/{statedir.SOCKET}")
-            with_address(self.state_dir, listener.bind)
+            client.with_address(self.state_dir, listener.bind)
             listener.listen(BACKLOG)
         except OSError as exc:
             listener.close()
@@ -254,28 +182,6 @@ class _Call:
         finally:
             os.umask(before)
         return listener
-
-    def _left_s(self) -> float:
-        """Return the time that is left, never 0, which would mean not to wait at all."""
-        return max(0.001, self.deadline - time.monotonic())
-
-    def _pause(self, why: str) -> None:
-        if time.monotonic() + PAUSE_S > self.deadline:
-            raise ChildError(f"not within {self.timeout_s:g} s: {why}", self.state_dir)
-        time.sleep(PAUSE_S)
-
-
-def with_address(state_dir: str, use: Any) -> None:
-    """Call ``connect`` or ``bind`` with the socket's address, however long its path is."""
-    path = f"{state_dir}/{statedir.SOCKET}"
-    if len(os.fsencode(path)) <= LONGEST_PATH_BYTES:
-        use(path)
-        return
-    folder = os.open(state_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        use(f"/proc/self/fd/{folder}/{statedir.SOCKET}")
-    finally:
-        os.close(folder)
 
 
 def _spawn(program: str, config: Config, listener: int, lock: int) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 
 from ratchet import log, spawn, statedir
 from ratchet.attachments import Directory
+from ratchet.client import with_address
 from ratchet.config import Config
 from ratchet.errors import CniError, ConfigError, RatchetError, shown
 from ratchet_child.bells import Bells
@@ -340,7 +341,7 @@ def listen(state_dir: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        spawn.with_address(state_dir, listener.bind)
+        with_address(state_dir, listener.bind)
     finally:
         os.umask(before)
     listener.listen(spawn.BACKLOG)

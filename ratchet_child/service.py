@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from ratchet import messages
 from ratchet.errors import CniError, RatchetError, StoreError, shown
 from ratchet_child.engine import Engine
 from ratchet_child.lookups import Labels, Lookups
@@ -64,23 +65,26 @@ class Service:
 
     def handle(self, request: Answer, reply: Reply) -> None:
         """Answer a request, now or later. `reply` may be called from another thread."""
-        operation = request.get("op")
         try:
-            if operation == "attached":
-                self._attached(request, reply)
-            elif operation == "deleted":
-                self._engine.registry.scan()
-                reply({"ok": True})
-            elif operation == "check":
-                self._check(request, reply)
-            elif operation == "labels":
-                self._labels(request, reply)
-            elif operation == "health":
-                self._health_threads.submit(self._health, reply)
-            elif operation == "status":
-                reply(self._status())
-            else:
-                raise BadRequestError(f"op {shown(operation)}")
+            asked = messages.request_from_json(request)
+        except ValueError as error:
+            reply(failure(BadRequestError(str(error))))
+            return
+        try:
+            match asked:
+                case messages.Attached():
+                    self._attached(asked, reply)
+                case messages.Deleted():
+                    self._deleted(asked)
+                    reply(messages.done())
+                case messages.Check():
+                    self._check(asked, reply)
+                case messages.Labels():
+                    self._labels(asked, reply)
+                case messages.Health():
+                    self._health_threads.submit(self._health, reply)
+                case messages.Status():
+                    reply(self._status())
         except CniError as error:
             reply(failure(error))
 
@@ -114,47 +118,48 @@ class Service:
             deadlines.append(lookup)
         return min(deadlines, default=None)
 
-    def _attached(self, request: Answer, reply: Reply) -> None:
-        name = _text(request, "attachment")
-        taken = self._engine.registry.attached(name)
-        if taken is None:
-            raise BadRequestError(f"attachment {shown(name)} has no finished record")
-        self._wait(taken, _choice(request, "wait", ("present", "all", "none")), request, reply)
+    def _attached(self, asked: messages.Attached, reply: Reply) -> None:
+        taken = self._taken(asked.attachment)
+        timeout_s = 0.0 if asked.wait == "none" else asked.timeout_s
+        self._wait(taken, asked.wait, timeout_s, reply)
 
-    def _check(self, request: Answer, reply: Reply) -> None:
-        name = _text(request, "attachment")
-        taken = self._engine.registry.attached(name)
-        if taken is None:
-            raise BadRequestError(f"attachment {shown(name)} has no finished record")
+    def _deleted(self, asked: messages.Deleted) -> None:
+        if asked.attachment is None:
+            self._engine.registry.scan()
+        else:
+            self._engine.registry.deleted(asked.attachment)
+
+    def _check(self, asked: messages.Check, reply: Reply) -> None:
+        taken = self._taken(asked.attachment)
         number = self._engine.registry.check(taken[0])
-        self._wait((taken[0], number or taken[1]), "present", request, reply)
+        self._wait((taken[0], number or taken[1]), "present", asked.timeout_s, reply)
 
-    def _wait(self, taken: tuple[PodKey, int], mode: str, request: Answer, reply: Reply) -> None:
+    def _taken(self, name: str) -> tuple[PodKey, int]:
+        taken = self._engine.registry.attached(name)
+        if taken is None:
+            raise BadRequestError(f"attachment {shown(name)} has no finished record")
+        return taken
+
+    def _wait(self, taken: tuple[PodKey, int], mode: str, timeout_s: float, reply: Reply) -> None:
         key, number = taken
-        timeout_s = request.get("timeout_s", 0)
-        if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
-            raise BadRequestError(f"timeout_s {shown(timeout_s)}")
-        if mode == "none":
-            timeout_s = 0
         now = self._clock.monotonic()
         deadline = now + min(max(timeout_s, 0), _LONGEST_WAIT_S)
         self._waiters.append(_Waiter(key, number, mode, now, deadline, reply))
         self.settle()
 
     def _links(self, waiter: _Waiter, *, complete: bool) -> Answer:
-        if complete:
-            return {"ok": True, "complete": True}
-        return {"ok": True, "complete": False, "links": self._engine.status.links(waiter.key)}
+        links = () if complete else tuple(self._engine.status.links(waiter.key))
+        return messages.Links(complete, links).to_json()
 
     def _health(self, reply: Reply) -> None:
         try:
             self._engine.store.get(VXLANID)
         except StoreError as error:
-            reply({"ok": True, "etcd": f"{error.subject}: {error.details}"})
+            reply(messages.EtcdHealth(f"{error.subject}: {error.details}").to_json())
         else:
-            reply({"ok": True, "etcd": None})
+            reply(messages.EtcdHealth(None).to_json())
 
-    def _labels(self, request: Answer, reply: Reply) -> None:
+    def _labels(self, asked: messages.Labels, reply: Reply) -> None:
         if self._lookups is None:
             raise BadRequestError("labels without a kubeconfig")
 
@@ -162,10 +167,9 @@ class Service:
             if isinstance(found, CniError):
                 reply(failure(found))
             else:
-                reply({"ok": True, "labels": found[0], "annotations": found[1]})
+                reply(messages.PodLabels(*found).to_json())
 
-        namespace, name = _text(request, "namespace"), _text(request, "name")
-        self._lookups.ask(namespace, name, request.get("uid"), answer)
+        self._lookups.ask(asked.namespace, asked.name, asked.uid, answer)
 
     def _status(self) -> Answer:
         return {
@@ -181,7 +185,7 @@ class Service:
 
 def failure(error: CniError) -> Answer:
     """An error as the parent passes it on."""
-    return {"ok": False, "code": error.code, "msg": error.msg, "details": error.details}
+    return messages.Failure(error.code, error.msg, error.details).to_json()
 
 
 def decode(line: bytes) -> Answer:
@@ -198,17 +202,3 @@ def decode(line: bytes) -> Answer:
 def _refuse(text: str) -> None:
     """NaN compares with nothing: a deadline made of it would never come."""
     raise ValueError(f"{text} is no number")
-
-
-def _text(request: Answer, key: str) -> str:
-    value = request.get(key)
-    if not isinstance(value, str) or not value:
-        raise BadRequestError(f"{key} {shown(value)}")
-    return value
-
-
-def _choice(request: Answer, key: str, allowed: tuple[str, ...]) -> str:
-    value = _text(request, key)
-    if value not in allowed:
-        raise BadRequestError(f"{key} {shown(value)}, allowed is one of {', '.join(allowed)}")
-    return value

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet import log, spawn, statedir
+from ratchet import client, log, messages, statedir
 from ratchet.attachments import Attachment, Directory
 from ratchet.config import Config
 from ratchet.errors import ChildError, ConfigError
@@ -175,7 +175,7 @@ def read(state_dir: str) -> Node:
         os.listdir(state_dir)  # says who may not look, before a missing child is claimed
     config = Config.parse({"name": "status", "state_dir": state_dir})
     try:
-        answer = spawn.ask(config, {"op": "status"}, ANSWER_TIMEOUT_S, spawn=False)
+        answer = client.ask(config, messages.Status(), ANSWER_TIMEOUT_S)
         if answer is None:
             return _from_records(state_dir, "absent", "no child runs")
         return _from_answer(state_dir, answer)

@@ -6,6 +6,7 @@ Ratchet's own keys (``ratchet.config``), and it is on the path of every pod.
 
 from __future__ import annotations
 
+from ratchet import names
 from ratchet.cni import codec, version
 from ratchet.cni.errors import (
     INCOMPATIBLE_VERSION,
@@ -58,21 +59,12 @@ def check(config: Mapping[str, Any]) -> None:
     name = config.get("name")
     if not isinstance(name, str) or name == "":
         raise CniError(INVALID_CONFIG, "the network configuration has no name")
-    if not is_identifier(name):
+    if not names.is_identifier(name):
         raise CniError(
             INVALID_CONFIG,
             f"the network's name is {name!a}",
             "it must begin with a letter or digit and hold only these, '_', '.' and '-'",
         )
-
-
-def is_identifier(text: str) -> bool:
-    """Tell whether this is a network's name or a container ID (CNI spec 1.1.0 §1 and §2)."""
-    return (
-        text[:1].isalnum()
-        and all(char.isalnum() or char in "_.-" for char in text)
-        and (text.isascii())
-    )
 
 
 def plugins_of(delegate: Mapping[str, Any]) -> list[dict[str, Any]]:

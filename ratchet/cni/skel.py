@@ -11,8 +11,7 @@ the specification: an empty CNI_NETNS is right for DEL and wrong for ADD and CHE
 
 from __future__ import annotations
 
-import os
-
+from ratchet import names
 from ratchet.cni import codec, config, version
 from ratchet.cni.errors import (
     INCOMPATIBLE_VERSION,
@@ -44,7 +43,6 @@ REQUIRED = {
     "STATUS": ("CNI_PATH",),
     "VERSION": (),
 }
-LONGEST_IFNAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
 
 
 class Request:
@@ -188,28 +186,18 @@ def _check_attachment(request: Request) -> None:
     """Check container ID and interface name, where the operation has them. Raises CniError 4."""
     if "CNI_CONTAINERID" not in REQUIRED[request.command]:
         return
-    if not config.is_identifier(request.container_id):
+    if not names.is_identifier(request.container_id):
         raise CniError(
             INVALID_ENVIRONMENT,
             f"CNI_CONTAINERID is {request.container_id[:64]!a}",
             "it must begin with a letter or digit and hold only these, '_', '.' and '-'",
         )
-    if not _is_ifname(request.ifname):
+    if not names.is_ifname(request.ifname):
         raise CniError(
             INVALID_ENVIRONMENT,
             f"CNI_IFNAME is {request.ifname[:64]!a}",
-            f"it must have at most {LONGEST_IFNAME_BYTES} bytes, no '/', ':' or white space, "
-            "and not be '.' or '..'",
+            f"it must be {names.EXISTING_IFNAME}",
         )
-
-
-def _is_ifname(text: str) -> bool:
-    """CNI spec 1.1.0 §2: CNI_IFNAME follows the kernel's rules, and has no colon."""
-    return (
-        0 < len(os.fsencode(text)) <= LONGEST_IFNAME_BYTES
-        and text not in (".", "..")
-        and not any(char in "/:" or char.isspace() or not char.isprintable() for char in text)
-    )
 
 
 def _read(stdin: Reader) -> bytes:

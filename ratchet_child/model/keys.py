@@ -31,9 +31,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ratchet.cni.ip import Address
-from ratchet.config import is_ifname
-from ratchet.labels import Link
-from ratchet.pods import is_container_name
+from ratchet.links import Link, read_address
+from ratchet.names import is_namespace, is_new_ifname, is_pod_name
 
 VXLANID = "vxlanid"
 FIRST_VNI = 11
@@ -60,7 +59,7 @@ class PodKey:
         """*Raises* ValueError for what no pod can be called."""
         namespace, colon, name = text.partition(":")
         found = cls(namespace, name) if colon else cls(_DEFAULT_NAMESPACE, text)
-        if not all(map(is_container_name, (found.namespace, found.name))) or str(found) != text:
+        if not (is_namespace(found.namespace) and is_pod_name(found.name)) or str(found) != text:
             raise ValueError(f"{text!a} is not a pod's name")
         return found
 
@@ -79,15 +78,8 @@ class Declaration:
     refused: str = ""  # container of the pair that has another link at that interface
 
     def dumps(self) -> str:
-        link = self.link
-        value = {
-            "container": self.container,
-            "vni": self.vni,
-            "ifname": link.ifname,
-            "address": _text(link.address),
-            "pair_ifname": link.pair_ifname,
-            "pair_address": _text(link.pair_address),
-        }
+        value = {"container": self.container, "vni": self.vni, **self.link.to_json()}
+        del value["pair"]  # it stands in the key
         if self.refused:
             value["refused"] = self.refused
         return json.dumps(value, separators=(",", ":"))
@@ -106,13 +98,7 @@ class Declaration:
         return cls(
             container=_string(value, "container"),
             vni=vni,
-            link=Link(
-                ifname=_ifname(value, "ifname"),
-                address=_address(value.get("address")),
-                pair=pair,
-                pair_ifname=_ifname(value, "pair_ifname"),
-                pair_address=_address(value.get("pair_address")),
-            ),
+            link=Link.from_json({**value, "pair": pair}),
             refused=str(value.get("refused") or ""),
         )
 
@@ -146,7 +132,7 @@ class Published:
         for one in declared:
             if not (isinstance(one, list) and len(one) == 2 and all(map(_is_text, one))):
                 raise ValueError("declared holds something other than [pair, ifname]")
-            if not (is_container_name(one[0]) and is_ifname(one[1])):
+            if not (is_pod_name(one[0]) and is_new_ifname(one[1])):
                 raise ValueError("declared holds something that is no pair or no interface")
             pairs.append((one[0], one[1]))
         return cls(
@@ -237,23 +223,7 @@ def legacy(pair: PodKey, primary: str, declared: Declaration) -> dict[str, str]:
 
 def legacy_address(text: str | None) -> Address | None:
     """v0.1.0's `pairip` as it uses it: always with a /24. *Raises* ValueError."""
-    return _address(f"{text}/24") if text else None
-
-
-def _text(address: Address | None) -> str | None:
-    return None if address is None else str(address)
-
-
-def _address(value: object) -> Address | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not an address")
-    address = Address.parse(value)
-    ip = address.ip
-    if ip.is_unspecified or ip.is_multicast or ip.is_loopback:
-        raise ValueError(f"{value!r} is not the address of one host")
-    return address
+    return read_address(f"{text}/24") if text else None
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -271,14 +241,6 @@ def _string(value: dict[str, Any], key: str) -> str:
     if not _is_text(found):
         raise ValueError(f"{key} {found!r} is not a non-empty string")
     return str(found)
-
-
-def _ifname(value: dict[str, Any], key: str) -> str:
-    """An interface's name as the kernel takes it: etcd is not trusted to have asked the grammar."""
-    found = _string(value, key)
-    if not is_ifname(found) or "%" in found:
-        raise ValueError(f"{key} {found!r} is not an interface name")
-    return found
 
 
 def _is_text(value: object) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ratchet.cni.ip import Address
-from ratchet.labels import Link
+from ratchet.links import Link
 from ratchet_child.model.keys import PodKey
 
 NEVER = 2**63  # etcd's index of something that etcd has not heard of yet

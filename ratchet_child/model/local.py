@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ratchet.labels import Link
+from ratchet.links import Link
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import DeclaredLink, Place
 

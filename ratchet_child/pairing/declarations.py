@@ -14,7 +14,7 @@ from functools import partial
 
 from ratchet import log
 from ratchet.errors import StoreError
-from ratchet.labels import Link
+from ratchet.links import Link
 from ratchet_child.model import keys
 from ratchet_child.model.keys import Declaration, PodKey
 from ratchet_child.model.links import DeclaredLink, Place

@@ -7,7 +7,7 @@ told once: anybody may write there, and a pod is looked at often.
 from __future__ import annotations
 
 from ratchet import log
-from ratchet.pods import is_container_name
+from ratchet.names import is_pod_name
 from ratchet_child.model import keys
 from ratchet_child.model.keys import Declaration, PodKey
 from ratchet_child.model.links import DeclaredLink
@@ -35,7 +35,7 @@ class IncomingLinks:
             except ValueError as error:
                 wrong[name] = str(error)
                 continue
-            if declaration.link.ifname != ifname or not is_container_name(primary):
+            if declaration.link.ifname != ifname or not is_pod_name(primary):
                 wrong[name] = "it contradicts its key"
                 continue
             offers.append(declared_by(pod.sibling(primary), declaration, entry))

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterable
 
 from ratchet import log
-from ratchet.pods import is_container_name
+from ratchet.names import is_pod_name
 from ratchet_child.model import keys
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import Place
@@ -84,7 +84,7 @@ class Ringer:
 
     def ring_wherever(self, pod: PodKey, peer: PodKey) -> None:
         """Have a pod, on whatever node it is, look at its links with `peer`."""
-        if not is_container_name(pod.name):
+        if not is_pod_name(pod.name):
             return
         place = place_of(self._store.tree(keys.association(pod))[0])
         if place is not None:

@@ -10,9 +10,8 @@ so that all of this can go in one piece when no node of v0.1.0 is left.
 
 from __future__ import annotations
 
-from ratchet.config import is_ifname
-from ratchet.labels import Link
-from ratchet.pods import is_container_name
+from ratchet.links import Link
+from ratchet.names import is_new_ifname, is_pod_name
 from ratchet_child.model import keys
 from ratchet_child.model.keys import Declaration, PodKey
 from ratchet_child.model.links import DeclaredLink
@@ -32,7 +31,7 @@ def offer(pod: PodKey, own: dict[str, Entry]) -> DeclaredLink | None:
     ifname = value_of(own, "pairifname")
     if not primary or not ifname or not (vni.isascii() and vni.isdigit()):
         return None
-    if not is_ifname(ifname) or "%" in ifname or not is_container_name(primary):
+    if not is_new_ifname(ifname) or not is_pod_name(primary):
         return None
     if len(vni) > len(str(keys.LAST_VNI)) or not 0 < int(vni) <= keys.LAST_VNI:
         return None

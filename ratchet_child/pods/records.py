@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from ratchet.attachments import DELETED_SUFFIX, Attachment, load
@@ -55,6 +56,19 @@ class Records:
             return self._take(path, os.stat(path))
         except (OSError, UnicodeEncodeError):
             return set()
+
+    def refresh_deleted(self, name: str) -> set[PodKey]:
+        """Read what one attachment's record has become by being marked deleted; its pods."""
+        changed: set[PodKey] = set()
+        path = self._path(name)
+        if path in self._seen and not os.path.lexists(path):
+            changed |= self._drop(path)
+            del self._seen[path]
+        for entry in self._entries():
+            if entry.name.startswith(f"{name}.") and entry.name.endswith(DELETED_SUFFIX):
+                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                    changed |= self._take(entry.path, entry.stat())
+        return changed
 
     def forget(self, path: str) -> None:
         self._seen.pop(path, None)

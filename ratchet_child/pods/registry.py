@@ -118,6 +118,11 @@ class Registry:
             self._schedule.put(state.key)
             return state.key, state.heard.asked
 
+    def deleted(self, name: str) -> None:
+        """Take up what has become of one record that was marked deleted."""
+        with self.lock:
+            self._take_up(self._records.refresh_deleted(name))
+
     def check(self, key: PodKey) -> int | None:
         """Have a pod verified against the kernel; the number of the request."""
         with self.lock:

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 import select
 import socket
 import ssl
-import time
 from collections.abc import Mapping
 from email.message import Message
-from typing import Any
 from urllib.parse import urlencode
 
 from urllib3.exceptions import ReadTimeoutError
+
+from ratchet.http import content, exchange
 
 # The largest one that is right lists every pod of every node: 20 MB for a thousand nodes.
 LARGEST_ANSWER_BYTES = 64 << 20
@@ -42,7 +41,6 @@ class Transport:
             if context is None
             else http.client.HTTPSConnection(host, port, context=context)
         )
-        self._connection.response_class = _Bounded
 
     def request(
         self,
@@ -56,7 +54,7 @@ class Transport:
     ) -> Answer:
         """Ask with the fields in the URL.
 
-        `timeout`: seconds to connect, to send, and for the whole answer to come.
+        `timeout`: seconds to connect, to send and for the whole answer to come, in all.
         """
         query = f"?{urlencode(fields)}" if fields else ""
         return self._exchange(method, _path(url) + query, None, headers, timeout)
@@ -97,15 +95,19 @@ class Transport:
         timeout_s: float,
     ) -> Answer:
         connection = self._connection
-        connection.timeout = timeout_s
         if connection.sock is not None and _is_readable(connection.sock):
             connection.close()  # the member has closed it, or says what nobody has asked
         try:
-            if connection.sock is None:
-                _connect(connection)
-            connection.sock.settimeout(timeout_s)
-            connection.request(method, path, body, headers)
-            return Answer(connection, connection.getresponse())
+            response = exchange(
+                connection,
+                method,
+                path,
+                body=body,
+                headers=headers,
+                timeout_s=timeout_s,
+                limit_bytes=LARGEST_ANSWER_BYTES,
+            )
+            return Answer(connection, response)
         except BaseException as error:
             connection.close()
             _tell_timeout(error)
@@ -128,19 +130,12 @@ class Answer:
         """The body. *Blocks* until it has come; raises what a request raises."""
         if self._data is None:
             try:
-                self._data = self._read()
+                self._data = content(self._response, LARGEST_ANSWER_BYTES)
             except BaseException as error:
                 self._connection.close()
                 _tell_timeout(error)
                 raise
         return self._data
-
-    def _read(self) -> bytes:
-        # Never as much as the answer says that it has: that may be more than there is memory.
-        data = self._response.read(LARGEST_ANSWER_BYTES)
-        if self._response.length:
-            raise http.client.IncompleteRead(b"", self._response.length)
-        return data
 
     def getheader(self, name: str) -> str | None:
         return self._response.headers.get(name)
@@ -148,50 +143,6 @@ class Answer:
     def getheaders(self) -> Message:
         """By name, in whatever case."""
         return self._response.headers
-
-
-class _Bounded(http.client.HTTPResponse):
-    """An answer that has come by the end of the socket's time-out, or is an error."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Received(self.fp.detach(), sock))
-
-
-class _Received(io.RawIOBase):
-    """What a socket receives, until the time is over or it is too much. *Raises* OSError then."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
-        self._raw = raw
-        self._sock = sock
-        self._deadline = time.monotonic() + (sock.gettimeout() or 0.0)
-        self._left_bytes = LARGEST_ANSWER_BYTES
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("timed out")
-        self._sock.settimeout(left_s)
-        count: int | None = self._raw.readinto(buffer)
-        self._left_bytes -= count or 0
-        if self._left_bytes < 0:
-            raise OSError(f"an answer of more than {LARGEST_ANSWER_BYTES >> 20} MiB")
-        return count
-
-    def close(self) -> None:
-        if not self.closed:
-            self._raw.close()
-        super().close()
-
-
-def _connect(connection: http.client.HTTPConnection) -> None:
-    try:
-        connection.connect()
-    except TimeoutError as error:  # not an answer's, which may end a watch
-        raise ConnectionError("no connection in time") from error
 
 
 def _path(url: str) -> str:

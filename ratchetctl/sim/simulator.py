@@ -1,7 +1,7 @@
 """The simulated cluster: making it, attaching and detaching pods, ending it.
 
-Each node has its own runtime and its own threads, which sit in the node's network namespace for
-good; a pod's whole life happens in one of them. A pod is written down before anything is made for
+Each node has its own runtime and its own threads (`ratchetctl.sim.workers`); a pod's whole life
+happens in one of them. A pod is written down before anything is made for
 it, and ending a simulation looks at what is there (namespaces, processes in them, files) and not at
 what was planned, so a call that was killed leaves nothing that `down` would not find.
 """
@@ -13,18 +13,18 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
 from ratchet.attachments import Directory
-from ratchetctl.errors import OperatorError, PluginError, SimError
+from ratchetctl.errors import OperatorError, SimError
 from ratchetctl.interruption import uninterrupted
 from ratchetctl.manifest import Pod
 from ratchetctl.sim import configuration, etcd, netns, processes, schedule, underlay
 from ratchetctl.sim.directory import NodeState, PodState, SimDirectory, SimState
 from ratchetctl.sim.progress import Progress
 from ratchetctl.sim.runtime import Runtime
+from ratchetctl.sim.workers import Workers
 
 UNDERLAY = "underlay"
 DEFAULT_PARALLEL = 4
@@ -56,9 +56,8 @@ class Simulator:
         parallel: int = DEFAULT_PARALLEL,
     ) -> None:
         self.directory = directory
-        self._progress = progress
         self._say = say
-        self._parallel = parallel
+        self._workers = Workers(directory.netns, progress, parallel)
 
     def up(self, plan: Plan, pods: Sequence[Pod], *, keep: bool = False) -> list[PodState]:
         """Make the cluster and attach the pods.
@@ -299,7 +298,7 @@ class Simulator:
             self.directory.write_pod(done)
             return done
 
-        return self._in_nodes("attaching", pods, attach)
+        return self._workers.run("attaching", pods, attach)
 
     def _detach_all(self, state: SimState, pods: Sequence[PodState]) -> None:
         runtimes = self._runtimes(state, pods)
@@ -313,7 +312,7 @@ class Simulator:
             self.directory.forget_pod(pod)
             return pod
 
-        self._in_nodes("deleting", pods, detach)
+        self._workers.run("deleting", pods, detach)
 
     def _release(self, pod: PodState, runtime: Runtime) -> None:
         try:
@@ -328,48 +327,6 @@ class Simulator:
             node: Runtime(configuration.load(self.directory.node(node)), state.plugin_dirs)
             for node in {pod.node for pod in pods}
         }
-
-    def _in_nodes(
-        self, what: str, pods: Sequence[PodState], work: Callable[[PodState], PodState]
-    ) -> list[PodState]:
-        """Work on every pod in threads of its node, as many at once as a kubelet would.
-
-        Raises SimError that lists what failed, after all others were done. An interruption ends
-        the plugins that run and waits for the threads.
-        """
-        pools: dict[str, ThreadPoolExecutor] = {}
-        done: list[PodState] = []
-        failed: list[tuple[PodState, OperatorError]] = []
-        futures: dict[Future[PodState], PodState] = {}
-        with self._progress.task(what, len(pods)) as advance:
-            try:
-                for pod in pods:
-                    if pod.node not in pools:
-                        pools[pod.node] = ThreadPoolExecutor(
-                            max_workers=self._parallel,
-                            initializer=netns.enter,
-                            initargs=(self.directory.netns(pod.node),),
-                        )
-                    futures[pools[pod.node].submit(work, pod)] = pod
-                waiting = set(futures)
-                while waiting:
-                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        try:
-                            done.append(future.result())
-                        except PluginError as error:
-                            failed.append((futures[future], error))
-                        advance()
-            except BaseException:
-                for pool in pools.values():
-                    pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            finally:
-                for pool in pools.values():
-                    pool.shutdown(wait=True, cancel_futures=True)
-        if failed:
-            raise SimError("\n".join(f"{pod.full_name}: {error}" for pod, error in failed))
-        return done
 
     def _try_to_detach(self, state: SimState) -> None:
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ratchet import spawn
+from ratchet import client, messages
 from ratchet.attachments import Directory
 from ratchet.cni.errors import CniError
 from ratchet.config import Config
@@ -132,7 +132,7 @@ def _ask(state_dir: str) -> list[dict[str, Any]]:
     try:
         with open(os.path.join(state_dir, "settings.json"), encoding="utf-8") as file:
             config = Config.from_settings(json.load(file))
-        answer = spawn.ask(config, {"op": "status"}, ANSWER_TIMEOUT_S, spawn=False)
+        answer = client.ask(config, messages.Status(), ANSWER_TIMEOUT_S)
     except (OSError, ValueError, CniError):
         return []
     return answer["pods"] if answer and answer.get("ok") else []

@@ -7,6 +7,7 @@ import json
 import os
 from typing import Any
 
+from ratchet import names
 from ratchet.cni import codec, config, result, skel, version
 from ratchet.cni.errors import CniError
 from tests.fuzz.mutate import Mutator
@@ -191,7 +192,7 @@ def check_config(made: tuple[bytes, Any]) -> None:
         only((1, 6, 7), error)
     else:
         assert version.is_supported(found.get("cniVersion", ""))
-        assert config.is_identifier(found["name"])
+        assert names.is_identifier(found["name"])
         assert all(char.isascii() and (char.isalnum() or char in "-._") for char in found["name"])
     try:
         valid = config.valid_attachments(found)

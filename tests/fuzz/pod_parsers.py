@@ -6,6 +6,7 @@ import io
 import ipaddress
 import json
 import re
+import socket
 from typing import Any, cast
 
 import requests
@@ -580,6 +581,9 @@ class EngineSocket:
     def sendall(self, _data: bytes) -> None:
         pass
 
+    def settimeout(self, _seconds: float) -> None:
+        pass
+
     def makefile(self, *_: object) -> io.BufferedReader:
         return io.BufferedReader(io.BytesIO(self._answer))
 
@@ -598,7 +602,7 @@ def make_engine_answer(mutator: Mutator) -> bytes:
 
 def check_engine_answer(answer: bytes) -> None:
     def connect(self: docker._Connection) -> None:
-        self.sock = cast("docker._DeadlineSocket", EngineSocket(answer))
+        self.sock = cast("socket.socket", EngineSocket(answer))
 
     before = docker._Connection.connect
     docker._Connection.connect = connect  # type: ignore[method-assign]

@@ -349,6 +349,7 @@ REQUESTS: tuple[dict[str, Any], ...] = (
     {"op": "attached", "attachment": "c1.eth0", "wait": "present", "timeout_s": 5.0},
     {"op": "attached", "attachment": "c1.eth0", "wait": "all", "timeout_s": 0},
     {"op": "deleted"},
+    {"op": "deleted", "attachment": "c1.eth0"},
     {"op": "check", "attachment": "c1.eth0", "timeout_s": 3.0},
     {"op": "health"},
     {"op": "status"},
@@ -381,6 +382,9 @@ class FakeEngine:
         return [{"ifname": "in1", "state": "waiting"}]
 
     def scan(self) -> None:
+        pass
+
+    def deleted(self, name: str) -> None:
         pass
 
     def pods(self) -> list[dict[str, Any]]:

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ratchet import client, messages, plugin, spawn
 from ratchet import main as ratchet_main
-from ratchet import plugin, spawn
 from ratchet.attachments import Directory
 from ratchet.cni import codec, invoke, skel
 from ratchet.cni.errors import CniError, DelegateError
@@ -228,21 +228,27 @@ class Bed:
         raise BecameError
 
     def ask(
-        self, config: Any, request: Mapping[str, Any], timeout_s: float, spawn: bool
+        self, config: Any, request: messages.Request, timeout_s: float
     ) -> dict[str, Any] | None:
-        codec.encode({**request, "settings": config.settings()})
+        codec.encode({**messages.request_to_json(request), "settings": config.settings()})
         assert timeout_s > 0
-        if request["op"] == "attached":
+        if isinstance(request, messages.Attached):
             self.told = True
         answer = self.child.pop(0) if self.child else None
         if isinstance(answer, Exception):
             raise answer
-        if answer is None and spawn:
-            raise ChildError("it cannot be started")
         return copy.deepcopy(answer)
 
-    def tell(self, config: Any, request: Mapping[str, Any], timeout_s: float) -> None:
-        self.ask(config, request, timeout_s, spawn=True)
+    def start_and_ask(
+        self, config: Any, request: messages.Request, timeout_s: float
+    ) -> dict[str, Any]:
+        answer = self.ask(config, request, timeout_s)
+        if answer is None:
+            raise ChildError("it cannot be started")
+        return answer
+
+    def tell(self, config: Any, request: messages.Request, timeout_s: float) -> None:
+        self.start_and_ask(config, request, timeout_s)
 
     # What must hold -------------------------------------------------------------------------------
 
@@ -320,7 +326,8 @@ def _replaced(bed: Bed) -> Iterator[None]:
         (invoke, "find", bed.find),
         (invoke, "run", bed.run),
         (invoke, "become", bed.become),
-        (spawn, "ask", bed.ask),
+        (client, "ask", bed.ask),
+        (spawn, "ask", bed.start_and_ask),
         (spawn, "tell", bed.tell),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in places]

@@ -17,12 +17,11 @@ from typing import Any
 
 import pytest
 
-from ratchet import boot, docker, eligible, kubeconfig, labels, log, pods
+from ratchet import boot, docker, kubeconfig, labels, links, log, messages, pods
 from ratchet.cni import codec, invoke, result, skel
 from ratchet.config import Config
 from ratchet.errors import PodUnknownError
-from ratchet_child import service
-from ratchet_child.model import keys
+from ratchet.undo import Undo
 from ratchet_child.pairing import v010
 from ratchet_child.store import etcd_v2 as store
 from tests.fuzz.mutate import Mutator
@@ -106,11 +105,11 @@ SABOTAGE: tuple[tuple[str, object, str, Any], ...] = (
     ("kubeconfig", kubeconfig, "_server", lambda cluster: cluster.text("server", needed=True)),
     ("engine-answer", docker, "is_namespace", lambda _: True),
     ("configuration", Config, "settings", lambda _: {}),
-    ("declaration", keys, "_ifname", lambda value, key: value.get(key)),
-    ("association", v010, "is_ifname", lambda _: True),
-    ("child-request", service, "shown", repr),
+    ("declaration", links, "is_new_ifname", lambda _: True),
+    ("association", v010, "is_new_ifname", lambda _: True),
+    ("child-request", messages, "shown", repr),
     ("log-line", log, "_quoted", pass_through),
-    ("request", eligible._Undo, "__exit__", nothing),
+    ("request", Undo, "__exit__", nothing),
     ("request", boot, "require", lambda *_: 1 / 0),
     ("lying-plugin", invoke, "_failure", lambda *_: 1 / 0),
     ("lying-etcd", store, "_number", pass_through),

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ratchet import spawn
+from ratchet import client, messages, spawn
 from ratchet.config import Config
 from ratchet.errors import ChildError, StateError
 
@@ -112,13 +112,13 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 
 def test_without_spawn_nothing_is_started_and_nothing_made(node: Node) -> None:
-    assert spawn.ask(node.config, {"op": "health"}, 1, spawn=False) is None
+    assert client.ask(node.config, messages.Health(), 1) is None
     assert not node.state_dir.exists()
 
 
 def test_the_child_is_started_once_and_then_asked(node: Node) -> None:
-    first = spawn.ask(node.config, {"op": "health"}, 10, spawn=True)
-    again = spawn.ask(node.config, {"op": "status"}, 10, spawn=False)
+    first = spawn.ask(node.config, messages.Health(), 10)
+    again = client.ask(node.config, messages.Status(), 10)
     assert first is not None
     assert again is not None
     assert first["pid"] == again["pid"]
@@ -129,7 +129,7 @@ def test_the_child_is_started_once_and_then_asked(node: Node) -> None:
 
 
 def test_everything_in_the_state_directory_is_private(node: Node) -> None:
-    spawn.ask(node.config, {"op": "health"}, 10, spawn=True)
+    spawn.ask(node.config, messages.Health(), 10)
     assert node.state_dir.stat().st_mode & 0o777 == 0o700
     for name in ("child.sock", "child.lock", "settings.json"):
         assert (node.state_dir / name).stat().st_mode & 0o777 == 0o600
@@ -146,7 +146,7 @@ def test_the_child_gets_its_descriptors_and_no_others(
     before = os.getcwd()
     try:
         assert all(os.get_inheritable(fd) for fd in leaked)
-        spawn.ask(node.config, {"op": "health"}, 10, spawn=True)
+        spawn.ask(node.config, messages.Health(), 10)
     finally:
         for fd in leaked:
             os.close(fd)
@@ -169,15 +169,15 @@ def test_the_child_gets_its_descriptors_and_no_others(
 
 def test_the_childs_output_goes_to_the_log_file(node: Node, tmp_path: Path) -> None:
     config = node.configured(log_file=str(tmp_path / "log"))
-    spawn.ask(config, {"op": "health"}, 10, spawn=True)
+    spawn.ask(config, messages.Health(), 10)
     (started,) = node.lines("started")
     assert started["fds"]["1"] == started["fds"]["2"] == str(tmp_path / "log")
 
 
 def test_forty_parents_at_once_start_one_child(node: Node) -> None:
     code = (
-        "import json, sys; from ratchet import spawn; from ratchet.config import Config;"
-        "print(spawn.ask(Config.parse(json.loads(sys.argv[1])), {'op': 'health'}, 30, True)['pid'])"
+        "import json, sys; from ratchet import messages, spawn; from ratchet.config import Config;"
+        "print(spawn.ask(Config.parse(json.loads(sys.argv[1])), messages.Health(), 30)['pid'])"
     )
     root = str(Path(__file__).parents[2])
     parents = [
@@ -195,10 +195,10 @@ def test_forty_parents_at_once_start_one_child(node: Node) -> None:
 
 
 def test_a_killed_child_is_started_again(node: Node) -> None:
-    first = spawn.ask(node.config, {"op": "health"}, 10, spawn=True)
+    first = spawn.ask(node.config, messages.Health(), 10)
     node.kill()
-    assert spawn.ask(node.config, {"op": "health"}, 1, spawn=False) is None
-    second = spawn.ask(node.config, {"op": "health"}, 10, spawn=True)
+    assert client.ask(node.config, messages.Health(), 1) is None
+    second = spawn.ask(node.config, messages.Health(), 10)
     assert first is not None
     assert second is not None
     assert first["pid"] != second["pid"]
@@ -208,7 +208,7 @@ def test_a_child_that_goes_away_with_the_request_is_asked_again(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies once")
-    assert spawn.ask(node.config, {"op": "health"}, 10, spawn=True) is not None
+    assert spawn.ask(node.config, messages.Health(), 10) is not None
     assert len(node.lines("started")) == 2
 
 
@@ -218,7 +218,7 @@ def test_a_child_that_always_dies_is_an_error_and_soon(
     monkeypatch.setenv("FAKE_MODE", "dies")
     before = time.monotonic()
     with pytest.raises(ChildError):
-        spawn.ask(node.config, {"op": "health"}, 30, spawn=True)
+        spawn.ask(node.config, messages.Health(), 30)
     assert time.monotonic() - before < 10
     assert len(node.lines("started")) == spawn.STARTS
 
@@ -229,19 +229,19 @@ def test_a_child_that_hangs_is_waited_for_no_longer_than_said(
     monkeypatch.setenv("FAKE_MODE", "sleeps")
     before = time.monotonic()
     with pytest.raises(ChildError):
-        spawn.ask(node.config, {"op": "health"}, 1.5, spawn=True)
+        spawn.ask(node.config, messages.Health(), 1.5)
     assert time.monotonic() - before < 3
 
 
 def test_an_answer_that_is_none_is_an_error(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "nonsense")
     with pytest.raises(ChildError):
-        spawn.ask(node.config, {"op": "health"}, 10, spawn=True)
+        spawn.ask(node.config, messages.Health(), 10)
 
 
 def test_telling_does_not_wait_for_the_child(node: Node) -> None:
     before = time.monotonic()
-    spawn.tell(node.config, {"op": "deleted"}, 10)
+    spawn.tell(node.config, messages.Deleted("c1.eth0"), 10)
     assert time.monotonic() - before < 0.25  # the stand-in takes 0.3 s to start
     deadline = time.monotonic() + 10
     while not node.lines("requests") and time.monotonic() < deadline:
@@ -251,10 +251,10 @@ def test_telling_does_not_wait_for_the_child(node: Node) -> None:
 
 def test_a_missing_program_is_an_error_that_names_it(node: Node) -> None:
     with pytest.raises(ChildError) as caught:
-        spawn.ask(node.configured(child_path="/nowhere/child"), {"op": "health"}, 5, spawn=True)
+        spawn.ask(node.configured(child_path="/nowhere/child"), messages.Health(), 5)
     assert "/nowhere/child" in caught.value.msg
     # Neither the lock nor a socket that refuses stays in the way.
-    assert spawn.ask(node.config, {"op": "health"}, 10, spawn=True) is not None
+    assert spawn.ask(node.config, messages.Health(), 10) is not None
 
 
 def test_the_program_is_found_in_cni_path(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,16 +273,16 @@ def test_a_state_directory_with_a_long_path(node: Node, tmp_path: Path) -> None:
     long = tmp_path / ("x" * 100) / ("y" * 100)
     node.state_dir = long
     config = node.configured(state_dir=str(long))
-    assert spawn.ask(config, {"op": "health"}, 10, spawn=True) is not None
-    assert spawn.ask(config, {"op": "health"}, 10, spawn=False) is not None
+    assert spawn.ask(config, messages.Health(), 10) is not None
+    assert client.ask(config, messages.Health(), 10) is not None
 
 
 def test_a_state_directory_that_cannot_be_made_is_a_state_error(node: Node, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     config = node.configured(state_dir=str(tmp_path / "file" / "state"))
-    assert spawn.ask(config, {"op": "health"}, 1, spawn=False) is None
+    assert client.ask(config, messages.Health(), 1) is None
     with pytest.raises(StateError):
-        spawn.ask(config, {"op": "health"}, 1, spawn=True)
+        spawn.ask(config, messages.Health(), 1)
 
 
 def test_a_supervised_child_that_holds_the_lock_but_does_not_listen_yet_is_waited_for(
@@ -305,7 +305,7 @@ def test_a_supervised_child_that_holds_the_lock_but_does_not_listen_yet_is_waite
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        assert spawn.ask(node.config, {"op": "health"}, 10, spawn=True) == {"ok": True}
+        assert spawn.ask(node.config, messages.Health(), 10) == {"ok": True}
     finally:
         thread.join()
         listener.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ratchet import spawn
+from ratchet import client, messages, spawn
 from ratchet.cni import invoke
 from ratchet.cni.errors import CniError, DelegateError
 from ratchet.cni.skel import Request
@@ -90,15 +90,21 @@ class Child:
         self.told: list[dict[str, Any]] = []
 
     def ask(
-        self, config: object, request: dict[str, Any], timeout_s: float, spawn: bool
+        self, config: object, request: messages.Request, timeout_s: float
     ) -> dict[str, Any] | None:
-        self.asked.append(request)
-        if self.answer is None and spawn:
-            raise ChildError("it cannot be started")
+        self.asked.append(messages.request_to_json(request))
         return self.answer
 
-    def tell(self, config: object, request: dict[str, Any], timeout_s: float) -> None:
-        self.told.append(request)
+    def start_and_ask(
+        self, config: object, request: messages.Request, timeout_s: float
+    ) -> dict[str, Any]:
+        answer = self.ask(config, request, timeout_s)
+        if answer is None:
+            raise ChildError("it cannot be started")
+        return answer
+
+    def tell(self, config: object, request: messages.Request, timeout_s: float) -> None:
+        self.told.append(messages.request_to_json(request))
         if self.answer is None:
             raise ChildError("it cannot be started")
 
@@ -108,7 +114,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> tuple[Plugins, Child]:
     monkeypatch.setattr(invoke, "find", plugins.find)
     monkeypatch.setattr(invoke, "run", plugins.run)
     monkeypatch.setattr(invoke, "become", plugins.become)
-    monkeypatch.setattr(spawn, "ask", child.ask)
+    monkeypatch.setattr(client, "ask", child.ask)
+    monkeypatch.setattr(spawn, "ask", child.start_and_ask)
     monkeypatch.setattr(spawn, "tell", child.tell)
     return plugins, child
 

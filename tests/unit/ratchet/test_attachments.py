@@ -14,7 +14,8 @@ from ratchet import statedir
 from ratchet.attachments import Attachment, Boot, Directory
 from ratchet.cni.ip import Address
 from ratchet.errors import StateError
-from ratchet.labels import Link
+from ratchet.links import Link
+from ratchet.names import is_new_ifname
 
 LINK = Link(
     "in1",
@@ -60,8 +61,14 @@ def files(directory: Directory) -> list[str]:
     )
 
 
-addresses = st.none() | st.ip_addresses().map(lambda host: Address.parse(str(host)))
+hosts = st.ip_addresses().filter(
+    lambda ip: not (ip.is_unspecified or ip.is_multicast or ip.is_loopback)
+)
+addresses = st.none() | hosts.map(lambda host: Address.parse(str(host)))
 words = st.text(max_size=5)
+ifnames = st.text(min_size=1, max_size=5).filter(is_new_ifname)
+pod_names = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,20}[A-Za-z0-9])?", fullmatch=True)
+links = st.builds(Link, ifnames, addresses, pod_names, ifnames, addresses)
 
 
 @given(
@@ -69,7 +76,7 @@ words = st.text(max_size=5)
         Attachment,
         container_id=words, ifname=words, netns=words, network=words, namespace=words, pod=words,
         kubernetes_name=st.none() | words, uid=st.none() | words,
-        links=st.lists(st.builds(Link, words, addresses, words, words, addresses)).map(tuple),
+        links=st.lists(links).map(tuple),
         public_ip=addresses, target_pod=st.none() | words, target_container=st.none() | words,
         attached_at=st.floats(0, 1e10),
         boot=st.none() | st.builds(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratchet import config
 from ratchet.config import OURS, SETTINGS, Config
 from ratchet.errors import ConfigError
 
@@ -224,9 +227,19 @@ right = st.fixed_dictionaries(
 
 @given(right)
 def test_settings_are_json_and_read_back_as_they_were(obj: dict[str, Any]) -> None:
-    config = Config.parse(obj)
-    settings = json.loads(json.dumps(config.settings()))
+    found = Config.parse(obj)
+    settings = json.loads(json.dumps(found.settings()))
     again = Config.from_settings(settings)
     assert {key for key in SETTINGS if key not in settings} == set()
-    for slot in Config.__slots__:
-        assert getattr(again, slot) == getattr(config, slot)
+    for key in SETTINGS:
+        assert getattr(again, key) == getattr(found, key)
+
+
+def test_a_key_is_one_row_of_which_all_else_follows() -> None:
+    assert {*vars(parse()), "cni_version"} == {*OURS, "cni_version"}
+    assert set(OURS) - set(SETTINGS) == {"delegate", "boot_network", "etcd_port"}
+    source = Path(config.__file__).read_text()
+    for key in OURS:
+        assert (
+            len(re.findall(rf"^    {key} = _(?:passed_on|parents)\(", source, re.MULTILINE)) == 1
+        ), key

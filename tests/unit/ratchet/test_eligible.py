@@ -336,7 +336,7 @@ def test_wait_all_is_undone_when_links_are_late(world: World, answer: Any) -> No
         world.add()
     assert world.plugins.ran() == [("ADD", "loopback"), ("DEL", "loopback")]
     assert world.files() == [DELETED]
-    assert world.child.told == [{"op": "deleted"}]
+    assert world.child.told == [{"op": "deleted", "attachment": "c1.eth0"}]
 
 
 def test_wait_all_undone_keeps_a_boot_network_that_refuses_in_mind(world: World) -> None:
@@ -405,7 +405,7 @@ def test_del_hands_the_record_to_the_child_and_detaches_as_it_was_attached(world
     assert call.environ["CNI_PATH"] == "/then:/now"
     assert call.environ["CNI_NETNS"] == ""
     assert call.environ["CNI_CONTAINERID"] == "c1"
-    assert world.child.told == [{"op": "deleted"}]
+    assert world.child.told == [{"op": "deleted", "attachment": "c1.eth0"}]
     assert world.files() == [DELETED]
 
 

@@ -15,8 +15,9 @@ from ratchet import docker, kubeconfig
 from ratchet.attachments import Directory, load
 from ratchet.cni import codec, invoke
 from ratchet.cni.errors import CniError, DelegateError
-from ratchet.config import Config, is_ifname
+from ratchet.config import Config
 from ratchet.errors import ConfigError, LabelError, PodSourceError, PodUnknownError
+from ratchet.names import is_ifname
 from ratchet.plugin import cmd_status
 from tests.unit.ratchet.fakes import install, request
 
@@ -120,6 +121,9 @@ def test_an_engine_with_chunks_of_negative_length_is_out_of_order(
 
     class Answered:
         def sendall(self, data: bytes) -> None:
+            pass
+
+        def settimeout(self, seconds: float) -> None:
             pass
 
         def makefile(self, *_: object) -> io.BufferedReader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ratchet.cni.ip import Address
-from ratchet.labels import Link
+from ratchet.links import Link
 from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.local import LocalPod, Memory, Node
 from ratchet_child.pairing.protocol import Pairing

@@ -30,6 +30,7 @@ class FakeEngine:
         self.served = 0
         self.asked = 0
         self.scans = 0
+        self.named: list[str] = []
         self.checks = 0
         self.etcd = Health(clock)
         self.etcd.answered()
@@ -55,6 +56,9 @@ class FakeEngine:
 
     def scan(self) -> None:
         self.scans += 1
+
+    def deleted(self, name: str) -> None:
+        self.named.append(name)
 
     def pods(self) -> list[dict[str, Any]]:
         return [{"name": "a"}]
@@ -221,9 +225,17 @@ def test_a_check_looks_at_the_kernel_and_waits_for_that(
 def test_a_detachment_is_answered_at_once(
     service: Service, engine: FakeEngine, replies: Replies
 ) -> None:
+    service.handle({"op": "deleted", "attachment": "c1.eth0"}, replies)
+    assert replies == [{"ok": True}]
+    assert (engine.named, engine.scans) == (["c1.eth0"], 0)
+
+
+def test_an_older_parent_does_not_say_what_is_detached(
+    service: Service, engine: FakeEngine, replies: Replies
+) -> None:
     service.handle({"op": "deleted"}, replies)
     assert replies == [{"ok": True}]
-    assert engine.scans == 1
+    assert (engine.named, engine.scans) == ([], 1)
 
 
 @pytest.mark.parametrize("error", [None, "connection refused"])

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from ratchet.attachments import Attachment, Directory
-from ratchet.labels import Link
+from ratchet.links import Link
 from ratchetctl import tables
 from ratchetctl.sim import status
 from ratchetctl.sim.directory import SimDirectory

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from ratchet import spawn
+from ratchet import client, messages
 from ratchet.attachments import Attachment, Directory
 from ratchet.config import Config
 from ratchet.errors import ChildError
-from ratchet.labels import Link
+from ratchet.links import Link
 from ratchetctl import node as node_module
 from ratchetctl.errors import OperatorError
 from ratchetctl.status import status
@@ -74,7 +74,7 @@ def answer(*pods: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 class Child:
-    """What `spawn.ask` gives; the requests that it got."""
+    """What `client.ask` gives; the requests that it got."""
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
@@ -82,10 +82,9 @@ class Child:
         self.asked: list[tuple[str, object]] = []
 
     def ask(
-        self, config: Config, request: dict[str, Any], timeout_s: float, spawn: bool
+        self, config: Config, request: messages.Request, timeout_s: float
     ) -> dict[str, Any] | None:
-        assert not spawn, "looking must not start a child"
-        self.asked.append((config.state_dir, request["op"]))
+        self.asked.append((config.state_dir, messages.request_to_json(request)["op"]))
         if isinstance(self.answer, ChildError):
             raise self.answer
         return self.answer
@@ -106,7 +105,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
     state_dir = tmp_path / "state"
     (state_dir / "attachments").mkdir(parents=True)
     made = Child(state_dir)
-    monkeypatch.setattr(spawn, "ask", made.ask)
+    monkeypatch.setattr(client, "ask", made.ask)
     monkeypatch.setattr(node_module, "STATE_DIRS", str(tmp_path / "run"))
     monkeypatch.setattr(node_module, "CONFIGURATIONS", str(tmp_path / "net.d"))
     return made

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.cni.ip import Address
-from ratchet.config import is_ifname
-from ratchet.labels import Link
+from ratchet.links import Link
+from ratchet.names import is_new_ifname
 from ratchet_child.model import keys
 from ratchet_child.model.keys import Declaration, PodKey, Published
 
 NAME = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,20}[A-Za-z0-9])?", fullmatch=True)
-IFNAME = st.from_regex(r"[^\s/:%\x00-\x1f\x7f]{1,15}", fullmatch=True).filter(is_ifname)
+IFNAME = st.from_regex(r"[^\s/:%\x00-\x1f\x7f]{1,15}", fullmatch=True).filter(is_new_ifname)
 NAMESPACE = st.one_of(st.just("default"), st.from_regex(r"[a-z0-9]{1,20}", fullmatch=True))
 PODS = st.builds(PodKey, NAMESPACE, NAME)
 HOSTS = st.ip_addresses().filter(

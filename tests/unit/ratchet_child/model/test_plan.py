@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.cni.ip import Address, Host
-from ratchet.labels import Link
+from ratchet.links import Link
 from ratchet_child.model.interfaces import Interface, Veth, Vxlan, hardware_address
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import NEVER, DeclaredLink, Place, Side

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ratchet.errors import StoreError
-from ratchet.labels import Link
+from ratchet.links import Link
 from ratchet_child.model.keys import Declaration
 from ratchet_child.model.local import LocalPod, Memory
 from tests.unit.ratchet_child.hosts import LINK, A, C, Host, pair, primary

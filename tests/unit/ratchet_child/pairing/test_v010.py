@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ratchet.cni.ip import Address
-from ratchet.labels import Link
+from ratchet.links import Link
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.local import LocalPod
 from tests.unit.ratchet_child.hosts import LINK, Host, pair, primary

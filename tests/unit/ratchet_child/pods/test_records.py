@@ -164,3 +164,21 @@ def test_other_files_are_nobodys_records(directory: Directory, records: Records)
     Path(directory.records, "c3.eth0.json").mkdir()
     records.scan()
     assert containers(records.live) == ["c1"]
+
+
+def test_a_deletion_that_is_named_is_found_without_looking_at_the_others(
+    directory: Directory, records: Records
+) -> None:
+    for container in ("c1", "c2"):
+        directory.write(attachment(container))
+    records.scan()
+    for container in ("c1", "c2"):
+        directory.mark_deleted(container, "eth0")
+    assert records.refresh_deleted("c1.eth0") == {PodKey("default", "a")}
+    assert containers(records.deleted) == ["c1"]
+    assert containers(records.live) == ["c2"]  # for the next scan to find
+    assert not records.refresh_deleted("c1.eth0")
+    assert not records.refresh_deleted("../c2.eth0")
+    assert records.scan()
+    assert containers(records.deleted) == ["c1", "c2"]
+    assert not records.live

@@ -22,7 +22,7 @@ from ratchet.attachments import Attachment
 from ratchet.cni.frozen import replace
 from ratchet.cni.ip import Address
 from ratchet.errors import StoreError
-from ratchet.labels import Link
+from ratchet.links import Link
 from ratchet_child import bells
 from ratchet_child.engine import Engine, Parts
 from ratchet_child.model.keys import FIRST_VNI, Declaration, PodKey, Published
