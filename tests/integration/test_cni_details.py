@@ -1,4 +1,8 @@
-"""The CNI specification at every corner: environment, configuration, delegates, repeated calls."""
+"""The CNI specification at every corner: environment, configuration, delegates, repeated calls.
+
+Of requests that are wrong here is one case for each rule, through the real plugin; every other one
+is in tests/unit/ratchet/test_request_grammar.py.
+"""
 
 from __future__ import annotations
 
@@ -60,74 +64,28 @@ def assert_untouched(cluster: Cluster, node: Node, pod: Pod) -> None:
 # The environment
 
 
-@pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL"])
-@pytest.mark.parametrize("variable", ["CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"])
-@pytest.mark.parametrize("value", [None, ""], ids=["missing", "empty"])
-def test_missing_variable_is_error_4_and_named(
+@pytest.mark.parametrize(
+    ("command", "variable", "value"),
+    [
+        pytest.param("ADD", "CNI_CONTAINERID", None, id="missing"),
+        pytest.param("CHECK", "CNI_NETNS", "", id="empty"),
+        pytest.param("DEL", "CNI_IFNAME", None, id="missing at DEL"),
+        pytest.param("ADD", "CNI_COMMAND", None, id="no operation"),
+        pytest.param("ADD", "CNI_COMMAND", "REMOVE", id="an unknown operation"),
+        pytest.param(
+            "ADD", "CNI_CONTAINERID", "../../etc/passwd", id="a container ID that is none"
+        ),
+        pytest.param("DEL", "CNI_IFNAME", "eth/0", id="an interface name that is none"),
+        pytest.param("ADD", "CNI_ARGS", "K8S_POD_NAME=a;=b", id="arguments that are none"),
+    ],
+)
+def test_wrong_environment_is_error_4_and_the_variable_is_named(
     cluster: Cluster, node: Node, command: str, variable: str, value: str | None
 ) -> None:
     pod = cluster.pod("a")
     outcome = ask(node, pod, command, changes={variable: value})
     assert outcome.error["code"] == ENVIRONMENT
     assert variable in outcome.error_text
-    assert_untouched(cluster, node, pod)
-
-
-@pytest.mark.parametrize("command", ["ADD", "CHECK"])
-@pytest.mark.parametrize("value", [None, ""], ids=["missing", "empty"])
-def test_missing_netns_is_error_4_and_named(
-    cluster: Cluster, node: Node, command: str, value: str | None
-) -> None:
-    pod = cluster.pod("a")
-    outcome = ask(node, pod, command, changes={"CNI_NETNS": value})
-    assert outcome.error["code"] == ENVIRONMENT
-    assert "CNI_NETNS" in outcome.error_text
-    assert_untouched(cluster, node, pod)
-
-
-@pytest.mark.parametrize("value", [None, "", "add", "ADD ", "REMOVE", "VERSIONS"])
-def test_wrong_command_is_error_4_and_named(
-    cluster: Cluster, node: Node, value: str | None
-) -> None:
-    pod = cluster.pod("a")
-    outcome = ask(node, pod, changes={"CNI_COMMAND": value})
-    assert outcome.error["code"] == ENVIRONMENT
-    assert "CNI_COMMAND" in outcome.error_text
-    assert_untouched(cluster, node, pod)
-
-
-@pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL"])
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("CNI_CONTAINERID", "../../etc/passwd"),
-        ("CNI_CONTAINERID", ".hidden"),
-        ("CNI_CONTAINERID", "with space"),
-        ("CNI_CONTAINERID", "new\nline"),
-        ("CNI_IFNAME", "sixteen-bytes-xx"),
-        ("CNI_IFNAME", "eth/0"),
-        ("CNI_IFNAME", "eth:0"),
-        ("CNI_IFNAME", "eth 0"),
-        ("CNI_IFNAME", "."),
-        ("CNI_IFNAME", ".."),
-    ],
-)
-def test_malformed_variable_is_error_4_and_named(
-    cluster: Cluster, node: Node, command: str, variable: str, value: str
-) -> None:
-    pod = cluster.pod("a")
-    outcome = ask(node, pod, command, changes={variable: value})
-    assert outcome.error["code"] == ENVIRONMENT
-    assert variable in outcome.error_text
-    assert_untouched(cluster, node, pod)
-
-
-@pytest.mark.parametrize("value", ["K8S_POD_NAME", "K8S_POD_NAME=a;=b", "="])
-def test_malformed_args_are_error_4_and_named(cluster: Cluster, node: Node, value: str) -> None:
-    pod = cluster.pod("a")
-    outcome = ask(node, pod, changes={"CNI_ARGS": value})
-    assert outcome.error["code"] == ENVIRONMENT
-    assert "CNI_ARGS" in outcome.error_text
     assert_untouched(cluster, node, pod)
 
 
@@ -148,11 +106,13 @@ def test_add_in_a_namespace_that_does_not_exist_is_an_error(cluster: Cluster, no
 # The configuration
 
 
-@pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL", "GC", "STATUS"])
 @pytest.mark.parametrize(
-    "stdin",
-    [b"", b"hello", b'{"name": "x"', b"\xff\xfe", b"{}}", b"[1", b"\0" * 10],
-    ids=["empty", "a word", "cut", "not UTF-8", "too much", "open list", "zeros"],
+    ("command", "stdin"),
+    [
+        pytest.param("ADD", b'{"name": "x"', id="cut"),
+        pytest.param("DEL", b"\xff\xfe", id="not UTF-8"),
+        pytest.param("GC", b"", id="empty"),
+    ],
 )
 def test_configuration_that_is_not_json_is_error_6(
     cluster: Cluster, node: Node, command: str, stdin: bytes
@@ -162,72 +122,43 @@ def test_configuration_that_is_not_json_is_error_6(
     assert_untouched(cluster, node, pod)
 
 
-@pytest.mark.parametrize("stdin", [b"[]", b'"text"', b"7", b"null", b"true"])
-def test_configuration_that_is_no_object_is_an_error(
-    cluster: Cluster, node: Node, stdin: bytes
-) -> None:
+def test_configuration_that_is_no_object_is_an_error(cluster: Cluster, node: Node) -> None:
     pod = cluster.pod("a")
-    assert ask(node, pod, "ADD", stdin).error["code"] in (UNDECODABLE, INVALID)
+    assert ask(node, pod, "ADD", b"[]").error["code"] in (UNDECODABLE, INVALID)
     assert_untouched(cluster, node, pod)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "named"),
+    ("key", "value"),
     [
-        ("name", None, "name"),
-        ("name", "", "name"),
-        ("name", "a/b", "name"),
-        ("name", 7, "name"),
-        ("delegate", "bridge", "delegate"),
-        ("delegate", {"bridge": "cni0"}, "delegate"),
-        ("boot_network", {"type": ""}, "boot_network"),
-        ("boot_network", [], "boot_network"),
-        ("etcd_port", "many", "etcd_port"),
-        ("etcd_port", 70000, "etcd_port"),
-        ("etcd_host", 7, "etcd_host"),
-        ("use_labels", "perhaps", "use_labels"),
-        ("label_source", "oracle", "label_source"),
-        ("wait", "forever", "wait"),
-        ("wait_seconds", "soon", "wait_seconds"),
-        ("wait_seconds", -1, "wait_seconds"),
-        ("vxlan_port", 0, "vxlan_port"),
-        ("mtu", "big", "mtu"),
-        ("log_level", "loud", "log_level"),
-        ("parent_address", "10.99.0.300", "parent_address"),
-        ("parent_interface", "much-too-long-a-name", "parent_interface"),
+        pytest.param("name", None, id="missing"),
+        pytest.param("delegate", {"bridge": "cni0"}, id="a delegate without a type"),
+        pytest.param("boot_network", [], id="another type"),
+        pytest.param("etcd_port", 70000, id="out of range"),
+        pytest.param("label_source", "oracle", id="none of the words"),
+        pytest.param("parent_address", "10.99.0.300", id="an address that is none"),
+        pytest.param("parent_interface", "much-too-long-a-name", id="a name that is none"),
     ],
 )
 def test_wrong_configuration_value_is_error_7_and_named(
-    cluster: Cluster, node: Node, key: str, value: Any, named: str
+    cluster: Cluster, node: Node, key: str, value: Any
 ) -> None:
     pod = cluster.pod("a")
     config = node.config(**{key: value})
     outcome = ask(node, pod, "ADD", request_config(config, in1_in2("b"), None))
     assert outcome.error["code"] == INVALID
-    assert named in outcome.error_text
+    assert key in outcome.error_text
     assert_untouched(cluster, node, pod)
 
 
-@pytest.mark.parametrize(
-    ("misspelt", "right"),
-    [
-        ("etcd_hots", "etcd_host"),
-        ("boot-network", "boot_network"),
-        ("bootNetwork", "boot_network"),
-        ("parent_adress", "parent_address"),
-        ("Delegate", "delegate"),
-    ],
-)
-def test_misspelt_key_is_error_7_that_names_the_right_one(
-    cluster: Cluster, node: Node, misspelt: str, right: str
-) -> None:
+def test_misspelt_key_is_error_7_that_names_the_right_one(cluster: Cluster, node: Node) -> None:
     pod = cluster.pod("a")
     config = node.config()
-    config[misspelt] = config.pop(right)
+    config["bootNetwork"] = config.pop("boot_network")
     outcome = ask(node, pod, "ADD", request_config(config, in1_in2("b"), None))
     assert outcome.error["code"] == INVALID
-    assert misspelt in outcome.error_text
-    assert right in outcome.error_text
+    assert "bootNetwork" in outcome.error_text
+    assert "boot_network" in outcome.error_text
     assert_untouched(cluster, node, pod)
 
 
@@ -236,27 +167,26 @@ def test_unknown_keys_are_ignored(cluster: Cluster, node: Node) -> None:
     node.add(pod, in1_in2("b"), cniDir="/var/lib/cni", somebodyElses={"x": 1}).succeeded()
 
 
-@pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL"])
-@pytest.mark.parametrize("version", ["9.9.9", "2.0.0", "0.5.0", "latest", "1", 1.0, None])
-def test_unknown_version_is_error_1_and_named(
-    cluster: Cluster, node: Node, command: str, version: Any
-) -> None:
+@pytest.mark.parametrize("command", ["ADD", "DEL"])
+def test_unknown_version_is_error_1_and_named(cluster: Cluster, node: Node, command: str) -> None:
     pod = cluster.pod("a")
-    config = {**node.config(), "cniVersion": version}
-    if version is None:
-        config["cniVersion"] = ["1.0.0"]
+    config = {**node.config(), "cniVersion": "9.9.9"}
     outcome = ask(node, pod, command, request_config(config, in1_in2("b"), None))
-    assert outcome.error["code"] in (
-        (INCOMPATIBLE,) if isinstance(version, str) else (INCOMPATIBLE, UNDECODABLE, INVALID)
-    )
-    if isinstance(version, str):
-        assert version in outcome.error_text
+    assert outcome.error["code"] == INCOMPATIBLE
+    assert "9.9.9" in outcome.error_text
     assert_untouched(cluster, node, pod)
 
 
-@pytest.mark.parametrize("asked", VERSIONS)
-def test_version_lists_all_versions(cluster: Cluster, node: Node, asked: str) -> None:
-    outcome = node.execute({"cniVersion": asked}, {"CNI_COMMAND": "VERSION"}).finish()
+def test_version_that_is_no_string_is_an_error(cluster: Cluster, node: Node) -> None:
+    pod = cluster.pod("a")
+    config = {**node.config(), "cniVersion": ["1.0.0"]}
+    outcome = ask(node, pod, "ADD", request_config(config, in1_in2("b"), None))
+    assert outcome.error["code"] in (INCOMPATIBLE, UNDECODABLE, INVALID)
+    assert_untouched(cluster, node, pod)
+
+
+def test_version_lists_all_versions(cluster: Cluster, node: Node) -> None:
+    outcome = node.execute({"cniVersion": "0.3.1"}, {"CNI_COMMAND": "VERSION"}).finish()
     assert outcome.result["supportedVersions"] == VERSIONS
     assert outcome.result["cniVersion"] in VERSIONS
     outcome = node.execute(node.config(), node.environ("VERSION")).finish()
