@@ -6,6 +6,7 @@
 # BINDIR    where the runtime looks for plugins
 # PREFIX    `ratchetctl` goes to $(PREFIX)/bin
 # PYTEST    further arguments for pytest, as in: make test PYTEST='-k vxlan -x'
+# WORKERS   how many tests run at the same time, each in a cluster of its own; they wait more than they compute
 # BENCH     further arguments for the benchmark, as in: make bench BENCH='--only link-up,pairs'
 # STEPS     how long `make faults` goes on; SEED repeats a run, of `make fuzz` as well
 # FUZZ      further arguments for the fuzzing, as in: make fuzz FUZZ='--only labels --inputs 100000'
@@ -19,6 +20,7 @@ MAKEFLAGS += --no-builtin-rules
 BINDIR ?= /opt/cni/bin
 PREFIX ?= /usr/local
 PYTEST ?=
+WORKERS ?= 4
 BENCH ?=
 SMALL ?=
 STEPS ?= 2000
@@ -30,6 +32,8 @@ export PYTHON LATEST
 VENV := .venv$(if $(LATEST),-latest)
 BIN := $(VENV)/bin
 PROGRAMS := dist/$(if $(LATEST),latest/)ratchet.d
+# Which tests share a worker is in tests/parallel.py.
+PARALLEL := -n $(WORKERS) --dist loadgroup
 SUITES := $(wildcard tests/unit tests/integration tests/e2e)
 CHECKED := $(wildcard ratchet ratchet_child ratchetctl tests benchmarks packaging)
 SOURCES := $(shell find ratchet ratchet_child ratchetctl -name '*.py' -o -name py.typed 2>/dev/null)
@@ -65,13 +69,13 @@ demo: system venv  ## as root: the examples on a simulated cluster, from an empt
 .PHONY: test
 test: system-for-tests venv check build  ## all tests; installs what is missing; without root, those that can run
 ifeq ($(CAN),root)
-	RATCHET_REQUIRE_ROOT=1 RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/pytest $(PYTEST) $(SUITES)
+	RATCHET_REQUIRE_ROOT=1 RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/pytest $(PARALLEL) $(PYTEST) $(SUITES)
 else
 	@if [ "$${CI:-}" = true ] || [ "$${RATCHET_REQUIRE_ROOT:-}" = 1 ]; then \
 		echo 'make test: these tests need root and network namespaces, and none may be left out' >&2; \
 		exit 1; \
 	fi
-	RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/pytest -m 'not root' $(PYTEST) $(SUITES)
+	RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/pytest $(PARALLEL) -m 'not root' $(PYTEST) $(SUITES)
 	@echo
 	@echo 'Left out, because they need root and network namespaces:'
 	@$(BIN)/pytest --collect-only -q -m root $(SUITES) 2>/dev/null | grep '::' | cut -d: -f1 | sort | uniq -c || true

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.parallel import Scheduling, turn
 
 # A busy machine is no failure: tests check no times, the benchmark does.
 settings.register_profile(
     "ratchet", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("ratchet")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=turn)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling | None:
+    """Give the tests to the workers by the groups of tests/parallel.py (`--dist loadgroup`)."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    config.option.loadscopereorder = False  # the order is that of `turn`
+    return Scheduling(config, log)

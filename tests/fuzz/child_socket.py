@@ -29,6 +29,7 @@ from tests.fuzz.lying_etcd import Liar, Lie, make_lie
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.runner import Check, Target
 from tests.fuzz.shared_parsers import CONFIG, REQUEST_KEYS, REQUESTS
+from tests.integration.namespaces import free_port
 from tests.integration.polling import wait_for
 
 ADDRESS = "10.0.0.1"
@@ -120,7 +121,7 @@ class Bed:
         self.log = f"{folder}/child.log"
         self.liar = Liar()
         self.liar.start()
-        self._etcd_port = _free_port()
+        self._etcd_port = free_port()
         self.liar.honest = ("127.0.0.1", self._etcd_port)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._talks = 0
@@ -143,7 +144,7 @@ class Bed:
 
     def start(self) -> None:
         client = f"http://127.0.0.1:{self._etcd_port}"
-        peer = f"http://127.0.0.1:{_free_port()}"
+        peer = f"http://127.0.0.1:{free_port()}"
         self._run(
             *("etcd", "--name", "only", "--data-dir", f"{self.folder}/etcd", "--enable-v2"),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
@@ -365,12 +366,6 @@ def _answer(sock: socket.socket, timeout_s: float) -> dict[str, Any] | None:
     assert answer["ok"] or answer["code"] != 199, answer
     found: dict[str, Any] = answer
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -65,18 +65,24 @@ class StuckError(BaseException):
 
 
 def run(
-    one: Target, *, seed: int, inputs: int, start: int = 0, seconds: float | None = None
+    one: Target,
+    *,
+    seed: int,
+    inputs: int,
+    start: int = 0,
+    seconds: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Report:
     """Give a target its inputs. Raises BrokenError at the first for which something does not hold.
 
-    `seconds` ends the run early.
+    `seconds` of the clock end the run early.
     """
-    began = time.monotonic()
+    began, end = time.monotonic(), None if seconds is None else clock() + seconds
     slowest = 0.0
     done = 0
     with one.opened() as check, _watched() as watch:
         for number in range(start, start + inputs):
-            if seconds is not None and time.monotonic() - began > seconds:
+            if end is not None and clock() > end:
                 break
             made: Any = "(nothing: its making failed)"
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Generator, Iterator
@@ -15,8 +14,6 @@ from tests.integration.two_minutes import TwoMinutes
 
 NEEDED_PROGRAMS = ("ip", "ping", "nsenter", "etcd")
 NEEDED_PLUGINS = ("bridge", "host-local", "loopback", "ptp")
-
-TWO_MINUTES = "two_minutes"
 
 _failed = pytest.StashKey[bool]()
 
@@ -45,15 +42,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(missing)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that wait for long last; what they wait for starts first."""
-    items.sort(key=waits_for_long)
-
-
-def waits_for_long(item: pytest.Item) -> bool:
-    return TWO_MINUTES in getattr(item, "fixturenames", ())
-
-
 @pytest.fixture(scope="session")
 def two_minutes() -> Iterator[TwoMinutes]:
     own = Cluster(nodes=2)
@@ -61,16 +49,6 @@ def two_minutes() -> Iterator[TwoMinutes]:
         yield TwoMinutes(own)
     finally:
         own.close()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _start_early(request: pytest.FixtureRequest) -> None:
-    """Let the long wait run beside the other tests."""
-    wanted = any(map(waits_for_long, request.session.items))
-    if wanted and missing_for_root_tests() is None:
-        # What goes wrong is told to the test that asks for it, not to the first one.
-        with contextlib.suppress(Exception):
-            request.getfixturevalue(TWO_MINUTES)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -26,6 +26,9 @@ CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 0x0003
 COMMAND_TIMEOUT_S = 20.0
 
+# Each worker of a parallel run takes ports of its own (random_port).
+_FIRST_PORT, _WORKERS, _BLOCKS = 10000, 16, 437
+
 # rtnetlink(7)
 RTMGRP_LINK = 0x1
 RTMGRP_IPV4_IFADDR = 0x10
@@ -47,7 +50,25 @@ def random_port() -> int:
     Below those that the kernel gives to clients (ip_local_port_range, ip(7)): a server's port must
     not be one from which somebody has just asked another one.
     """
-    return 10000 + 3 * secrets.randbelow(7000)
+    return _FIRST_PORT + 3 * (_WORKERS * secrets.randbelow(_BLOCKS) + _worker() % _WORKERS)
+
+
+def free_port() -> int:
+    """Return a port for a server on this machine's own loopback: nobody listens at it.
+
+    The kernel's own choice (a socket bound to port 0) would be one that the kernel may give to a
+    client before the server has started.
+    """
+    while True:
+        port = random_port()
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def _worker() -> int:
+    """Return the number of the pytest-xdist worker that this is, 0 without workers."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 def run(*argv: str, check: bool = True) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -36,6 +37,7 @@ class Simulation:
     def __init__(self) -> None:
         self.name = f"t-{secrets.token_hex(4)}"
         self.directory = SimDirectory(self.name)
+        self._held: list[int] = []
 
     def try_(
         self, command: str, *arguments: str, stdin: str = ""
@@ -63,9 +65,18 @@ class Simulation:
         return {pod["name"]: pod["node"] for pod in self.status()["pods"]}
 
     def namespaces(self) -> set[tuple[int, int]]:
-        """What tells the namespaces of this simulation from others, to look for processes later."""
-        paths = self.directory.all_netns()
-        return {found for path in paths if (found := netns.identity(path))}
+        """What tells the namespaces of this simulation from others, to look for processes later.
+
+        They are held open until `close`: the kernel gives the number of one that is gone to the
+        next that anybody makes, whose processes would then be taken for this simulation's.
+        """
+        found = set()
+        for path in self.directory.all_netns():
+            with contextlib.suppress(OSError):
+                self._held.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            if identity := netns.identity(path):
+                found.add(identity)
+        return found
 
     def remains(self, namespaces: set[tuple[int, int]]) -> list[str]:
         """Everything that should not be there any more."""
@@ -79,8 +90,12 @@ class Simulation:
 
     def close(self) -> None:
         namespaces = self.namespaces()
-        self("down")
-        assert self.remains(namespaces) == []
+        try:
+            self("down")
+            assert self.remains(namespaces) == []
+        finally:
+            while self._held:
+                os.close(self._held.pop())
 
 
 def host_network() -> str:

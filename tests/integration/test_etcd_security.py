@@ -211,6 +211,17 @@ def linked(cluster: Cluster, site: Site) -> Iterator[Cluster]:
         site.etcd.tree,
         until=lambda tree: set(tree) <= {"/ratchet/", "/ratchet/vxlanid"},
     )
+    wait_for_no_records(*cluster.nodes)
+
+
+def wait_for_no_records(*nodes: Node) -> None:
+    """Wait until the children need etcd no more: a record goes after the last of its keys."""
+    for node in nodes:
+        wait_for(
+            f"the records of node {node.number} to go",
+            node.records,
+            until=lambda records: not records,
+        )
 
 
 def link(cluster: Cluster, at: Node, far: Node, keys: dict[str, Any]) -> None:
@@ -418,6 +429,7 @@ def test_certificates_are_renewed_under_a_child_that_runs(
         for attachment in list(far.attachments.values()):
             far.delete(attachment.pod).succeeded()
         wait_for("the pods' keys to go", lambda: "/ratchet/nodes/" not in site.etcd.tree())
+        wait_for_no_records(node, far)
     finally:
         site.etcd.stop()
         site.etcd.ca_cert, site.etcd.server = old

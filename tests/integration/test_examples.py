@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import yaml
 from ratchet import labels
 from ratchet.config import Config
 from ratchetctl import manifest
+from tests.integration.namespaces import free_port
 from tests.integration.polling import wait_for
 from tests.integration.simulation import ROOT, Simulation, ratchetctl
 
@@ -178,7 +178,7 @@ def etcd(tmp_path: Path) -> Iterator[int]:
         documents = {one["kind"]: one for one in yaml.safe_load_all(file)}
     (container,) = documents["Deployment"]["spec"]["template"]["spec"]["containers"]
     assert documents["Service"]["spec"]["clusterIP"] in " ".join(container["command"])
-    client, peer = _free_port(), _free_port()
+    client, peer = free_port(), free_port()
     replaced = {
         "http://0.0.0.0:2379": f"http://127.0.0.1:{client}",
         "http://10.96.232.136:2379": f"http://127.0.0.1:{client}",
@@ -210,7 +210,7 @@ def test_the_job_deletes_every_key_and_nothing_else(etcd: int) -> None:
 
 @pytest.mark.root
 def test_the_job_fails_when_etcd_is_away() -> None:
-    assert _run_job(_free_port()) == 1
+    assert _run_job(free_port()) == 1
 
 
 def test_the_job_is_tried_again_by_kubernetes_and_not_by_the_kubelet() -> None:
@@ -246,9 +246,3 @@ def _without_masquerading(path: str, folder: Path) -> str:
 def _curl(port: int, path: str, *options: str) -> str:
     command = ("curl", "--silent", "--noproxy", "*", *options, f"http://127.0.0.1:{port}{path}")
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 
 import pytest
 
 from tests.integration.cluster import Cluster
+from tests.integration.conftest import missing_for_root_tests
 from tests.integration.namespaces import kind_of, vxlan_of
 from tests.integration.polling import hold_for, wait_for
 from tests.integration.runtime import PAIR, Node, Pod, in1_in2, primary
 from tests.integration.two_minutes import TwoMinutes
+from tests.parallel import TWO_MINUTES, waits_for_long
 
 pytestmark = pytest.mark.root
 
 PLACES = [pytest.param(0, id="same node"), pytest.param(1, id="two nodes")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _start_early(request: pytest.FixtureRequest) -> None:
+    """Start the long wait with the first test of this file; what asks for it comes last."""
+    if any(map(waits_for_long, request.session.items)) and missing_for_root_tests() is None:
+        # What goes wrong is told to the test that asks for it, not to the first one.
+        with contextlib.suppress(Exception):
+            request.getfixturevalue(TWO_MINUTES)
 
 
 def start_all(adds: list[tuple[Node, Pod, dict[str, str]]]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.namespaces import free_port
 from tests.integration.polling import wait_for
 from tests.integration.simulation import PROGRAM, Simulation, host_network, ratchetctl
 
@@ -309,7 +310,7 @@ def test_a_bad_label_fails_up_and_names_it(sim: Simulation) -> None:
 
 
 def test_a_given_etcd_is_used_and_left_clean(sim: Simulation, tmp_path: Path) -> None:
-    client, peer = _free_port(), _free_port()
+    client, peer = free_port(), free_port()
     etcd = subprocess.Popen(
         (
             *("etcd", "--enable-v2=true", f"--data-dir={tmp_path}/data", "--log-level=error"),
@@ -339,7 +340,7 @@ def test_a_given_etcd_is_used_and_left_clean(sim: Simulation, tmp_path: Path) ->
 
 
 def test_an_etcd_that_does_not_answer_fails_up(sim: Simulation) -> None:
-    done = sim.try_("up", "--etcd", f"127.0.0.1:{_free_port()}")
+    done = sim.try_("up", "--etcd", f"127.0.0.1:{free_port()}")
     assert done.returncode == 1
     assert "does not answer: Connection refused" in done.stderr
     assert sim.remains(set()) == []
@@ -367,12 +368,6 @@ def test_attaches_hundreds_of_pods(sim: Simulation, loopback: str) -> None:
     assert attached == [True] * 300
     sim("delete", *(f"p{number}" for number in range(300)))
     assert sim.status()["pods"] == []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

@@ -29,6 +29,7 @@ from ratchet.errors import StoreError
 from ratchet_child.store import etcd_v2 as store_module
 from ratchet_child.store.api import HistoryLostError, Store
 from ratchet_child.store.etcd_v2 import EtcdV2Store
+from tests.integration.namespaces import free_port
 from tests.integration.polling import wait_for
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 
@@ -98,12 +99,6 @@ class Server:
             with urllib.request.urlopen(url, timeout=2) as answer:
                 return bool(json.load(answer)["health"] == "true")
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def has_ipv6() -> bool:
