@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 
-from tests.integration.api_server import TOKEN, ApiServer, Authority, encoded, kubeconfig
+from tests.lab.api_server import TOKEN, ApiServer, Authority, encoded, kubeconfig
 
 
 def main() -> int:

@@ -15,12 +15,13 @@ from typing import Any
 from tests.e2e.containerd import Containerd, Sandbox
 from tests.e2e.cri import PodConfig
 from tests.e2e.machine import CNI_CACHE, Machine
-from tests.integration.api_server import TOKEN, ApiServer, Authority, kubeconfig
-from tests.integration.cluster import Cluster, end_pids
-from tests.integration.polling import wait_for
-from tests.integration.runtime import Config, Node, changed
+from tests.lab.api_server import TOKEN, ApiServer, Authority, kubeconfig
+from tests.lab.cluster import Cluster, end_pids
+from tests.lab.polling import wait_for
+from tests.lab.runtime import Config, Node, changed
+from tests.lab.underlay import ROUTER_ADDRESS
 
-API_ADDRESS = "10.99.0.1"
+API_ADDRESS = ROUTER_ADDRESS
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 LOG_LINES = 60
 # What may run on a machine on which there is no pod.

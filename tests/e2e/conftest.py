@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.cloud import Cloud
 from tests.e2e.containerd import Containerd
-from tests.integration.runtime import REFERENCE_PLUGINS
+from tests.lab.runtime import REFERENCE_PLUGINS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = os.environ.get("RATCHET_PLUGIN_DIR") or str(ROOT / "dist" / "ratchet.d")

@@ -18,9 +18,9 @@ from typing import Any
 from tests.e2e import pause
 from tests.e2e.cri import Cri, CriError, PodConfig, SandboxStatus
 from tests.e2e.machine import Machine, children_of
-from tests.integration.namespaces import Namespace
-from tests.integration.polling import wait_for
-from tests.integration.runtime import REFERENCE_PLUGINS, Config
+from tests.lab.namespaces import Namespace
+from tests.lab.polling import wait_for
+from tests.lab.runtime import REFERENCE_PLUGINS, Config
 
 START_TIMEOUT_S = 30.0
 _PREFIX = "io.containerd."

@@ -13,9 +13,9 @@ import signal
 import subprocess
 import time
 
-from tests.integration.namespaces import Namespace
-from tests.integration.polling import wait_for
-from tests.integration.runtime import Node
+from tests.lab.namespaces import Namespace
+from tests.lab.polling import wait_for
+from tests.lab.runtime import Node
 
 CGROUPS = "/sys/fs/cgroup"
 CNI_CACHE = "/var/lib/cni"  # libcni's, in the runtimes' programs

@@ -16,9 +16,9 @@ from typing import Any
 from tests.e2e import pause
 from tests.e2e.containerd import link_programs
 from tests.e2e.machine import Machine, children_of
-from tests.integration.namespaces import Namespace
-from tests.integration.polling import wait_for
-from tests.integration.runtime import Config
+from tests.lab.namespaces import Namespace
+from tests.lab.polling import wait_for
+from tests.lab.runtime import Config
 
 TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0

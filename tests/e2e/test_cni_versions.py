@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.cloud import ANNOTATIONS, Cloud
 from tests.e2e.cri import CriError
 from tests.e2e.test_containerd import assert_linked
-from tests.integration.runtime import PAIR, in1_in2
+from tests.lab.runtime import PAIR, in1_in2
 
 pytestmark = pytest.mark.root
 

@@ -12,10 +12,10 @@ from tests.e2e.cloud import Cloud, leases
 from tests.e2e.containerd import Containerd, Sandbox
 from tests.e2e.cri import CriError, PodConfig
 from tests.e2e.spy import spying
-from tests.integration import api_server
-from tests.integration.namespaces import is_up, vxlan_of
-from tests.integration.polling import hold_for, wait_for
-from tests.integration.runtime import PAIR, in1_in2, primary
+from tests.lab import api_server
+from tests.lab.namespaces import is_up, vxlan_of
+from tests.lab.polling import hold_for, wait_for
+from tests.lab.runtime import PAIR, in1_in2, primary
 
 pytestmark = pytest.mark.root
 

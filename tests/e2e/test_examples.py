@@ -16,7 +16,7 @@ import yaml
 from tests.e2e.cloud import Cloud
 from tests.e2e.containerd import Containerd
 from tests.e2e.test_containerd import assert_linked
-from tests.integration.runtime import Config
+from tests.lab.runtime import Config
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 # A node's nodeSelector in the examples, and which of ours it is.

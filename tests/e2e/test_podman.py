@@ -17,8 +17,8 @@ from tests.e2e.cloud import Cloud
 from tests.e2e.conftest import PROGRAMS, ROOT
 from tests.e2e.podman import Podman, PodmanError, major_version
 from tests.e2e.spy import spying
-from tests.integration.namespaces import Namespace, kind_of
-from tests.integration.runtime import PAIR, Config, in1_in2
+from tests.lab.namespaces import Namespace, kind_of
+from tests.lab.runtime import PAIR, Config, in1_in2
 
 pytestmark = pytest.mark.root
 

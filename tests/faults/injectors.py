@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from tests.faults.kernel import MARK, interfaces
 from tests.faults.plan import Fault
 from tests.faults.world import FaultNode, World
-from tests.integration.namespaces import run
+from tests.lab.namespaces import run
 
 HISTORY_EVENTS = 1100  # etcd remembers 1,000
 DAY_S = 24 * 60 * 60

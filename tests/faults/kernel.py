@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tests.integration.namespaces import enter
+from tests.lab.namespaces import enter
 
 T = TypeVar("T")
 

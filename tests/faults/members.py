@@ -12,9 +12,9 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from tests.integration.etcd_server import HTTP_TIMEOUT_S, START_TIMEOUT_S, Etcd
-from tests.integration.namespaces import Namespace
-from tests.integration.polling import wait_for
+from tests.lab.etcd_server import HTTP_TIMEOUT_S, START_TIMEOUT_S, Etcd
+from tests.lab.namespaces import Namespace
+from tests.lab.polling import wait_for
 
 NOISE = "/noise"
 NODES = "/ratchet/nodes"

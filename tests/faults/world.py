@@ -26,10 +26,11 @@ from tests.faults import clock
 from tests.faults.kernel import Process, processes
 from tests.faults.members import Members
 from tests.faults.plan import Operation, PodId, Topology
-from tests.integration.cluster import UNDERLAY_PORTS, scratch_dir
-from tests.integration.namespaces import Namespace, random_name, run
-from tests.integration.polling import wait_for
-from tests.integration.runtime import (
+from tests.lab import underlay
+from tests.lab.cluster import scratch_dir
+from tests.lab.namespaces import Namespace, random_name, run
+from tests.lab.polling import wait_for
+from tests.lab.runtime import (
     Call,
     Config,
     Node,
@@ -83,7 +84,7 @@ class FaultNode(Node):
 
     @property
     def first_address(self) -> str:
-        return f"10.99.0.{10 + self.number}"
+        return underlay.node_address(self.number)
 
     @property
     def second_address(self) -> str:
@@ -136,15 +137,9 @@ class World:
         self._undo.callback(self.underlay.remove)
         self.underlay.create()
         addresses = [f"10.99.0.{n}" for n in range(1, members + 1)]
-        for command in (
-            ("link", "set", "lo", "up"),
-            # One of its own: else it has a port's, which goes when a node is rebooted, and the
-            # others look for etcd at that one until their neighbour tables are old.
-            ("link", "add", UNDERLAY_PORTS, "address", "02:00:00:00:01:00", "type", "bridge"),
-            *(("addr", "add", f"{one}/24", "dev", UNDERLAY_PORTS) for one in addresses),
-            ("link", "set", UNDERLAY_PORTS, "up"),
-        ):
-            self.underlay.ip(*command)
+        # A MAC address of its own: else it has a port's, which goes when a node is rebooted, while
+        # the others look for etcd at that one until their neighbour tables are old.
+        underlay.lay(self.underlay, addresses, mac="02:00:00:00:01:00")
         self.etcd = Members(
             self.underlay, addresses, 20000 + secrets.randbelow(10000), self.directory
         )
@@ -189,7 +184,7 @@ class World:
     def _make_node(self, number: int) -> None:
         namespace = Namespace(random_name(f"node{number}"))
         directory = os.path.join(self.directory, f"node{number}")
-        node = FaultNode(number, namespace, f"10.99.0.{10 + number}", "", self.etcd, directory)
+        node = FaultNode(number, namespace, underlay.node_address(number), "", self.etcd, directory)
         self.nodes[number] = node
         os.makedirs(os.path.dirname(node.state_dir))
         with open(node.child_program, "w", encoding="utf-8") as file:
@@ -210,15 +205,11 @@ class World:
         node.namespace.create()
         port = self.port(node)
         self.underlay.ip("link", "delete", port, check=False)
-        run(
-            *("ip", "link", "add", "eth0", "netns", node.namespace.name),
-            # A node that was rebooted has the card that it had before.
-            *("address", f"02:00:00:00:00:{node.number:02x}", "type", "veth"),
-            *("peer", "name", port, "netns", self.underlay.name),
-        )
-        self.underlay.ip("link", "set", port, "master", UNDERLAY_PORTS, "up")
+        # A node that was rebooted has the card that it had before.
+        mac = f"02:00:00:00:00:{node.number:02x}"
+        underlay.plug_in(self.underlay, node.namespace, "eth0", port, mac=mac)
         for address in sorted({node.first_address, node.address}):
-            node.namespace.ip("addr", "add", f"{address}/24", "dev", "eth0")
+            underlay.add_address(node.namespace, address, "eth0")
         for ifname in ("lo", "eth0"):
             node.namespace.ip("link", "set", ifname, "up")
         os.makedirs(node.state_dir, exist_ok=True)
@@ -227,7 +218,7 @@ class World:
 
     def port(self, node: FaultNode) -> str:
         """The node's port on the underlay's bridge."""
-        return f"eth0.{node.number}"
+        return underlay.port_of("eth0", node.number)
 
     def reboot(self, node: FaultNode, down_s: float) -> None:
         """Lose everything that a node has in memory: processes, namespaces, /run."""

@@ -29,8 +29,8 @@ from tests.fuzz.lying_etcd import Liar, Lie, make_lie
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.runner import Check, Target
 from tests.fuzz.shared_parsers import CONFIG, REQUEST_KEYS, REQUESTS
-from tests.integration.namespaces import free_port
-from tests.integration.polling import wait_for
+from tests.lab.namespaces import free_port
+from tests.lab.polling import wait_for
 
 ADDRESS = "10.0.0.1"
 PROMPT_S = 2.0

@@ -8,9 +8,9 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.runtime import REFERENCE_PLUGINS, Node, plugin_dir
 from tests.integration.two_minutes import TwoMinutes
+from tests.lab.cluster import Cluster
+from tests.lab.runtime import REFERENCE_PLUGINS, Node, plugin_dir
 
 NEEDED_PROGRAMS = ("ip", "ping", "nsenter", "etcd")
 NEEDED_PLUGINS = ("bridge", "host-local", "loopback", "ptp")

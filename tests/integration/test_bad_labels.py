@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.runtime import CNI_IFNAME, Node, in1_in2, primary
+from tests.lab.cluster import Cluster
+from tests.lab.runtime import CNI_IFNAME, Node, in1_in2, primary
 
 pytestmark = pytest.mark.root
 

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.polling import wait_for
-from tests.integration.runtime import PAIR, Node, in1_in2, request_config
+from tests.lab.cluster import Cluster
+from tests.lab.polling import wait_for
+from tests.lab.runtime import PAIR, Node, in1_in2, request_config
 
 pytestmark = pytest.mark.root
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.polling import wait_for
-from tests.integration.runtime import (
+from tests.lab.cluster import Cluster
+from tests.lab.polling import wait_for
+from tests.lab.runtime import (
     PAIR,
     REFERENCE_PLUGINS,
     Call,

@@ -15,7 +15,7 @@ import pytest
 
 from ratchet.docker import Container, read_container
 from ratchet.errors import PodSourceError, PodUnknownError
-from tests.integration.api_server import at_most
+from tests.lab.api_server import at_most
 
 CONTAINER_ID = "0123456789abcdef" * 4
 POD_LABELS = {

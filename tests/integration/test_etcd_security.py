@@ -23,12 +23,12 @@ from ratchet.config import Config
 from ratchet.errors import StoreError
 from ratchet_child.store.etcd_v2 import EtcdV2Store
 from tests.faults.members import Members
-from tests.integration.api_server import Authority, lock_key
-from tests.integration.cluster import Cluster
-from tests.integration.etcd_server import Etcd, SecureEtcd
-from tests.integration.namespaces import random_port
-from tests.integration.polling import hold_for, wait_for
-from tests.integration.runtime import PAIR, Node, in1_in2
+from tests.lab.api_server import Authority, lock_key
+from tests.lab.cluster import Cluster
+from tests.lab.etcd_server import Etcd, SecureEtcd
+from tests.lab.namespaces import random_port
+from tests.lab.polling import hold_for, wait_for
+from tests.lab.runtime import PAIR, Node, in1_in2
 
 pytestmark = pytest.mark.root
 

@@ -22,9 +22,9 @@ import yaml
 from ratchet import labels
 from ratchet.config import Config
 from ratchetctl import manifest
-from tests.integration.namespaces import free_port
-from tests.integration.polling import wait_for
-from tests.integration.simulation import ROOT, Simulation, ratchetctl
+from tests.lab.namespaces import free_port
+from tests.lab.polling import wait_for
+from tests.lab.simulation import ROOT, Simulation, ratchetctl
 
 EXAMPLES = os.path.join(ROOT, "examples")
 PRIMARY_PAIR = os.path.join(EXAMPLES, "primary-pair.yaml")

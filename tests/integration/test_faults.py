@@ -23,8 +23,8 @@ from tests.faults.kernel import MARK, descriptors
 from tests.faults.plan import Fault, Operation, Plan
 from tests.faults.runner import run
 from tests.faults.world import World
-from tests.integration.polling import wait_for
-from tests.integration.runtime import request_config
+from tests.lab.polling import wait_for
+from tests.lab.runtime import request_config
 
 Undo = Callable[[], object]
 

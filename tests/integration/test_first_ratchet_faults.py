@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from tests.integration.cluster import Cluster
 from tests.integration.conftest import missing_for_root_tests
-from tests.integration.namespaces import kind_of, vxlan_of
-from tests.integration.polling import hold_for, wait_for
-from tests.integration.runtime import PAIR, Node, Pod, in1_in2, primary
 from tests.integration.two_minutes import TwoMinutes
+from tests.lab.cluster import Cluster
+from tests.lab.namespaces import kind_of, vxlan_of
+from tests.lab.polling import hold_for, wait_for
+from tests.lab.runtime import PAIR, Node, Pod, in1_in2, primary
 from tests.parallel import TWO_MINUTES, waits_for_long
 
 pytestmark = pytest.mark.root

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.etcd_server import Etcd
-from tests.integration.polling import wait_for
-from tests.integration.runtime import PAIR, Node, Pod, in1_in2, primary
 from tests.integration.test_docker import Engine
 from tests.integration.test_secrets import ask
+from tests.lab.cluster import Cluster
+from tests.lab.etcd_server import Etcd
+from tests.lab.polling import wait_for
+from tests.lab.runtime import PAIR, Node, Pod, in1_in2, primary
 
 pytestmark = pytest.mark.root
 

@@ -15,8 +15,8 @@ import pytest
 
 from ratchet.errors import CniError, PodSourceError, PodUnknownError
 from ratchet.kubernetes import PodReader, _Adapter
-from tests.integration import api_server
-from tests.integration.api_server import TOKEN, ApiServer, Authority, Handler, at_most, encoded
+from tests.lab import api_server
+from tests.lab.api_server import TOKEN, ApiServer, Authority, Handler, at_most, encoded
 
 LABELS = {"ratchet": "true", "ratchet.primary": "true"}
 ANNOTATIONS = {"ratchet.local_ip": "192.168.2.100/25"}

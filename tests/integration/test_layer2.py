@@ -9,9 +9,9 @@ import struct
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.polling import wait_for
-from tests.integration.runtime import PAIR, Node, Pod, primary
+from tests.lab.cluster import Cluster
+from tests.lab.polling import wait_for
+from tests.lab.runtime import PAIR, Node, Pod, primary
 
 pytestmark = pytest.mark.root
 

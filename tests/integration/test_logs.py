@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.polling import wait_for
-from tests.integration.runtime import PAIR, Node, Pod, in1_in2
+from tests.lab.cluster import Cluster
+from tests.lab.polling import wait_for
+from tests.lab.runtime import PAIR, Node, Pod, in1_in2
 
 pytestmark = pytest.mark.root
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.namespaces import is_up, kind_of, vxlan_of
-from tests.integration.runtime import PAIR, Node, Pod, primary
+from tests.lab.cluster import Cluster
+from tests.lab.namespaces import is_up, kind_of, vxlan_of
+from tests.lab.runtime import PAIR, Node, Pod, primary
 
 pytestmark = pytest.mark.root
 

@@ -17,10 +17,10 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from ratchet import __version__
-from tests.integration.cluster import Cluster
-from tests.integration.namespaces import random_port
-from tests.integration.polling import wait_for
-from tests.integration.runtime import PAIR, Config, Node, in1_in2, primary, request_config
+from tests.lab.cluster import Cluster
+from tests.lab.namespaces import random_port
+from tests.lab.polling import wait_for
+from tests.lab.runtime import PAIR, Config, Node, in1_in2, primary, request_config
 
 pytestmark = pytest.mark.root
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.polling import hold_for, wait_for
-from tests.integration.runtime import PAIR, Node, Pod, in1_in2, primary
 from tests.integration.test_secrets import ask
+from tests.lab.cluster import Cluster
+from tests.lab.polling import hold_for, wait_for
+from tests.lab.runtime import PAIR, Node, Pod, in1_in2, primary
 
 pytestmark = pytest.mark.root
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.runtime import (
+from tests.lab.cluster import Cluster
+from tests.lab.runtime import (
     PAIR,
     REFERENCE_PLUGINS,
     Config,

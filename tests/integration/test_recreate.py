@@ -8,10 +8,10 @@ import secrets
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.namespaces import LinkWatch
-from tests.integration.polling import wait_for
-from tests.integration.runtime import PAIR, Node, Pod, in1_in2, primary
+from tests.lab.cluster import Cluster
+from tests.lab.namespaces import LinkWatch
+from tests.lab.polling import wait_for
+from tests.lab.runtime import PAIR, Node, Pod, in1_in2, primary
 
 pytestmark = pytest.mark.root
 

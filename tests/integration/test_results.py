@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.runtime import PAIR, REFERENCE_PLUGINS, Node, in1_in2, request_config
+from tests.lab.cluster import Cluster
+from tests.lab.runtime import PAIR, REFERENCE_PLUGINS, Node, in1_in2, request_config
 
 pytestmark = pytest.mark.root
 

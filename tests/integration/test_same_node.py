@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.namespaces import is_up, kind_of
-from tests.integration.runtime import PAIR, Node, in1_in2
+from tests.lab.cluster import Cluster
+from tests.lab.namespaces import is_up, kind_of
+from tests.lab.runtime import PAIR, Node, in1_in2
 
 pytestmark = pytest.mark.root
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from tests.integration.api_server import Authority, kubeconfig, replace
-from tests.integration.cluster import Cluster, end_pids
-from tests.integration.namespaces import random_name, run
-from tests.integration.polling import wait_for
-from tests.integration.runtime import PAIR, Node, in1_in2
+from tests.lab.api_server import Authority, kubeconfig, replace
+from tests.lab.cluster import Cluster, end_pids
+from tests.lab.namespaces import random_name, run
+from tests.lab.polling import wait_for
+from tests.lab.runtime import PAIR, Node, in1_in2
 
 pytestmark = pytest.mark.root
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.namespaces import free_port
-from tests.integration.polling import wait_for
-from tests.integration.simulation import PROGRAM, Simulation, host_network, ratchetctl
+from tests.lab.namespaces import free_port
+from tests.lab.polling import wait_for
+from tests.lab.simulation import PROGRAM, Simulation, host_network, ratchetctl
 
 pytestmark = pytest.mark.root
 

@@ -15,10 +15,10 @@ import pytest
 
 from ratchetctl import node as reading
 from ratchetctl.status import exit_status
-from tests.integration.cluster import Cluster
-from tests.integration.polling import wait_for
-from tests.integration.runtime import PAIR, Node, in1_in2, primary
-from tests.integration.simulation import ratchetctl
+from tests.lab.cluster import Cluster
+from tests.lab.polling import wait_for
+from tests.lab.runtime import PAIR, Node, in1_in2, primary
+from tests.lab.simulation import ratchetctl
 
 pytestmark = pytest.mark.root
 

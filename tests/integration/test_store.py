@@ -29,8 +29,8 @@ from ratchet.errors import StoreError
 from ratchet_child.store import etcd_v2 as store_module
 from ratchet_child.store.api import HistoryLostError, Store
 from ratchet_child.store.etcd_v2 import EtcdV2Store
-from tests.integration.namespaces import free_port
-from tests.integration.polling import wait_for
+from tests.lab.namespaces import free_port
+from tests.lab.polling import wait_for
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 
 AnyStore = Store

@@ -12,7 +12,7 @@ import pytest
 from urllib3.exceptions import ReadTimeoutError
 
 from ratchet_child.store.transport import Answer, Transport
-from tests.integration.api_server import Authority
+from tests.lab.api_server import Authority
 
 TIMEOUT_S = 2.0
 ANSWER = b"HTTP/1.1 200 OK\r\nX-Etcd-Index: 7\r\nContent-Length: 2\r\n\r\n{}"

@@ -7,10 +7,10 @@ import random
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.namespaces import is_up, vxlan_of
-from tests.integration.polling import wait_for
-from tests.integration.runtime import PAIR, Node, in1_in2
+from tests.lab.cluster import Cluster
+from tests.lab.namespaces import is_up, vxlan_of
+from tests.lab.polling import wait_for
+from tests.lab.runtime import PAIR, Node, in1_in2
 
 pytestmark = pytest.mark.root
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.cluster import Cluster, end_pids
-from tests.integration.namespaces import Namespace
-from tests.integration.polling import wait_for
-from tests.integration.runtime import PAIR, Config, Node, has_open, in1_in2, plugin_dir
+from tests.lab.cluster import Cluster, end_pids
+from tests.lab.namespaces import Namespace
+from tests.lab.polling import wait_for
+from tests.lab.runtime import PAIR, Config, Node, has_open, in1_in2, plugin_dir
 
 pytestmark = pytest.mark.root
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ratchetctl import node as status
-from tests.integration.cluster import Cluster
-from tests.integration.etcd_server import Etcd
-from tests.integration.namespaces import vxlan_of
-from tests.integration.polling import wait_for
-from tests.integration.runtime import PAIR, Node, Pod, in1_in2, primary
+from tests.lab.cluster import Cluster
+from tests.lab.etcd_server import Etcd
+from tests.lab.namespaces import vxlan_of
+from tests.lab.polling import wait_for
+from tests.lab.runtime import PAIR, Node, Pod, in1_in2, primary
 
 pytestmark = pytest.mark.root
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 
-from tests.integration.cluster import Cluster
-from tests.integration.runtime import PAIR, primary
+from tests.lab.cluster import Cluster
+from tests.lab.runtime import PAIR, primary
 
 DURATION_S = 120.0
 

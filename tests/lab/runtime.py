@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.integration.etcd_server import Etcd
-from tests.integration.namespaces import Namespace, random_name
-from tests.integration.polling import wait_for
+from tests.lab.etcd_server import Etcd
+from tests.lab.namespaces import Namespace, random_name
+from tests.lab.polling import wait_for
 
 Config = dict[str, Any]
 

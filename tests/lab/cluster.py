@@ -1,4 +1,4 @@
-"""A cluster of namespaces for the integration tests: nodes, pods, an underlay and an etcd.
+"""A cluster of namespaces: nodes, pods, an underlay and an etcd.
 
 Nodes are network namespaces joined by a bridge that lies in a namespace of its own; pods are
 network namespaces; plugins are executed by the CNI protocol, as a runtime does. It is independent
@@ -16,12 +16,13 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from tests.integration.etcd_server import Etcd
-from tests.integration.namespaces import Namespace, random_name, random_port, run
-from tests.integration.polling import wait_for
-from tests.integration.runtime import Node, Pod
+from tests.lab import underlay
+from tests.lab.etcd_server import Etcd
+from tests.lab.namespaces import Namespace, random_name, random_port
+from tests.lab.polling import wait_for
+from tests.lab.runtime import Node, Pod
+from tests.lab.underlay import ROUTER_ADDRESS
 
-UNDERLAY_PORTS = "br0"
 LOG_LINES = 80
 TERMINATE_TIMEOUT_S = 5.0
 
@@ -45,17 +46,10 @@ class Cluster:
         self.directory = tempfile.mkdtemp(prefix="rt-", dir=scratch_dir())
         self._undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self.underlay = self._namespace(random_name("underlay"))
-        for command in (
-            ("link", "set", "lo", "up"),
-            ("link", "add", UNDERLAY_PORTS, "type", "bridge"),
-            ("addr", "add", "10.99.0.1/24", "dev", UNDERLAY_PORTS),
-            ("addr", "add", "fd99::1/64", "dev", UNDERLAY_PORTS, "nodad"),
-            ("link", "set", UNDERLAY_PORTS, "up"),
-        ):
-            self.underlay.ip(*command)
+        underlay.lay(self.underlay, (ROUTER_ADDRESS, underlay.ROUTER_ADDRESS6))
         # Not the usual port, so that a program which ignores the configuration is caught.
         port = random_port()
-        self.etcd = Etcd(self.underlay, "10.99.0.1", port, self.directory)
+        self.etcd = Etcd(self.underlay, ROUTER_ADDRESS, port, self.directory)
         self._undo.callback(self.etcd.stop)
         self.nodes = [self._node(number) for number in range(1, nodes + 1)]
         self.etcd.start()
@@ -77,29 +71,25 @@ class Cluster:
         node = Node(
             number,
             namespace,
-            f"10.99.0.{10 + number}",
-            f"fd99::{number + 10}",
+            underlay.node_address(number),
+            underlay.node_address6(number),
             self.etcd,
             directory,
         )
         namespace.ip("link", "set", "lo", "up")
         self.join(node, "eth0", node.address, node.address6)
-        namespace.ip("route", "add", "default", "via", "10.99.0.1")
+        namespace.ip("route", "add", "default", "via", ROUTER_ADDRESS)
         self._baseline[number] = set(namespace.links())
         self._next_round(node)
         return node
 
     def join(self, node: Node, ifname: str, address: str, address6: str | None = None) -> None:
         """Give a node another interface on the underlay."""
-        port = f"{ifname}.{node.number}"
-        run(
-            *("ip", "link", "add", ifname, "netns", node.namespace.name, "type", "veth"),
-            *("peer", "name", port, "netns", self.underlay.name),
-        )
-        self.underlay.ip("link", "set", port, "master", UNDERLAY_PORTS, "up")
-        node.namespace.ip("addr", "add", f"{address}/24", "dev", ifname)
-        if address6 is not None:
-            node.namespace.ip("addr", "add", f"{address6}/64", "dev", ifname, "nodad")
+        port = underlay.port_of(ifname, node.number)
+        underlay.plug_in(self.underlay, node.namespace, ifname, port)
+        for one in (address, address6):
+            if one is not None:
+                underlay.add_address(node.namespace, one, ifname)
         node.namespace.ip("link", "set", ifname, "up")
 
     def pod(self, name: str, namespace: str = "default") -> Pod:

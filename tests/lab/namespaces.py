@@ -1,4 +1,4 @@
-"""Network namespaces as the integration tests see them: made, looked into, listened to, removed.
+"""Network namespaces as the tests see them: made, looked into, listened to, removed.
 
 It looks with `ip`, `ping` and plain sockets only. It must not use the project's own netlink code or
 its simulator: what these tests say about the kernel has to come from somebody else.
@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from tests.integration.polling import DEADLINE_S, wait_for
+from tests.lab.polling import DEADLINE_S, wait_for
 
 T = TypeVar("T")
 

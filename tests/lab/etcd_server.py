@@ -17,8 +17,8 @@ import subprocess
 import urllib.parse
 from typing import Any
 
-from tests.integration.namespaces import Namespace
-from tests.integration.polling import wait_for
+from tests.lab.namespaces import Namespace
+from tests.lab.polling import wait_for
 
 START_TIMEOUT_S = 20.0
 HTTP_TIMEOUT_S = 5.0
