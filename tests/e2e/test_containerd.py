@@ -109,6 +109,8 @@ def test_annotations_may_hold_what_labels_cannot(cloud: Cloud) -> None:
         annotations=primary("in1", "2001:db8:1::1/126", "pair-pod", "in2", "2001:db8:1::2/126"),
     )
     right = cloud.run("pair-pod", annotations=PAIR, on=1)
+    # The pair's ADD waits for its own end alone; the other node makes this one when it hears of it.
+    left.netns.wait_link("in1", "vxlan")
     assert left.netns.addresses("in1") == ["2001:db8:1::1/126"]
     right.netns.wait_ping("2001:db8:1::1")
 
