@@ -122,7 +122,9 @@ def check_config(obj: Any) -> None:
         for plugin in [] if delegate is None else delegate.get("plugins", [delegate]):
             assert "/" not in plugin["type"]
             for key in ("name", "cniVersion"):
-                assert isinstance({**plugin, **delegate}.get(key, ""), str)  # type: ignore[dict-item]
+                # null is none, as to libcni
+                found = {**plugin, **delegate}.get(key)  # type: ignore[dict-item]
+                assert found is None or isinstance(found, str)
 
 
 # Records ------------------------------------------------------------------------------------------
