@@ -16,7 +16,7 @@ import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.integration.namespaces import Namespace
+from tests.lab.namespaces import Namespace
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster import Cluster
 from tests.integration.etcd_recorder import Asked, Recorder
-from tests.integration.namespaces import random_port
-from tests.integration.polling import wait_for
-from tests.integration.runtime import PAIR, Node, Pod, in1_in2, primary
+from tests.lab.cluster import Cluster
+from tests.lab.namespaces import random_port
+from tests.lab.polling import wait_for
+from tests.lab.runtime import PAIR, Node, Pod, in1_in2, primary
 
 pytestmark = pytest.mark.root
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.cluster import Cluster
-from tests.integration.runtime import PAIR, Node
+from tests.lab.cluster import Cluster
+from tests.lab.runtime import PAIR, Node
 
 pytestmark = pytest.mark.root
 
