@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from ratchet.names import is_ifname, is_new_ifname
-from tests.integration.namespaces import Namespace, random_name, run
+from tests.lab.namespaces import Namespace, random_name, run
 
 pytestmark = pytest.mark.root
 
