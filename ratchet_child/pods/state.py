@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
+from ratchet.links import Link
 from ratchet_child.kernel.netns import Monitor, Namespace
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.interfaces import Found, Interface
@@ -138,7 +139,7 @@ class Progress:
     look_all_at: float | None = None  # when it looks again unasked, monotonic seconds
     keep_until: float = 0.0  # remove nothing before this moment, monotonic seconds
     vanished: str | None = None  # container whose namespace is gone
-    told: tuple[str | None, bool] | None = None  # to the peers on this node
+    told: tuple[str | None, bool, tuple[Link, ...]] | None = None  # to the peers on this node
     served: int = 0  # the latest request that has been served in full
     failures: int = 0  # in a row
     waits: int = 0  # looks in a row that have found a link waiting

@@ -9,6 +9,7 @@ Nothing in here waits or tries again: who calls does that.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ratchet import log
 from ratchet.attachments import Attachment
@@ -180,11 +181,12 @@ class Reconciler:
         if memory.superseded:
             return Wanted((), ())
         with self._registry.lock:
-            declared = [*memory.own.values(), *memory.incoming]
+            by_records = self._registry.declared_on(state.key)
+            declared = [*memory.own.values(), *_as_recorded(memory.incoming, by_records)]
             declared += [
                 DeclaredLink(pod.key, link) for link in pod.links if link.ifname not in memory.own
             ]
-            declared += self._registry.declared_on(state.key)
+            declared += by_records
             reserved = _runtimes(state.heard.attachment)
         result = wanted(
             state.key,
@@ -208,11 +210,24 @@ class Reconciler:
         return result
 
     def _tell_local_peers(self, state: PodState) -> None:
-        """A pod that has come, or stands in for another one, is news to its peers on this node."""
-        if state.progress.told == (state.container, state.progress.memory.superseded):
+        """Have the peers on this node look, when the pod has come or declares something else."""
+        attachment = state.heard.attachment
+        links = () if attachment is None else attachment.links
+        news = (state.container, state.progress.memory.superseded, links)
+        if state.progress.told == news:
             return
-        state.progress.told = (state.container, state.progress.memory.superseded)
+        state.progress.told = news
         self._registry.rouse_peers(state)
+
+
+def _as_recorded(
+    incoming: list[DeclaredLink], by_records: list[DeclaredLink]
+) -> list[DeclaredLink]:
+    """Return links with what the record of a primary on this node says of them now."""
+    links = {(one.primary, one.link.ifname): one.link for one in by_records}
+    return [
+        replace(one, link=links.get((one.primary, one.link.ifname), one.link)) for one in incoming
+    ]
 
 
 def _runtimes(attachment: Attachment | None) -> tuple[str, ...]:
