@@ -32,6 +32,8 @@ class Link:
     pair: str
     pair_ifname: str
     pair_address: Address | None
+    mtu_bytes: int | None = None
+    """Of both ends; None: the configuration's, or the kernel's choice."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the link as `from_json` reads it."""
@@ -101,12 +103,22 @@ def read_address(text: str) -> Address:
     return address
 
 
+def _mtu(text: str) -> int:
+    mtu_bytes = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    if not LEAST_MTU <= mtu_bytes <= MOST_MTU:
+        raise ValueError("not an MTU")
+    return mtu_bytes
+
+
+LEAST_MTU, MOST_MTU = 68, 65535  # RFC 791 §3.2; what a device can have at most, netdevice.h
+
 FIELDS = (
     Field("ifname", "local_ifname", _ifname, is_required=True),
     Field("address", "local_ip", read_address),
     Field("pair", "pair_name", _pod_name, is_required=True),
     Field("pair_ifname", "pair_ifname", _ifname, is_required=True),
     Field("pair_address", "pair_ip", read_address),
+    Field("mtu_bytes", "mtu", _mtu, f"a number from {LEAST_MTU} to {MOST_MTU}", kind=int),
 )
 LABELS = tuple(field.label for field in FIELDS)
 PROPERTIES = tuple(field for field in FIELDS if field.is_property)

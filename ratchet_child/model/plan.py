@@ -81,7 +81,7 @@ def _interface(pod: PodKey, node: Node, side: Side, medium: Medium) -> Interface
         medium=medium,
         mac=hardware_address(pod, side.ifname),
         address=side.address,
-        mtu_bytes=node.mtu_bytes,
+        mtu_bytes=side.declared.link.mtu_bytes or node.mtu_bytes,
     )
 
 

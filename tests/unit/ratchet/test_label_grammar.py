@@ -165,3 +165,17 @@ def test_a_wrong_link_number_is_an_error_that_names_the_label(number: str) -> No
     error = refusal({**GOOD, label: "x9"})
     assert error.code == 100
     assert label in error.msg
+
+
+@pytest.mark.parametrize("value", ["68", "1400", "9000", "65535"])
+def test_an_mtu_of_a_link_is_read(value: str) -> None:
+    wiring = parse({**GOOD, "ratchet.2.mtu": value}, {}, own_name="a", cni_ifname=CNI_IFNAME)
+    assert [link.mtu_bytes for link in wiring.links] == [None, int(value)]
+
+
+@pytest.mark.parametrize(
+    "value", ["", "67", "65536", "-1", "1e3", "0x100", "1400 ", "٣٠٠", "9" * 400]
+)
+def test_what_is_no_mtu_is_refused_with_what_is_allowed(value: str) -> None:
+    with pytest.raises(LabelError, match="a number from 68 to 65535"):
+        parse({**GOOD, "ratchet.mtu": value}, {}, own_name="a", cni_ifname=CNI_IFNAME)

@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from ratchet import labels, links
+from ratchet import links
 from ratchet.attachments import Attachment
 from ratchet.cni.ip import Address
-from ratchet.errors import LabelError
-from ratchet.links import Field, Link
+from ratchet.links import Link
 from ratchet_child.model.keys import Declaration
 
 LINK = Link("in1", Address.parse("192.168.2.100/24"), "b", "in2", None)
@@ -65,31 +64,22 @@ def test_every_field_of_a_link_has_one_row() -> None:
     assert tuple(field.name for field in links.FIELDS) == Link.__match_args__
 
 
-def _a_number(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 9:
-        raise ValueError(text)
-    return number
+def test_a_property_that_a_link_does_not_have_is_not_written() -> None:
+    link = Link("in1", None, "b", "in2", None)
+    assert "mtu_bytes" not in link.to_json()
+    assert Link.from_json(link.to_json()) == link
 
 
-def test_a_property_needs_a_row_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the label grammar and to JSON; here with a row in the place of `pair_address`'s."""
-    row = Field("pair_address", "lanes", _a_number, "a number from 1 to 9", kind=int)
-    monkeypatch.setattr(links, "FIELDS", (*links.FIELDS[:-1], row))
-    without = Link("in1", None, "b", "in2", None)
-    written = without.to_json()
-    assert "pair_address" not in written  # nothing is written of what is not there
-    assert Link.from_json(written) == without
-    lanes: object = Link.from_json({**written, "pair_address": 3}).pair_address
-    assert lanes == 3
-    wrong: object
-    for wrong in (0, "3", True, 1.5, [1]):
-        with pytest.raises(ValueError, match="pair_address"):
-            Link.from_json({**written, "pair_address": wrong})
-    assert labels._property({"ratchet.2.lanes": "3"}, "ratchet.2.", row) == 3
-    assert labels._property({}, "ratchet.", row) is None
-    with pytest.raises(LabelError, match=r"ratchet\.lanes is 'x', allowed is a number from 1 to 9"):
-        labels._property({"ratchet.lanes": "x"}, "ratchet.", row)
+def test_a_property_is_read_as_it_is_written() -> None:
+    link = Link("in1", None, "b", "in2", None, mtu_bytes=1400)
+    assert Link.from_json(link.to_json()) == link
+
+
+@pytest.mark.parametrize("wrong", [0, "1400", True, 1.5, [1], 65536])
+def test_a_property_of_another_type_or_value_is_refused_by_its_key(wrong: object) -> None:
+    written = Link("in1", None, "b", "in2", None).to_json()
+    with pytest.raises(ValueError, match="mtu_bytes"):
+        Link.from_json({**written, "mtu_bytes": wrong})
 
 
 def test_nobody_else_writes_a_link() -> None:
