@@ -77,7 +77,6 @@ class Bells:
         cluster = self._store.cluster
         if cluster != self._cluster or found.index < self._index:
             missed = True  # etcd has been set up anew, or restored
-        log.debug("listed the node's keys", missed=missed, index=found.index, cluster=cluster)
         for modified, pod, names in () if missed else found.bells:
             if modified > self._index:
                 self._engine.rung(pod, names)

@@ -82,7 +82,7 @@ class Declarations:
                 entry = self._store.create(key, Declaration(pod.container, vni, link).dumps())
                 if entry is None:
                     self._vnis.release(vni, pod.container, key)
-            elif self._is_heir(pod, key, found):
+            elif self._is_heir(pod, link, key, found):
                 vni, entry = self._adopt(pod, link, key, found)
             else:
                 return None
@@ -94,13 +94,13 @@ class Declarations:
         log.info("declared", pod=pod.key, container=pod.container, link=link.ifname, vni=vni)
         return DeclaredLink(pod.key, link, vni, entry.created)
 
-    def _is_heir(self, pod: LocalPod, key: str, found: Entry) -> bool:
+    def _is_heir(self, pod: LocalPod, link: Link, key: str, found: Entry) -> bool:
         """Whether a declaration is an earlier container's and not the one's that came after.
 
         Each container writes its ID before it declares, so the ID, read after the declaration, is
         that of the later one.
         """
-        if readable(pod.key, key, found, "") is None:
+        if readable(pod.key, key, found, link.pair) is None:
             return True
         current = self._store.get(keys.container(pod.key))
         return current is None or current.value == pod.container

@@ -171,7 +171,9 @@ def _labels(family: Metric) -> dict[str, set[str]]:
     for sample in family.samples:
         for name, value in sample.labels.items():
             if name != "le":
-                found.setdefault(name, set()).add("the program's" if name == "version" else value)
+                found.setdefault(name, set()).add(
+                    "the program's version" if name == "version" else value
+                )
     return found
 
 
