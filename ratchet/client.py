@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import _socket
 import os
+import sys
 import time
 
 from ratchet import messages, statedir
-from ratchet.cni import codec
+from ratchet.cni import codec, invoke
 from ratchet.errors import ChildError
 
 TYPE_CHECKING = False
@@ -28,6 +29,9 @@ LONGEST_PATH_BYTES = 107  # sun_path less its final zero, unix(7)
 LARGEST_ANSWER_BYTES = 16 * 1024 * 1024
 # By which the child tells whose configuration is the newer one.
 STARTED_S = time.clock_gettime(time.CLOCK_BOOTTIME)
+# The option with which the front becomes a parent.
+FRONT_OPTION = "--front="
+_is_told = False
 
 
 def ask(config: Config, request: messages.Request, timeout_s: float) -> dict[str, Any] | None:
@@ -36,6 +40,9 @@ def ask(config: Config, request: messages.Request, timeout_s: float) -> dict[str
     Blocks at most ``timeout_s``. Raises ChildError when it does not answer. The answer may be a
     ``messages.Failure``.
     """
+    arm = invoke.arm()
+    if arm is not None:  # this is the child
+        return arm.ask(told(config, request), timeout_s)
     call = Call(config, timeout_s)
     sock = call.connect()
     if sock is None:
@@ -44,6 +51,21 @@ def ask(config: Config, request: messages.Request, timeout_s: float) -> dict[str
         return call.exchange(sock, call.line(request))
     finally:
         sock.close()
+
+
+def told(config: Config, request: messages.Request) -> dict[str, Any]:
+    """Return all that the child is told with a request."""
+    settings = {"settings": config.settings(), "started_s": STARTED_S}
+    return {**messages.request_to_json(request), **settings}
+
+
+def _fallen_back() -> dict[str, str]:
+    """Return why the front has become this parent, for the first request that can tell it."""
+    global _is_told  # noqa: PLW0603 - one process is one call
+    if _is_told or len(sys.argv) < 2 or not sys.argv[1].startswith(FRONT_OPTION):
+        return {}
+    _is_told = True
+    return {"front": sys.argv[1][len(FRONT_OPTION) :]}
 
 
 class Call:
@@ -56,8 +78,7 @@ class Call:
         self.deadline = time.monotonic() + timeout_s
 
     def line(self, request: messages.Request) -> bytes:
-        settings = {"settings": self.config.settings(), "started_s": STARTED_S}
-        return codec.encode({**messages.request_to_json(request), **settings}) + b"\n"
+        return codec.encode({**told(self.config, request), **_fallen_back()}) + b"\n"
 
     def exchange(self, sock: _socket.socket, line: bytes) -> dict[str, Any] | None:
         """Return the answer; None when the child went away without one. Raises ChildError."""

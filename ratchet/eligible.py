@@ -14,6 +14,7 @@ import time
 from ratchet import boot, labels, log, messages, spawn
 from ratchet.attachments import Attachment, Directory
 from ratchet.cni import config as cni_config
+from ratchet.cni import invoke
 from ratchet.cni import result as cni_result
 from ratchet.cni.errors import INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
 from ratchet.cni.frozen import replace
@@ -40,6 +41,7 @@ def attach(config: Config, request: Request, pod: Pod) -> dict[str, Any]:
     _check_netns(request)
     wiring = labels.parse(pod.labels, pod.annotations, own_name=pod.name, cni_ifname=request.ifname)
     directory = Directory(config.state_dir)
+    invoke.begin()
     before = directory.read(request.container_id, request.ifname)
     if before is not None and before.is_finished and before.netns == request.netns:
         return _attach_again(config, directory, _wired(before, pod, wiring))
@@ -74,6 +76,7 @@ def detach(config: Config, request: Request) -> bool:
         attachment = directory.kept_boot(request.container_id, request.ifname)
         if attachment is None:
             return False
+    invoke.begin()
     log.info("DEL", **_fields(attachment))
     _detach(config, directory, attachment, request, request.netns)
     return True
@@ -110,6 +113,7 @@ def collect_garbage(
     found = {(each.container_id, each.ifname): each for each in directory.kept_boots()}
     found |= {(each.container_id, each.ifname): each for each in directory.live()}
     errors = []
+    invoke.begin()
     for key, attachment in found.items():
         if key in valid or attachment.network != config.name:
             continue

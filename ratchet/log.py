@@ -10,42 +10,66 @@ one.
 
 from __future__ import annotations
 
+import _thread
 import os
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 LEVELS = ("debug", "info", "warning", "error")
 LONGEST_VALUE = 8192
 
 
-class _Sink:
+class Sink:
     """Where lines go. One object, so that ``configure`` can be called again."""
 
-    __slots__ = ("fd", "level", "path", "program", "to_stderr")
+    __slots__ = ("fd", "level", "path", "program", "stderr", "to_stderr")
 
-    def __init__(self) -> None:
+    def __init__(self, stderr: Callable[[bytes], object] | None = None) -> None:
         self.fd = -1
         self.path: str | None = None
         self.level = 1
         self.program = "ratchet"
         self.to_stderr = True
+        self.stderr = stderr
+        """What writes to the standard error that is meant; None: this process's own."""
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
 
-_sink = _Sink()
+class _OfThread(_thread._local):  # noqa: SLF001 - threading, which names it, costs 5 ms
+    """Where a thread's lines go: the process's sink, unless it has one of its own."""
+
+    sink = Sink()
+
+
+_of_thread = _OfThread()
+
+
+def sink() -> Sink:
+    """Return where the calling thread's lines go."""
+    return _of_thread.sink
+
+
+def use_sink(own: Sink) -> None:
+    """Have the calling thread's lines, and what it configures, go there."""
+    _of_thread.sink = own
 
 
 def configure(path: str | None, level: str, program: str, to_stderr: bool) -> None:
     """Say where lines go. The file is opened when the first line is written; safe to call again."""
-    if _sink.fd >= 0 and path != _sink.path:
-        os.close(_sink.fd)
-        _sink.fd = -1
-    _sink.path = path
-    _sink.level = LEVELS.index(level) if level in LEVELS else 1
-    _sink.program = program
-    _sink.to_stderr = to_stderr
+    own = _of_thread.sink
+    if path != own.path:
+        own.close()
+    own.path = path
+    own.level = LEVELS.index(level) if level in LEVELS else 1
+    own.program = program
+    own.to_stderr = to_stderr
 
 
 def debug(message: str, **fields: object) -> None:
@@ -123,20 +147,23 @@ def line(level: str, program: str, message: str, fields: dict[str, object], now:
 
 
 def _write(level: int, message: str, fields: dict[str, object]) -> None:
-    if level < _sink.level:
+    own = _of_thread.sink
+    if level < own.level:
         return
     try:
-        text = line(LEVELS[level], _sink.program, message, fields, time.time())
+        text = line(LEVELS[level], own.program, message, fields, time.time())
         data = text.encode("utf-8", "backslashreplace")
     except Exception:  # noqa: BLE001 - a value whose str() fails must not fail a pod
         return
-    if _sink.to_stderr:
+    if own.to_stderr and own.stderr is not None:
+        own.stderr(data)
+    elif own.to_stderr:
         _append(2, data)
-    if _sink.path is not None:
-        if _sink.fd < 0:
-            _sink.fd = open_file(_sink.path)
-        if _sink.fd >= 0:
-            _append(_sink.fd, data)
+    if own.path is not None:
+        if own.fd < 0:
+            own.fd = open_file(own.path)
+        if own.fd >= 0:
+            _append(own.fd, data)
 
 
 def open_file(path: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 
 from ratchet import log, plugin, pods
 from ratchet.cni import skel
@@ -22,15 +23,17 @@ if TYPE_CHECKING:
 
 # For standard input that is not needed and that nobody may ever close.
 PATIENCE_MS = 500
+# The option with which the front hands on what it has read of a standard input without an end.
+INPUT_OPTION = "--input="
 
 
 def main() -> int:
     """Serve the one request that environment and standard input hold; return the exit code."""
     _occupy_streams()
-    operations = {name: _logged(operation) for name, operation in plugin.OPERATIONS.items()}
+    operations = {name: logged(operation) for name, operation in plugin.OPERATIONS.items()}
     patience_ms = None if skel.needs_stdin(os.environ) else PATIENCE_MS
-    stdin = _StandardInput(patience_ms)
-    return skel.main(os.environ, stdin, _StandardOutput(), operations, _crashed)
+    stdin = _StandardInput(patience_ms, _begun())
+    return skel.main(os.environ, stdin, _StandardOutput(), operations, crashed)
 
 
 def _occupy_streams() -> None:
@@ -46,7 +49,17 @@ def _occupy_streams() -> None:
             os.open("/dev/null", flags)  # takes the lowest number that is free: this one
 
 
-def _logged(operation: Operation) -> Operation:
+def _begun() -> int | None:
+    """Return the file with the beginning of standard input, if the front has read that already."""
+    for option in sys.argv[1:]:
+        if option.startswith(INPUT_OPTION) and option[len(INPUT_OPTION) :].isdigit():
+            fd = int(option[len(INPUT_OPTION) :])
+            os.set_inheritable(fd, False)
+            return fd
+    return None
+
+
+def logged(operation: Operation) -> Operation:
     """Return the operation, with its error in the log as well."""
 
     def serve(request: skel.Request) -> dict[str, Any] | None:
@@ -76,7 +89,8 @@ def _pod(request: skel.Request) -> str | None:
     return None if name is None else pods.logged(namespace, name)
 
 
-def _crashed(exc: Exception) -> CniError:
+def crashed(exc: Exception) -> CniError:
+    """Return the error that the runtime is told of one that nobody expected."""
     log.crash("internal error", exc)
     return RatchetError(type(exc).__name__, "the log has the traceback")
 
@@ -84,9 +98,10 @@ def _crashed(exc: Exception) -> CniError:
 class _StandardInput:
     """Standard input without Python's stream, which is None when the runtime gave none."""
 
-    def __init__(self, patience_ms: int | None) -> None:
+    def __init__(self, patience_ms: int | None, begun: int | None) -> None:
         self.patience_ms = patience_ms
         """How long to wait for more; None: until somebody closes it."""
+        self.begun = begun
 
     def read(self) -> bytes:
         if os.isatty(0):  # somebody tries the program by hand
@@ -94,6 +109,8 @@ class _StandardInput:
         poller = select.poll()
         poller.register(0, select.POLLIN)
         parts = []
+        while self.begun is not None and (part := os.read(self.begun, 65536)):
+            parts.append(part)
         while self.patience_ms is None or poller.poll(self.patience_ms):
             part = os.read(0, 65536)
             if not part:

@@ -131,6 +131,9 @@ _GC_KEYS = (cni_config.VALID_ATTACHMENTS, cni_config.ATTACHMENTS)
 
 def _configured(request: Request) -> Config:
     config = Config.parse(request.config)
+    arm = invoke.arm()
+    if arm is not None:
+        arm.serve(config.state_dir)
     log.configure(config.log_file, config.log_level, "ratchet", to_stderr=True)
     if request.command not in ("DEL", "CHECK"):
         _require_private(config)

@@ -21,7 +21,7 @@ import os
 import sys
 
 from ratchet import client, log, statedir
-from ratchet.cni import codec
+from ratchet.cni import codec, invoke
 from ratchet.cni.invoke import IGNORED_BY_PYTHON, clean_environ
 from ratchet.errors import ChildError, StateError
 
@@ -46,6 +46,9 @@ def ask(config: Config, request: messages.Request, timeout_s: float) -> dict[str
     started or does not answer, and StateError when the state directory cannot be written. The
     answer may be a ``messages.Failure``.
     """
+    arm = invoke.arm()
+    if arm is not None:  # this is the child
+        return arm.ask(client.told(config, request), timeout_s)
     return _Call(config, timeout_s).ask(request)
 
 
@@ -54,6 +57,10 @@ def tell(config: Config, request: messages.Request, timeout_s: float) -> None:
 
     Blocks at most ``timeout_s``. Raises as ``ask`` does.
     """
+    arm = invoke.arm()
+    if arm is not None:  # this is the child
+        arm.tell(client.told(config, request))
+        return
     _Call(config, timeout_s).tell(request)
 
 

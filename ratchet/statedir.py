@@ -8,6 +8,7 @@ and the child's.
 
 from __future__ import annotations
 
+import _thread
 import os
 
 TYPE_CHECKING = False
@@ -108,8 +109,8 @@ def write_private(path: str, data: bytes) -> None:
     """
     folder, name = os.path.split(path)
     make_private(folder)
-    # The process ID is enough: no parent writes the same file twice at a time.
-    temporary = f"{folder}/.{name}.{os.getpid()}"
+    # The thread's ID, which is the process ID of a parent: none writes two files at a time.
+    temporary = f"{folder}/.{name}.{_thread.get_native_id()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         fd = os.open(temporary, flags, 0o600)

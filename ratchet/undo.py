@@ -1,6 +1,11 @@
-"""What has to be undone if an operation fails half way."""
+"""What has to be undone if an operation fails half way.
+
+If its caller is gone, nothing is, as when the parent is killed: the runtime's DEL does it.
+"""
 
 from __future__ import annotations
+
+from ratchet.cni.invoke import CallerGoneError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +31,9 @@ class Undo:
     def __enter__(self) -> Undo:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, CallerGoneError):
+            self.drop()
         while self._steps:
             step, args = self._steps.pop()
             step(*args)

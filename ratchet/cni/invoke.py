@@ -5,6 +5,9 @@ byte for byte, and nothing of ours stays in memory while it works. ``run`` is fo
 answer we want to see. Both give the plugin its configuration as an anonymous file on standard
 input, the environment that the runtime gave us, and our standard error.
 
+A thread that serves a call which another process was executed for has an *arm*: what executes
+programs in that process. Nothing else about a call differs.
+
 Written on ``posix_spawn`` and ``poll``: ``subprocess`` would cost 10 ms. ``_signal`` stands for
 ``signal``, whose enums alone take 3 ms.
 """
@@ -12,6 +15,7 @@ Written on ``posix_spawn`` and ``poll``: ``subprocess`` would cost 10 ms. ``_sig
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # typeshed only knows signal
+import _thread
 import os
 import select
 import stat
@@ -24,9 +28,36 @@ from ratchet.cni.errors import CniError, DelegateError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, NoReturn, TypeVar
+    from typing import Any, NoReturn, Protocol, TypeVar
 
     T = TypeVar("T")
+
+    class Arm(Protocol):
+        """Executes programs for a call, in the process that the runtime executed."""
+
+        def serve(self, state_dir: str) -> None:
+            """Go on only if the call is for this state directory."""
+
+        def begin(self) -> None:
+            """Something is about to be changed: what comes before may be done twice.
+
+            Raises CallerGoneError.
+            """
+
+        def become(self, program: str, config: bytes, environ: Mapping[str, str]) -> NoReturn:
+            """Raises OSError as execve does, and CallerGoneError."""
+
+        def run(
+            self, program: str, config: bytes, environ: Mapping[str, str], timeout_s: float | None
+        ) -> tuple[bytes, int]:
+            """Return output and wait status. Raises OSError, DelegateError, CallerGoneError."""
+
+        def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+            """Have a request answered in this process. Raises CniError, CallerGoneError."""
+
+        def tell(self, request: dict[str, Any]) -> None:
+            """Have a request served in this process."""
+
 
 # Python ignores these two at its start, and what is ignored stays so in the programs that we start.
 IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
@@ -36,6 +67,39 @@ LARGEST_ANSWER_BYTES = 16 * 1024 * 1024
 BUSY_S = 5.0
 BUSY_PAUSE_S = 0.1
 _ETXTBSY = 26  # errno(3), without the import
+
+
+class CallerGoneError(BaseException):
+    """The process that the runtime executed is gone: its call ends here, as if it were killed.
+
+    Nothing is undone, as nothing is when a parent is killed: the runtime's DEL finds what is left.
+    So this is no Exception, which somebody might handle.
+    """
+
+
+class _OfThread(_thread._local):  # noqa: SLF001 - threading, which names it, costs 5 ms
+    """What a thread has of its own; None: this process is the one that the runtime executed."""
+
+    arm: Arm | None = None
+
+
+_of_thread = _OfThread()
+
+
+def use_arm(arm: Arm | None) -> None:
+    """Have the calling thread's programs executed by this arm from now on."""
+    _of_thread.arm = arm
+
+
+def arm() -> Arm | None:
+    """Return the calling thread's arm."""
+    return _of_thread.arm
+
+
+def begin() -> None:
+    """Say that something is about to be changed. Raises CallerGoneError."""
+    if _of_thread.arm is not None:
+        _of_thread.arm.begin()
 
 
 def find(plugin_type: str, path: str) -> str:
@@ -89,7 +153,11 @@ def _was_given(name: str) -> bool:
 def become(config: Mapping[str, Any], path: str, environ: Mapping[str, str]) -> NoReturn:
     """Replace this process by the plugin. Raises DelegateError if that is not possible."""
     program = find(config["type"], path)
-    source = _anonymous_file(codec.encode(config))
+    data = codec.encode(config)
+    arm = _of_thread.arm
+    if arm is not None:
+        _start(program, lambda: arm.become(program, data, environ))
+    source = _anonymous_file(data)
     os.dup2(source, 0)
     for number in IGNORED_BY_PYTHON:
         _signal.signal(number, _signal.SIG_DFL)
@@ -111,7 +179,11 @@ def run(
     """
     plugin_type = config["type"]
     program = find(plugin_type, path)
-    data, status = _run(program, codec.encode(config), clean_environ(environ), timeout_s)
+    arm, source = _of_thread.arm, codec.encode(config)
+    if arm is not None:
+        data, status = _start(program, lambda: arm.run(program, source, environ, timeout_s))
+    else:
+        data, status = _run(program, source, clean_environ(environ), timeout_s)
     answer = _decoded(data)
     if os.WIFSIGNALED(status):
         raise DelegateError(f"plugin {plugin_type} was killed by signal {os.WTERMSIG(status)}")
@@ -199,7 +271,7 @@ def _read_all(fd: int, program: str, deadline: float | None) -> bytes:
             return b"".join(parts)
         total += len(part)
         if total > LARGEST_ANSWER_BYTES:
-            raise DelegateError(f"{program} prints without end, and was killed")
+            raise without_end(program)
         parts.append(part)
 
 
@@ -217,7 +289,15 @@ def _await(fd: int, program: str, deadline: float | None) -> None:
     poller.register(fd, select.POLLIN)
     left_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
     if not poller.poll(left_ms):
-        raise DelegateError(f"{program} did not end in time, and was killed")
+        raise out_of_time(program)
+
+
+def without_end(program: str) -> DelegateError:
+    return DelegateError(f"{program} prints without end, and was killed")
+
+
+def out_of_time(program: str) -> DelegateError:
+    return DelegateError(f"{program} did not end in time, and was killed")
 
 
 def _anonymous_file(data: bytes) -> int:

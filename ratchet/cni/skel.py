@@ -103,11 +103,11 @@ def main(
         answer = _serve(environ, stdin, operations, spoken)
         data = b"" if answer is None else codec.encode(answer) + b"\n"
     except CniError as exc:
-        return _print(stdout, _error(exc, spoken[0]), 1)
+        return _print(stdout, error(exc, spoken[0]), 1)
     except Exception as exc:
         if crashed is None:
             raise
-        return _print(stdout, _error(crashed(exc), spoken[0]), 1)
+        return _print(stdout, error(crashed(exc), spoken[0]), 1)
     return _print(stdout, data, 0)
 
 
@@ -224,11 +224,12 @@ def _version(stdin: Reader) -> dict[str, Any]:
     }
 
 
-def _error(exc: CniError, spoken: str) -> bytes:
-    error = {"cniVersion": spoken, "code": exc.code, "msg": exc.msg}
+def error(exc: CniError, spoken: str) -> bytes:
+    """Return what an error looks like on standard output, in this cniVersion."""
+    told = {"cniVersion": spoken, "code": exc.code, "msg": exc.msg}
     if exc.details:
-        error["details"] = exc.details
-    return codec.encode(error) + b"\n"
+        told["details"] = exc.details
+    return codec.encode(told) + b"\n"
 
 
 def _print(stdout: Writer, data: bytes, exit_code: int) -> int:

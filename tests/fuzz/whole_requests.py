@@ -271,7 +271,7 @@ class Bed:
                         io.BytesIO(stdin),
                         stdout,
                         plugin.OPERATIONS,
-                        ratchet_main._crashed,
+                        ratchet_main.crashed,
                     )
             except BecameError:
                 assert not stdout.getvalue()
@@ -496,7 +496,7 @@ def _serve_with_liar(bed: Bed, folder: str, command: str, *, boot: bool) -> None
                 io.BytesIO(_plain(config)),
                 stdout,
                 plugin.OPERATIONS,
-                ratchet_main._crashed,
+                ratchet_main.crashed,
             )
     except BecameError:
         return
