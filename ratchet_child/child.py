@@ -15,6 +15,7 @@ import selectors
 import signal
 import socket
 import time
+from collections import deque
 from functools import partial
 
 from ratchet import log, spawn, statedir
@@ -24,6 +25,7 @@ from ratchet.config import Config
 from ratchet.errors import CniError, ConfigError, RatchetError, shown
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine, Parts
+from ratchet_child.front.door import Door
 from ratchet_child.kernel.netns import Monitor
 from ratchet_child.metrics import figures
 from ratchet_child.metrics.exporter import Endpoint
@@ -32,6 +34,7 @@ from ratchet_child.pods.unfinished import UnfinishedFiles
 from ratchet_child.service import (
     MAX_REQUEST_BYTES,
     Answer,
+    Reply,
     Service,
     decode,
     failure,
@@ -61,8 +64,10 @@ class Child:
         self._changed_s: float = 0  # when the parent that brought a new configuration was started
         self._running = True
         self._metrics: Endpoint | None = None
+        self._questions: deque[tuple[Answer, Reply, float]] = deque()
         self._open_door(listener)
         self._start(config)
+        self._front = Door(config.state_dir, self._ask, stay=stay)
 
     def _start(self, config: Config) -> None:
         log.configure(config.log_file, config.log_level, "ratchet-child", to_stderr=self._stay)
@@ -124,11 +129,12 @@ class Child:
             if now >= next_sweep:
                 next_sweep = now + _SWEEP_S
                 self._sweep(now)
-            if not self._engine.registry.is_idle or self._clients:
+            if not self._engine.registry.is_idle or self._clients or self._front.is_busy:
                 idle_since = now
             elif now - idle_since > _IDLE_S and not self._stay:
                 idle_since = now
                 self._running = not self._is_over()
+        self._front.close()
         self._close_door()
         self._stop()
         self._serve_metrics(None)
@@ -169,6 +175,8 @@ class Child:
     def _woken(self, _fd: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
+        while self._questions:
+            self._serve(*self._questions.popleft())
         self._watch_namespaces()
 
     def _sweep(self, now: float) -> None:
@@ -176,6 +184,7 @@ class Child:
         self._engine.registry.scan()
         self._engine.registry.check_namespaces()
         self._unfinished.sweep(now)
+        self._front.sweep()
         self._watch_namespaces()
         for client in list(self._clients.values()):
             if now - client.since > _CLIENT_TIMEOUT_S:
@@ -256,15 +265,28 @@ class Child:
             self._drop(client)
 
     def _asked(self, client: _Client, line: bytes) -> None:
-        operation: object = None
-
-        def reply(answer: Answer) -> None:
-            client.send(answer)
-            figures.served(operation, time.monotonic() - client.since)
-
         try:
             request = decode(line)
-            operation = request.get("op")
+        except CniError as error:
+            client.send(failure(error))
+            figures.served(None, time.monotonic() - client.since)
+        else:
+            figures.front_fell_back(request.get("front"))
+            self._serve(request, client.send, client.since)
+
+    def _ask(self, request: Answer, reply: Reply) -> None:
+        """Have a request of the front's served. From any thread."""
+        self._questions.append((request, reply, time.monotonic()))
+        self._wake()
+
+    def _serve(self, request: Answer, send: Reply, since: float) -> None:
+        operation = request.get("op")
+
+        def reply(answer: Answer) -> None:
+            send(answer)
+            figures.served(operation, time.monotonic() - since)
+
+        try:
             if operation in _CURRENT:
                 self._follow(request.get("settings"), request.get("started_s"))
             self._service.handle(request, reply)

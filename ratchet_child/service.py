@@ -16,6 +16,7 @@ from ratchet import messages
 from ratchet.errors import CniError, RatchetError, StoreError, shown
 from ratchet_child.engine import Engine
 from ratchet_child.lookups import Labels, Lookups
+from ratchet_child.metrics.figures import front
 from ratchet_child.model.keys import VXLANID, PodKey
 
 MAX_REQUEST_BYTES = 1 << 20
@@ -179,6 +180,7 @@ class Service:
             "etcd": self._engine.etcd.error,
             "etcd_away": self._engine.etcd.is_away,
             "etcd_since": self._engine.etcd.since,
+            "front": front(),
             "pods": self._engine.status.pods(),
         }
 

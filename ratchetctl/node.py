@@ -74,6 +74,17 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
+class Front:
+    """How many calls the front brought to the child, by result, and why the parent served others.
+
+    The child sees only a part of the latter: a parent that does not ask it tells it nothing.
+    """
+
+    calls: dict[str, int]
+    fallbacks: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """What is known of this node. `child_error` says why there is no more than the records."""
 
@@ -85,6 +96,7 @@ class Node:
     etcd: str  # reachable, away, unknown
     etcd_since: float | None
     etcd_error: str | None
+    front: Front | None
     pods: tuple[Pod, ...]
 
 
@@ -201,13 +213,29 @@ def _from_answer(state_dir: str, answer: dict[str, Any]) -> Node:
         etcd="reachable" if error is None else "away" if away else "unknown",
         etcd_since=_time(answer, "etcd_since"),
         etcd_error=error if away else None,
+        front=_front(answer),
         pods=_sorted(_pod(one) for one in _taken(answer, "pods", list)),
     )
 
 
 def _from_records(state_dir: str, child: str, why: str) -> Node:
     pods = _sorted(map(_recorded, Directory(state_dir).live()))
-    return Node(state_dir, child, why, None, None, "unknown", None, None, pods)
+    return Node(state_dir, child, why, None, None, "unknown", None, None, None, pods)
+
+
+def _front(answer: dict[str, Any]) -> Front | None:
+    """None for a child of a version that has no front."""
+    if "front" not in answer:
+        return None
+    found = _taken(answer, "front", dict)
+    return Front(_counts(found, "calls"), _counts(found, "fallbacks"))
+
+
+def _counts(found: dict[str, Any], key: str) -> dict[str, int]:
+    counts: dict[str, int] = _taken(found, key, dict)
+    if not all(isinstance(count, int) for count in counts.values()):
+        raise TypeError(f"{key} is {counts}")
+    return counts
 
 
 def _sorted(pods: Iterator[Pod]) -> tuple[Pod, ...]:

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from ratchetctl import node, tables
 from ratchetctl.errors import StatusError
-from ratchetctl.node import ERROR, SUPERSEDED, UNKNOWN, UP, WAITING, Link, Node, Pod
+from ratchetctl.node import ERROR, SUPERSEDED, UNKNOWN, UP, WAITING, Front, Link, Node, Pod
 
 WELL, WAITS, WRONG = 0, 3, 4  # exit statuses; 1 is the command's own failure, 2 wrong arguments
 CONTAINER_CHARS = 12
@@ -90,6 +90,7 @@ def as_json(found: Node) -> dict[str, Any]:
             "since": _iso(found.etcd_since),
             "error": found.etcd_error,
         },
+        "front": None if found.front is None else asdict(found.front),
         "pods": [
             {
                 **asdict(pod),
@@ -117,6 +118,8 @@ def show(found: Node, console: Console) -> None:
         console.print(
             _plain(f"node {found.address}{interface}, {_etcd(found, now)}"), soft_wrap=True
         )
+        if found.front is not None:
+            console.print(_plain(_front(found.front)), soft_wrap=True)
         console.print()
     if not found.pods:
         console.print("no labelled pods")
@@ -187,6 +190,14 @@ def _etcd(found: Node, now: float) -> str:
     if found.etcd == "reachable":
         return f"etcd reachable for {_for(found.etcd_since, now)}"
     return "etcd has not been asked yet"
+
+
+def _front(front: Front) -> str:
+    """How calls reached the child since it was started."""
+    served = front.calls.get("answered", 0) + front.calls.get("delegated", 0)
+    reasons = ", ".join(f"{count} {why}" for why, count in front.fallbacks.items() if count)
+    line = f"calls through the front: {served}"
+    return f"{line}; through the parent, as far as is known: {reasons}" if reasons else line
 
 
 def _by(link: Link) -> Iterable[object]:

@@ -170,6 +170,22 @@ def _of_figures() -> Iterator[Any]:
     for operation, count in figures.etcd_errors.items():
         errors.add_metric([operation], count)
     yield errors
+    front = CounterMetricFamily(
+        "ratchet_front_calls",
+        "Calls of the plugin that the front brought, by what became of them.",
+        labels=["result"],
+    )
+    for result, count in figures.front.items():
+        front.add_metric([result], count)
+    yield front
+    fallbacks = CounterMetricFamily(
+        "ratchet_front_fallbacks",
+        "Calls that the parent served in place of the front, as far as they were told of.",
+        labels=["reason"],
+    )
+    for reason, count in figures.fallbacks.items():
+        fallbacks.add_metric([reason], count)
+    yield fallbacks
     yield CounterMetricFamily(
         "ratchet_end_failures", "Ends that could not be made.", figures.end_failures
     )

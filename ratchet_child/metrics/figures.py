@@ -17,6 +17,17 @@ ETCD = ("get", "tree", "set", "create", "swap", "remove", "prune", "remove_tree"
 WATCH = "watch"  # lasts until there is news: its duration says nothing
 REQUESTS = ("attached", "check", "deleted", "health", "labels", "status")
 UNKNOWN = "unknown"  # whatever else is written to the child's socket
+# What became of calls that the front brought, as far as this process sees it.
+ANSWERED = "answered"
+DELEGATED = "delegated"  # the front became the delegate
+PARENT = "parent"  # this process had it become the parent
+ABANDONED = "abandoned"  # the front did not wait, or was killed
+FRONT_RESULTS = (ANSWERED, DELEGATED, PARENT, ABANDONED)
+# Why the parent served a call: first what this process says, then what parents tell.
+FALLBACKS = (
+    *("state_dir", "namespace", "path"),
+    *("no-child", "busy", "late", "lost", "nonsense", "stranger", "input", "streams"),
+)
 ENDS = ("make", "mend", "replace", "remove")
 
 
@@ -64,6 +75,8 @@ class Figures:
         self.requests = {name: Durations() for name in (*REQUESTS, UNKNOWN)}
         self.ends = {name: Durations() for name in ENDS}
         self.end_failures = 0
+        self.front = dict.fromkeys(FRONT_RESULTS, 0)
+        self.fallbacks = dict.fromkeys(FALLBACKS, 0)
         self.reconciliations = Durations()
         self.retries = 0
         self.last_reconciliation = 0.0  # seconds since the epoch
@@ -92,6 +105,25 @@ def etcd_failed(name: str) -> None:
 def served(operation: object, seconds: float) -> None:
     """A request has been answered; `operation` is what it asked for, whatever that was."""
     _add(figures.requests[str(operation) if operation in REQUESTS else UNKNOWN], seconds)
+
+
+def front_served(result: str) -> None:
+    """A call that the front brought is over."""
+    with figures.lock:
+        figures.front[result] += 1
+
+
+def front_fell_back(reason: object) -> None:
+    """The parent serves a call; `reason` is why, whatever that is."""
+    if isinstance(reason, str) and reason in FALLBACKS:
+        with figures.lock:
+            figures.fallbacks[reason] += 1
+
+
+def front() -> dict[str, dict[str, int]]:
+    """What became of calls through the front, and why parents served the rest."""
+    with figures.lock:
+        return {"calls": dict(figures.front), "fallbacks": dict(figures.fallbacks)}
 
 
 def end_done(operation: str, seconds: float) -> None:

@@ -180,6 +180,24 @@ def test_every_pod_and_link_is_in_the_tables(child: Child) -> None:
     assert re.search(r"^default/b +in1 .* veth +up", text, re.MULTILINE)
 
 
+def test_calls_through_the_front_are_told_and_why_the_parent_served_others(child: Child) -> None:
+    counts = {
+        "calls": {"answered": 3, "delegated": 40, "abandoned": 1},
+        "fallbacks": {"late": 2, "busy": 0, "no-child": 1},
+    }
+    child.says(front=counts)
+    text = child.status().stdout
+    assert "calls through the front: 43; through the parent" in text
+    assert "as far as is known: 2 late, 1 no-child" in text
+    assert child.json()["front"] == counts
+
+
+def test_child_of_a_version_without_a_front_is_understood(child: Child) -> None:
+    child.says()
+    assert "front" not in child.status().stdout
+    assert child.json()["front"] is None
+
+
 def test_errors_are_shown_while_they_last_and_after(child: Child) -> None:
     child.says(
         pod(
@@ -250,6 +268,7 @@ def test_json_has_everything(child: Child) -> None:
         "node": "10.0.0.1",
         "parent_interface": "eth0",
         "etcd": {"state": "reachable", "since": "1970-01-01T00:16:40Z", "error": None},
+        "front": None,
         "pods": [
             {
                 "namespace": "prod",
