@@ -108,6 +108,7 @@ check: venv  ## formatting, lint, types, who may import whom
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	packaging/front.sh lint
 
 .PHONY: format
 format: venv  ## put the formatting right
@@ -117,7 +118,7 @@ format: venv  ## put the formatting right
 .PHONY: build
 build: $(PROGRAMS)/.built  ## the programs, in one folder: dist/ratchet.d
 
-$(PROGRAMS)/.built: $(SOURCES) setup.cfg $(wildcard packaging/*) $(VENV)/.ratchet-stamp | system
+$(PROGRAMS)/.built: $(SOURCES) setup.cfg $(wildcard packaging/* front/*) $(VENV)/.ratchet-stamp | system
 	@packaging/build.sh $(PROGRAMS) $(VENV)
 	@touch $@
 

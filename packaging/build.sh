@@ -17,7 +17,15 @@ if ! "$venv/bin/pyinstaller" --noconfirm --log-level INFO --distpath "$work/dist
     tail -n 40 "$log" >&2
     exit 1
 fi
+# Before the folder is put to use: what the runtime executes must never be missing.
+if command -v "${CC:-cc}" >/dev/null; then
+    "$root/packaging/front.sh" release "$work/dist/ratchet.d/ratchet"
+    front="with the front"
+else
+    ln -s ratchet-parent "$work/dist/ratchet.d/ratchet"
+    front="without the front, because there is no C compiler: pods wait for Python to start"
+fi
 rm -rf "$target"
 mv "$work/dist/ratchet.d" "$target"
 rm -rf "$work"
-echo "built $target ($(du -sh "$target" | cut -f1))"
+echo "built $target ($(du -sh "$target" | cut -f1)), $front"

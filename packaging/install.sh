@@ -1,8 +1,9 @@
 #!/bin/bash
 # Installs the built programs so that a node which is attaching pods at this moment never meets half a
 # program: each build goes into a folder of its own, BINDIR/ratchet.d/<build>, and is put to use by renaming
-# symbolic links. A program finds its libraries through the folder that it was started from, so one that was
-# started before the rename goes on with the old build, which is therefore kept until the next install.
+# symbolic links. A program finds its libraries, and the front finds the parent, through the folder that it was
+# started from, so one that was started before the rename goes on with the old build, which is therefore kept
+# until the next install.
 #
 #   install.sh install|uninstall PROGRAMS DESTDIR BINDIR CTLDIR
 set -euo pipefail

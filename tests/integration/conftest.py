@@ -9,11 +9,16 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.integration.two_minutes import TwoMinutes
+from tests.lab import programs
 from tests.lab.cluster import Cluster
-from tests.lab.runtime import REFERENCE_PLUGINS, Node, plugin_dir
+from tests.lab.runtime import FRONT, INSTALLED, PARENT, REFERENCE_PLUGINS, Node, plugin_dir
 
 NEEDED_PROGRAMS = ("ip", "ping", "nsenter", "etcd")
 NEEDED_PLUGINS = ("bridge", "host-local", "loopback", "ptp")
+
+# Modules whose tests run through the parent and through the front. The others use what is
+# installed: the front where there is a compiler, with the children that the tests happen to have.
+BOTH_WAYS = ("test_passthrough", "test_same_node", "test_check_gc_status")
 
 _failed = pytest.StashKey[bool]()
 
@@ -29,6 +34,17 @@ def missing_for_root_tests() -> str | None:
         if not os.access(os.path.join(REFERENCE_PLUGINS, plugin), os.X_OK):
             return f"no plugin {plugin} in {REFERENCE_PLUGINS}"
     return None
+
+
+_made = pytest.StashKey[str | None]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[_made] = programs.prepare()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    programs.remove(session.config.stash.get(_made, None))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -75,10 +91,27 @@ def session_cluster() -> Iterator[Cluster]:
     shared.close()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what says how the operations behave through the parent and through the front."""
+    if metafunc.module.__name__.rpartition(".")[2] in BOTH_WAYS and "way" in metafunc.fixturenames:
+        ways = [PARENT, FRONT] if programs.has_front() else [PARENT]
+        metafunc.parametrize("way", ways, indirect=True)
+
+
 @pytest.fixture
-def cluster(session_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+def way(request: pytest.FixtureRequest) -> str:
+    """Give the way in which nodes reach the operations."""
+    return getattr(request, "param", INSTALLED)
+
+
+@pytest.fixture
+def cluster(
+    session_cluster: Cluster, way: str, request: pytest.FixtureRequest
+) -> Iterator[Cluster]:
     """Give three nodes on which nothing has happened yet, and leave nothing on them."""
     session_cluster.last_words = []
+    for node in session_cluster.nodes:
+        node.way = way
     yield session_cluster
     problems: list[str] = []
     # What a failed test leaves behind says nothing.

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from tests.lab import underlay
 from tests.lab.etcd_server import Etcd
-from tests.lab.namespaces import Namespace, random_name, random_port
+from tests.lab.namespaces import MountNamespace, Namespace, random_name, random_port
 from tests.lab.polling import wait_for
 from tests.lab.runtime import Node, Pod
 from tests.lab.underlay import ROUTER_ADDRESS
@@ -66,6 +66,9 @@ class Cluster:
 
     def _node(self, number: int) -> Node:
         namespace = self._namespace(random_name(f"node{number}"))
+        # Each node has its front's socket, as a machine has.
+        namespace.mounts = MountNamespace("/run/ratchet")
+        self._undo.callback(namespace.mounts.close)
         directory = os.path.join(self.directory, f"node{number}")
         os.mkdir(directory)
         node = Node(
@@ -143,6 +146,7 @@ class Cluster:
                 else:
                     call.finish()
             self._attempt(problems, lambda node=node: end_processes(node))  # type: ignore[misc]
+            self._attempt(problems, node.reap)
         for pod in self.pods:
             self._attempt(problems, pod.netns.remove)
         self.pods.clear()

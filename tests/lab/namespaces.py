@@ -85,6 +85,7 @@ class Namespace:
     def __init__(self, name: str) -> None:
         self.name = name
         self.path = f"/run/netns/{name}"
+        self.mounts: MountNamespace | None = None
 
     def __repr__(self) -> str:
         return f"<namespace {self.name}>"
@@ -111,9 +112,10 @@ class Namespace:
     def command(self, *argv: str) -> list[str]:
         """Return the argument list that runs a program in here.
 
-        nsenter and not `ip netns exec`: a runtime enters no other mount namespace either.
+        nsenter and not `ip netns exec`, which would give each program another mount namespace.
         """
-        return ["nsenter", f"--net={self.path}", "--", *argv]
+        mounts = [] if self.mounts is None else [f"--mount={self.mounts.path}"]
+        return ["nsenter", f"--net={self.path}", *mounts, "--", *argv]
 
     def processes(self) -> set[int]:
         """Return the ids of the processes that are in here."""
@@ -224,6 +226,36 @@ class Namespace:
         link = self.link(ifname)
         assert link is not None, f"no {ifname} in {self.name}"
         return LinkWatch(self, ifname, int(link["ifindex"]))
+
+
+class MountNamespace:
+    """The files of the machine, but for some folders of its own: what nodes have one each of."""
+
+    def __init__(self, *folders: str) -> None:
+        self._fd = -1
+        mounts = "".join(
+            f"mkdir -p {folder} && mount -t tmpfs -o mode=700 tmpfs {folder} && "
+            for folder in folders
+        )
+        # Slave: pods' namespaces that are made later are to be seen.
+        argv = ["unshare", "--mount", "--propagation", "slave", "sh", "-c"]
+        with subprocess.Popen(
+            [*argv, f"{mounts} echo made && exec cat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as maker:
+            assert maker.stdout is not None
+            assert maker.stdout.readline() == "made\n"
+            self._fd = os.open(f"/proc/{maker.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            maker.communicate()
+        self.path = f"/proc/{os.getpid()}/fd/{self._fd}"
+
+    def close(self) -> None:
+        """Let go of it. Safe to call twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 class LinkWatch:

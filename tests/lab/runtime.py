@@ -34,6 +34,11 @@ CNI_IFNAME = "eth0"
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 
 
+# The ways to reach the operations: what is installed as `ratchet`, the Python parent by itself, and
+# the front with a child that serves it.
+INSTALLED, PARENT, FRONT = "installed", "parent", "front"
+
+
 def plugin_dir() -> str:
     """Return the folder with the programs under test: the built ones, else this interpreter's."""
     return os.environ.get("RATCHET_PLUGIN_DIR") or os.path.dirname(sys.executable)
@@ -204,6 +209,16 @@ class Node:
     attachments: dict[tuple[str, str], Attachment] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     round: int = 0
+    way: str = INSTALLED
+    server: subprocess.Popen[bytes] | None = None
+
+    @property
+    def program(self) -> str:
+        """Return the plugin under test. Without a compiler there is only the parent."""
+        parent = os.path.join(plugin_dir(), "ratchet-parent")
+        if self.way == PARENT and os.path.exists(parent):
+            return parent
+        return os.path.join(plugin_dir(), "ratchet")
 
     @property
     def state_dir(self) -> str:
@@ -273,7 +288,9 @@ class Node:
         self, config: Config | bytes, environ: Mapping[str, str], program: str | None = None
     ) -> Call:
         """Start the plugin under test, or another one, in this node's namespace."""
-        path = program or os.path.join(plugin_dir(), "ratchet")
+        if program is None and self.way == FRONT:
+            self.serve_front()
+        path = program or self.program
         stdin = config if isinstance(config, bytes) else json.dumps(config).encode()
         call = Call(self.namespace.command(path), environ, stdin)
         self.calls.append(call)
@@ -406,6 +423,31 @@ class Node:
         """Return the ids of the processes on this node that hold the child's lock."""
         lock = os.path.join(self.state_dir, "child.lock")
         return [pid for pid in sorted(self.namespace.processes()) if has_open(pid, lock)]
+
+    def serve_front(self) -> None:
+        """Have a child serve the front, if none does."""
+        if self.namespace.processes() & set(self.children()):
+            return
+        path = os.path.join(self.directory, str(self.round), "child.conf")
+        with open(path, "w") as file:
+            json.dump(self.config(), file)
+        argv = [os.path.join(plugin_dir(), "ratchet-child"), "--config", path]
+        null = subprocess.DEVNULL
+        self.reap()
+        self.server = subprocess.Popen(
+            self.namespace.command(*argv), cwd="/", stdin=null, stdout=null, stderr=null
+        )
+        pid = self.wait_child()
+        wait_for(
+            f"the front of node {self.number} to be served",
+            lambda: os.path.exists(f"/proc/{pid}/root/run/ratchet/front.sock"),
+        )
+
+    def reap(self) -> None:
+        """Forget the child that served the front, which has ended or is about to."""
+        if self.server is not None:
+            self.server.wait(PLUGIN_TIMEOUT_S)
+            self.server = None
 
     def wait_child(self) -> int:
         found = wait_for(f"the child of node {self.number}", self.children)

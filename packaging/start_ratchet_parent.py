@@ -1,4 +1,4 @@
-"""Where the built `ratchet` starts: the bootloader runs this file.
+"""Where the built `ratchet-parent` starts: the bootloader runs this file.
 
 PyInstaller's own start-up is left out of the programs (see ratchet.spec). What they need of it is
 the mark that they are built ones.

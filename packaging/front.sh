@@ -1,0 +1,45 @@
+#!/bin/bash
+# Compiles the front with the distribution's compiler.
+#
+#   front.sh release|sanitized OUTPUT [further options for the compiler]
+#   front.sh lint
+#
+# lint: the compiler's analyzer, cppcheck and clang-tidy, as far as they are installed.
+# release: static, so that it starts without a dynamic linker, which takes as long as everything else together.
+# sanitized: for the tests, with the address and the undefined behaviour sanitizer.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+kind=$1 output=${2:-}
+shift $(($# < 2 ? $# : 2))
+
+warnings=(-std=c11 -Wall -Wextra -Werror -Wformat=2 -Wshadow -Wconversion -Wvla -Wwrite-strings)
+
+# Whatever the machine has looks at it.
+if [ "$kind" = lint ]; then
+    if command -v "${CC:-cc}" >/dev/null; then
+        analyzer=$("${CC:-cc}" --version | grep -qi clang || echo -fanalyzer)
+        "${CC:-cc}" "${warnings[@]}" -O2 $analyzer -c -o /dev/null "$root/front/front.c"
+    fi
+    if command -v cppcheck >/dev/null; then
+        cppcheck --quiet --std=c11 --enable=warning,portability,performance --error-exitcode=1 "$root/front/front.c"
+    fi
+    if command -v clang-tidy >/dev/null; then
+        clang-tidy --quiet --warnings-as-errors='*' "$root/front/front.c" -- -std=c11
+    fi
+    exit
+fi
+
+case $kind in
+    release)
+        options=(-O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fPIE -static-pie
+            -Wl,-z,relro,-z,now,-z,noexecstack -s) ;;
+    sanitized)
+        options=(-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all) ;;
+    *)
+        echo "front.sh: unknown: $kind" >&2
+        exit 2 ;;
+esac
+mkdir -p "$(dirname "$output")"
+"${CC:-cc}" "${warnings[@]}" "${options[@]}" "$@" -o "$output.new" "$root/front/front.c"
+mv -f "$output.new" "$output"
