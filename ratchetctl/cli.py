@@ -1,4 +1,4 @@
-"""The commands of `ratchetctl`: a node's status, the simulator, the demo, cleaning etcd up.
+"""The commands of `ratchetctl`: a node's status, topologies, the simulator, the demo, cleaning up.
 
 Each sub-command lives in a module of its own.
 """
@@ -10,6 +10,7 @@ import click
 from ratchet import __version__
 from ratchetctl import clean, demo, status
 from ratchetctl.sim import command as sim
+from ratchetctl.topo import command as topo
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,3 +29,4 @@ cli.add_command(clean.clean)
 cli.add_command(demo.demo)
 cli.add_command(sim.sim)
 cli.add_command(status.status)
+cli.add_command(topo.topo)

@@ -4,6 +4,7 @@
     ├── ManifestError       a YAML file says something that Kubernetes or the simulator cannot take
     ├── SimError            the simulated cluster cannot do what was asked
     │   └── PluginError     a plugin answered with a CNI error
+    ├── TopologyError       a topology is wrong, or asks for what Ratchet cannot do
     ├── EtcdError           etcd cannot be reached, or refuses
     ├── StatusError         the node, network or pod that was asked for is not there
     └── DemoError           the demo saw something other than what it claims
@@ -53,6 +54,10 @@ class PluginError(SimError):
         text = f"plugin {plugin} failed {operation}: {msg} (code {code})"
         super().__init__(f"{text}\n  {details}" if details else text)
         self.code, self.msg, self.details = code, msg, details
+
+
+class TopologyError(OperatorError):
+    """A topology is wrong, or asks for what Ratchet cannot do: a line each, with file and line."""
 
 
 class EtcdError(OperatorError):

@@ -1,0 +1,87 @@
+"""What the commands of `ratchetctl topo` share: their arguments, and reading what they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+
+from ratchetctl.topo import draw, findings, read
+from ratchetctl.topo.findings import Findings
+from ratchetctl.topo.model import Topology
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def reading(command: F) -> F:
+    """Add what every command takes that reads a topology."""
+    for option in reversed(
+        (
+            click.argument("file", metavar="FILE"),
+            click.option(
+                "--format",
+                "form",
+                type=click.Choice(read.FORMATS),
+                help="the file's format (default: what its content shows)",
+            ),
+            click.option(
+                "--leave-out",
+                is_flag=True,
+                help="leave out what Ratchet cannot do, with a note, instead of an error",
+            ),
+            *draw.addressing("none"),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def simulating(command: F) -> F:
+    for option in reversed(
+        (
+            click.option("--sim", is_flag=True, help="on this machine, in the simulator"),
+            click.option(
+                "--name", default="default", show_default=True, help="which simulation, of several"
+            ),
+            click.option(
+                "-n",
+                "--namespace",
+                default="default",
+                show_default=True,
+                help="the pods' namespace",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def read_topology(
+    file: str,
+    form: str | None,
+    leave_out: bool,
+    version: str,
+    prefix_len: int | None,
+    pool: str | None,
+    loopbacks: str,
+) -> Topology:
+    """Read a topology as the options say, and show the notes. Raises OperatorError."""
+    found = Findings(leave_out=leave_out)
+    topology = read.read(file, found, form)
+    for node in topology.nodes:
+        for ifname, title in node.renamed:
+            found.note(node.where, f"interface {title} of {node.title} becomes {ifname}")
+    for line in findings.shown(found.notes):
+        click.echo(f"note: {line}", err=True)
+    return draw.addressed(topology, version, prefix_len, pool, loopbacks)
+
+
+def write_pieces(output: str | None, pieces: Iterable[str]) -> None:
+    """Write to a file, or to standard output where none is given."""
+    if output is None:
+        for piece in pieces:
+            click.echo(piece, nl=False)
+        return
+    with open(output, "w", encoding="utf-8") as file:
+        file.writelines(pieces)

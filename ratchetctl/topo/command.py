@@ -1,0 +1,172 @@
+"""`ratchetctl topo …`: the arguments and what is printed; the work is done by the other modules."""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import Any
+
+import click
+
+from ratchetctl import tables
+from ratchetctl.errors import TopologyError
+from ratchetctl.sim.directory import SimDirectory
+from ratchetctl.topo import (
+    check,
+    diff,
+    draw,
+    dump,
+    findings,
+    graph,
+    live,
+    render,
+    running,
+    write,
+)
+from ratchetctl.topo.arguments import read_topology, reading, simulating, write_pieces
+from ratchetctl.topo.findings import Findings
+from ratchetctl.topo.model import Topology
+
+DIFFERS = 3  # exit status
+
+
+@click.group()
+def topo() -> None:
+    """Draw a network in a few lines, and see it run.
+
+    FILE is a topology of containerlab, k8s-topo, meshnet or kne, a GraphML file of the Internet
+    Topology Zoo, labelled pods, or - for standard input.
+
+    Exit status: 0 done, 1 the command failed or the topology is wrong, 2 wrong arguments, 3 the
+    two sides of a diff differ, or a link still waits, 4 a link is in error.
+    """
+    # A large topology is millions of objects that all live to the end: looking for garbage among
+    # them again and again takes as long as the work.
+    gc.disable()
+
+
+@topo.command(name="render")
+@reading
+@click.option("-n", "--namespace", help="the objects' namespace (default: none is written)")
+@click.option("-o", "--output", metavar="FILE", help="write to a file (default: standard output)")
+def render_(namespace: str | None, output: str | None, **source: Any) -> None:
+    """Write the topology as labelled pods, ConfigMaps and Services.
+
+    On a cluster: ratchetctl topo render FILE | kubectl apply -f -
+    """
+    topology = read_topology(**source)
+    write_pieces(output, dump.documents(render.objects(topology, namespace)))
+
+
+@topo.command(name="import")
+@reading
+@click.option("-o", "--output", metavar="FILE", help="write to a file (default: standard output)")
+def import_(output: str | None, **source: Any) -> None:
+    """Write any topology, or labelled pods, as a containerlab definition."""
+    topology = read_topology(**source)
+    files = write.needs_files(topology)
+    folder = "files"
+    if files and output is None:
+        raise TopologyError(
+            f"{topology.name}: {len(files)} files belong to the topology, the first is"
+            f" {files[0][1].path} of {files[0][0].name}; write to a file with -o, and they are"
+            " written beside it"
+        )
+    if output is not None:
+        folder = os.path.basename(output).partition(".")[0] + "-files"
+        base = os.path.dirname(output)
+        for node, file in files:
+            path = os.path.join(base, write.bind_path(folder, node, file))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            write_pieces(path, [file.content])
+    write_pieces(output, write.definition(topology, files=folder))
+
+
+@topo.command()
+@reading
+def show(**source: Any) -> None:
+    """Show the nodes and links, and how names were mapped."""
+    topology = read_topology(**source)
+    titles = {node.name: dict(node.renamed) for node in topology.nodes}
+    nodes = tables.table("node", "kind", "image", "links", "loopback")
+    _, ends = render.by_node(topology)
+    for node in topology.nodes:
+        name = node.name if node.name == node.title else f"{node.name} ({node.title})"
+        loopbacks = " ".join(str(one) for one in node.loopbacks)
+        count = str(len(ends.get(node.name, ())))
+        nodes.add_row(name, node.kind, node.image, count, loopbacks)
+    links = tables.table("from", "interface", "address", "to", "interface", "address")
+    for link in topology.links:
+        cells = []
+        for end in link.ends:
+            title = titles[end.node].get(end.ifname)
+            ifname = f"{end.ifname} ({title})" if title else end.ifname
+            cells += [end.node, ifname, str(end.address or "")]
+        links.add_row(*cells)
+    console = tables.console()
+    console.print(f"{_counted(topology)}\n")
+    console.print(nodes)
+    if topology.links:
+        console.print()
+        console.print(links)
+
+
+@topo.command(name="check")
+@reading
+def check_(**source: Any) -> None:
+    """Look for unreachable nodes, duplicate addresses, networks that differ, MTUs.
+
+    Errors make the exit status 1; warnings do not.
+    """
+    topology = read_topology(**source)
+    found = Findings()
+    check.check(topology, found)
+    for line in findings.shown(found.notes):
+        click.echo(f"warning: {line}")
+    found.raise_errors()
+    click.echo(f"{_counted(topology)}: well")
+
+
+@topo.command(name="diff")
+@reading
+@click.argument("other", required=False, metavar="[OTHER]")
+@simulating
+def diff_(
+    other: str | None,
+    sim: bool,
+    name: str,
+    namespace: str,  # noqa: ARG001 - of all that work on a simulation
+    **source: Any,
+) -> None:
+    """Show what OTHER has that FILE has not, or (--sim) what applying FILE would change."""
+    if (other is None) == (not sim):
+        raise click.UsageError("give either a second topology or --sim")
+    topology = read_topology(**source)
+    if other is not None:
+        found = diff.diff(topology, read_topology(**{**source, "file": other}))
+    else:
+        found = diff.diff(live.running(SimDirectory(name), topology), topology)
+    for line in found.lines():
+        click.echo(line)
+    if found:
+        click.get_current_context().exit(DIFFERS)
+
+
+@topo.command(name="graph")
+@reading
+@click.option("-t", "--to", "form_", type=click.Choice(("dot", "mermaid")), default="dot")
+@click.option("-o", "--output", metavar="FILE", help="write to a file (default: standard output)")
+def graph_(form_: str, output: str | None, **source: Any) -> None:
+    """Write the topology as a drawing for Graphviz (DOT) or Mermaid."""
+    topology = read_topology(**source)
+    lines = graph.dot(topology) if form_ == "dot" else graph.mermaid(topology)
+    write_pieces(output, (f"{line}\n" for line in lines))
+
+
+def _counted(topology: Topology) -> str:
+    nodes, links = len(topology.nodes), len(topology.links)
+    return f"{topology.name}: {nodes} node{'s' * (nodes != 1)}, {links} link{'s' * (links != 1)}"
+
+
+draw.register(topo)
+running.register(topo)

@@ -1,0 +1,1 @@
+"""One module for each format, all alike: a tree goes in, a topology comes out."""
