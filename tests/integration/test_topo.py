@@ -1,0 +1,223 @@
+"""`ratchetctl topo … --sim`: the examples come up, and every address answers.
+
+The rendered manifests go through `sim up` unchanged as well, and apply touches what differs only.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ratchetctl.topo import read
+from ratchetctl.topo.findings import Findings
+from tests.lab.polling import wait_for
+from tests.lab.simulation import ROOT, Simulation, ratchetctl
+
+pytestmark = pytest.mark.root
+
+FOLDER = os.path.join(ROOT, "examples", "topologies")
+# What is added to an example's command line, as its README has it.
+OPTIONS = {
+    "kne-2.yml": ("--addresses", "ipv4"),
+    "kne-3.pb.txt": ("--addresses", "ipv6"),
+    "zoo.graphml": ("--addresses", "ipv4", "--prefix-len", "30"),
+}
+FILES = sorted(
+    name for name in os.listdir(FOLDER) if name.endswith((".yml", ".pb.txt", ".graphml"))
+)
+OSPF_TIMEOUT_S = 60.0
+
+
+class Topologies(Simulation):
+    """`ratchetctl topo … --sim --name RANDOM`."""
+
+    def topo_(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return ratchetctl("topo", command, *arguments, "--sim", "--name", self.name)
+
+    def topo(self, command: str, *arguments: str) -> str:
+        done = self.topo_(command, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def containers(self) -> dict[str, str]:
+        return {pod["name"]: pod["container_id"] for pod in self.status()["pods"]}
+
+    def indexes(self, pod: str) -> set[str]:
+        """Return the pod's interfaces with their numbers, which an interface made anew changes."""
+        lines = self.exec(pod, "ip", "-o", "link").splitlines()
+        return {":".join(line.split(":")[:2]) for line in lines}
+
+
+@pytest.fixture
+def sim() -> Iterator[Topologies]:
+    made = Topologies()
+    yield made
+    made.close()
+
+
+def unanswered(sim: Topologies, file: str, *options: str) -> list[str]:
+    """Return every link whose far end does not answer the near one, by the model's addresses."""
+    shown = ratchetctl("topo", "import", file, *options)
+    assert shown.returncode == 0, shown.stderr
+    path = os.path.join(sim.directory.path, "wanted.clab.yml")
+    with open(path, "w", encoding="utf-8") as written:
+        written.write(shown.stdout)
+    wanted = read.read(path, Findings())
+    silent = []
+    assert wanted.links
+    for link in wanted.links:
+        assert link.second.address is not None, f"{file}: a link without addresses"
+        if not sim.pings(link.first.node, str(link.second.address.ip)):
+            silent.append(f"{link.first.node} -> {link.second.node} {link.second.address}")
+    return silent
+
+
+def test_every_example_is_tested() -> None:
+    assert len(FILES) == 11
+    text = Path(FOLDER, "README.md").read_text(encoding="utf-8")
+    assert [name for name in FILES if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "ospf.clab.yml"])
+def test_examples_come_up_and_every_address_answers(sim: Topologies, name: str) -> None:
+    file, options = os.path.join(FOLDER, name), OPTIONS.get(name, ())
+    said = sim.topo("create", file, *options)
+    assert "links are up" in said
+    assert unanswered(sim, file, *options) == []
+    sim.topo("destroy", file)
+    assert not sim.directory.exists
+
+
+@pytest.mark.slow
+def test_routers_find_each_other(sim: Topologies) -> None:
+    sim.topo("create", os.path.join(FOLDER, "ospf.clab.yml"), "--run")
+    far = [*(f"10.255.0.{number}" for number in (2, 3, 4)), "10.1.3.2"]
+    wait_for(
+        "every loopback address to answer",
+        lambda: all(sim.pings("r1", address) for address in far),
+        timeout_s=OSPF_TIMEOUT_S,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("nodes", "extra"), [(10, 5), (20, 8)])
+def test_random_networks_come_up(sim: Topologies, tmp_path: Path, nodes: int, extra: int) -> None:
+    drawn = ratchetctl("topo", "random", str(nodes), str(extra), "--seed", "20")
+    assert drawn.returncode == 0, drawn.stderr
+    file = tmp_path / "random.clab.yml"
+    file.write_text(drawn.stdout)
+    sim.topo("create", str(file))
+    assert unanswered(sim, str(file)) == []
+
+
+def test_rendered_manifests_attach_unchanged(sim: Topologies) -> None:
+    file = os.path.join(FOLDER, "meshnet-many-links.yml")
+    rendered = ratchetctl("topo", "render", file)
+    assert rendered.returncode == 0, rendered.stderr
+    sim("up", "-f", "-", stdin=rendered.stdout)
+    wait_for("every address to answer", lambda: unanswered(sim, file) == [], timeout_s=20)
+
+
+LAB = """\
+name: lab
+topology:
+  kinds: {{linux: {{image: alpine}}}}
+  nodes: {{{nodes}}}
+  links:
+{links}
+"""
+
+
+def write(path: Path, nodes: str, *links: tuple[str, str, int]) -> str:
+    text = "".join(
+        f'    - endpoints: ["{a}", "{b}"]\n      ipv4: ["10.0.{n}.1/24", "10.0.{n}.2/24"]\n'
+        for a, b, n in links
+    )
+    path.write_text(LAB.format(nodes=", ".join(f"{one}: {{}}" for one in nodes), links=text))
+    return str(path)
+
+
+def test_apply_makes_exactly_the_difference(sim: Topologies, tmp_path: Path) -> None:
+    file = tmp_path / "lab.clab.yml"
+    chain = [("a:eth1", "b:eth1", 1), ("b:eth2", "c:eth1", 2), ("c:eth2", "d:eth1", 3)]
+    sim.topo("create", write(file, "abcd", *chain))
+    before, ends = sim.containers(), sim.indexes("a")
+    assert "4 unchanged" in sim.topo("apply", str(file))
+    assert sim.containers() == before
+    # d goes, e comes at c: a and b are none of its business.
+    write(file, "abce", *chain[:2], ("c:eth2", "e:eth1", 4))
+    done = sim.topo_("diff", str(file))
+    assert done.returncode == 3
+    assert done.stdout.splitlines() == [
+        "- link c eth2 10.0.3.1/24 -- d eth1 10.0.3.2/24",
+        "- node d",
+        "+ node e",
+        "+ link c eth2 10.0.4.1/24 -- e eth1 10.0.4.2/24",
+    ]
+    sim.topo("apply", str(file))
+    after = sim.containers()
+    assert {name for name in "abc" if before[name] == after[name]} == {"a", "b"}
+    assert set(after) == set("abce")
+    assert sim.indexes("a") == ends
+    assert sim.topo("diff", str(file)) == ""
+    assert unanswered(sim, str(file)) == []
+
+
+def test_destroy_leaves_other_pods_alone(sim: Topologies, tmp_path: Path) -> None:
+    file = write(tmp_path / "lab.clab.yml", "ab", ("a:eth1", "b:eth1", 1))
+    sim("up")
+    sim("apply", "-f", os.path.join(ROOT, "examples", "unlabelled.yaml"))
+    sim.topo("apply", file)
+    assert set(sim.containers()) == {"a", "b", "plain-a", "plain-b"}
+    sim.topo("destroy", file)
+    assert set(sim.containers()) == {"plain-a", "plain-b"}
+    done = sim.topo_("destroy", file)
+    assert done.returncode == 1
+    assert "no pod of the topology lab" in done.stderr
+
+
+CLAIMANT = """\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: claimant
+  labels:
+    ratchet: "true"
+    ratchet.primary: "true"
+    ratchet.local_ifname: eth1
+    ratchet.pair_name: b
+    ratchet.pair_ifname: eth1
+spec:
+  containers: [{name: c, image: alpine}]
+"""
+
+
+def test_a_link_that_cannot_come_up_is_told_by_the_exit_status(
+    sim: Topologies, tmp_path: Path
+) -> None:
+    """Another pod, which is none of the topology's, wants the same interface of b."""
+    file = write(tmp_path / "lab.clab.yml", "ab", ("a:eth1", "b:eth1", 1))
+    sim("up", "-f", "-", stdin=CLAIMANT)
+    done = sim.topo_("apply", file, "--timeout", "3")
+    assert done.returncode in (3, 4), done.stderr
+    assert "0 of 1 links are up" in done.stderr
+    assert sim.topo_("apply", file, "--no-wait").returncode == 0
+    sim("delete", "claimant")
+    assert "1 of 1 links are up" in sim.topo("apply", file)
+
+
+def test_what_cannot_work_is_refused_before_anything_is_made(
+    sim: Topologies, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "lab.clab.yml", "abc", ("a:eth1", "b:eth1", 1), ("b:eth2", "c:eth1", 1))
+    done = sim.topo_("create", file)
+    assert done.returncode == 1
+    assert "lab.clab.yml:8: address 10.0.1.1 of b eth2 is that of a eth1 as well" in done.stderr
+    assert not sim.directory.exists
+    done = ratchetctl("topo", "create", file)
+    assert done.returncode == 2
+    assert "kubectl apply -f -" in done.stderr
