@@ -268,14 +268,14 @@ bench() {
 
 # The tool that locks is locked itself.
 update() {
-    local python tool
+    local python
     python=$(choose_python)
     if [ -z "$python" ]; then
         say "no Python 3.10 or newer with the venv module: apt-get install python3-venv"
         exit 1
     fi
     tool=$(mktemp -d)
-    trap 'rm -rf "$tool"' EXIT
+    trap 'rm -rf "$tool"' EXIT  # a global: the trap runs when this function is over
     "$python" -I -m venv "$tool"
     pip_install "$tool" --require-hashes --requirement "$locks/lock.txt"
     "$here/packaging/lock.sh" "$tool"
