@@ -237,7 +237,7 @@ class _Node:
 
     def is_up(self, name: str) -> bool:
         links = self.engine.status.links(PodKey("default", name))
-        return bool(links) and all(link["state"] == "up" for link in links)
+        return bool(links) and all(link.state == "up" for link in links)
 
 
 class _Cluster:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from ratchet import boot, labels, log, messages, spawn
+from ratchet import boot, labels, log, messages, spawn, status
 from ratchet.attachments import Attachment, Directory
 from ratchet.cni import config as cni_config
 from ratchet.cni import invoke
@@ -99,7 +99,7 @@ def check(config: Config, request: Request) -> bool:
     failure = messages.Failure.from_json(answer)
     if failure is not None:
         raise CheckError(f"{attachment.pod}: {failure.msg}", failure.details)
-    if not messages.Links.from_json(answer).complete:
+    if not status.Links.from_json(answer).complete:
         raise CheckError(f"links of {attachment.pod}", _describe(answer))
     log.info("CHECK succeeded", took_s=_took_s(started), **_fields(attachment))
     return True
@@ -299,7 +299,7 @@ def _await_links(config: Config, attachment: Attachment) -> None:
             raise LinkWaitError(f"{attachment.pod}: {exc.msg}", exc.details) from exc
         log.warning("links will follow", error=exc, **_fields(attachment))
         return
-    if answer.get("ok") and messages.Links.from_json(answer).complete:
+    if answer.get("ok") and status.Links.from_json(answer).complete:
         return
     said = _describe(answer)
     if config.wait == "all":
@@ -363,9 +363,9 @@ def _describe(answer: dict[str, Any]) -> str:
     if failure is not None:
         return f"{failure.msg} {failure.details}".strip()
     waiting = [
-        f"{link.get('ifname')} to {link.get('peer')}: {link.get('error') or link.get('state')}"
-        for link in messages.Links.from_json(answer).links
-        if link.get("state") != "up"
+        f"{link.ifname} to {link.peer}: {link.error or link.state}"
+        for link in status.Links.from_json(answer).links
+        if link.state != status.UP
     ]
     return ", ".join(waiting) or "nothing is known of its links"
 

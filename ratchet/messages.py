@@ -1,9 +1,10 @@
 """What parents and `ratchetctl` ask the child, and what it answers: one JSON object each way.
 
-The only place that knows how a message is spelt. Parent and child may be of different versions
-while a node is updated, so unknown keys are ignored, and what an older one does not say has a
-default. Reading raises ValueError, which names the key: the child's socket is root's, but either
-end may be another version's.
+Only this module and `status` know how a message is spelt. What is answered about links is in
+`status`, which a parent whose pod has none need not load. Parent and child may be of different
+versions while a node is updated, so unknown keys are ignored, and what an older one does not say
+has a default. Reading raises ValueError, which names the key: the child's socket is root's, but
+either end may be another version's.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Answer all that is known of this node's pods."""
+    """Answer all that is known of this node's pods, as a `status.NodeStatus`."""
 
 
 if TYPE_CHECKING:
@@ -130,26 +131,6 @@ class Failure:
 def done() -> dict[str, Any]:
     """Return the answer to what needs no other."""
     return {"ok": True}
-
-
-@dataclass(frozen=True, slots=True)
-class Links:
-    """To `Attached` and `Check`."""
-
-    complete: bool
-    links: tuple[dict[str, Any], ...] = ()
-    """Each as in `Status`; what is not up yet is among them."""
-
-    def to_json(self) -> dict[str, Any]:
-        if self.complete:
-            return {"ok": True, "complete": True}
-        return {"ok": True, "complete": False, "links": list(self.links)}
-
-    @classmethod
-    def from_json(cls, obj: Mapping[str, Any]) -> Links:
-        links = obj.get("links")
-        found = links if isinstance(links, list) else []
-        return cls(bool(obj.get("complete")), tuple(one for one in found if isinstance(one, dict)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet import messages
+from ratchet import messages, status
 from ratchet.errors import CniError, RatchetError, StoreError, shown
 from ratchet_child.engine import Engine
 from ratchet_child.lookups import Labels, Lookups
@@ -149,8 +149,8 @@ class Service:
         self.settle()
 
     def _links(self, waiter: _Waiter, *, complete: bool) -> Answer:
-        links = () if complete else tuple(self._engine.status.links(waiter.key))
-        return messages.Links(complete, links).to_json()
+        links = () if complete else self._engine.status.links(waiter.key)
+        return status.Links(complete, links).to_json()
 
     def _health(self, reply: Reply) -> None:
         try:
@@ -173,16 +173,16 @@ class Service:
         self._lookups.ask(asked.namespace, asked.name, asked.uid, answer)
 
     def _status(self) -> Answer:
-        return {
-            "ok": True,
-            "node": self._engine.node.address,
-            "parent_interface": self._engine.node.interface,
-            "etcd": self._engine.etcd.error,
-            "etcd_away": self._engine.etcd.is_away,
-            "etcd_since": self._engine.etcd.since,
-            "front": front(),
-            "pods": self._engine.status.pods(),
-        }
+        etcd, node = self._engine.etcd, self._engine.node
+        return status.NodeStatus(
+            node=node.address,
+            parent_interface=node.interface,
+            etcd=etcd.error,
+            etcd_away=etcd.is_away,
+            etcd_since=etcd.since,
+            front=status.FrontStatus(**front()),
+            pods=self._engine.status.pods(),
+        ).to_json()
 
 
 def failure(error: CniError) -> Answer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ratchet import status
 from ratchet.attachments import Attachment
 from ratchet_child.metrics import figures
 from ratchet_child.model.clock import Clock
@@ -39,13 +40,13 @@ class Status:
         with self._ends.lock:
             return _is_complete(state, mode, self._registry.places(state))
 
-    def links(self, key: PodKey) -> list[dict[str, Any]]:
-        """A pod's links; none when there is no such pod."""
+    def links(self, key: PodKey) -> tuple[status.LinkStatus, ...]:
+        """Return a pod's links; none when there is no such pod."""
         state = self._registry.get(key)
-        return [] if state is None else self._links(state)
+        return () if state is None else self._links(state)
 
     def counts(self) -> figures.Counts:
-        """How many pods and links there are in each state."""
+        """Return how many pods and links there are in each state."""
         counts = figures.Counts(
             dict.fromkeys((UP, WAITING, ERROR), 0), etcd=self._etcd.error is None
         )
@@ -56,7 +57,7 @@ class Status:
             if state.heard.attachment is None:
                 continue
             with self._ends.lock:
-                _count(state, counts.links)
+                _count(state, counts)
             if state.progress.memory.superseded:
                 counts.superseded += 1
             elif state.trouble is not None:
@@ -65,8 +66,11 @@ class Status:
                 counts.attached += 1
         return counts
 
-    def pods(self) -> list[dict[str, Any]]:
-        """Every pod of the node with its links, also those whose name another container has."""
+    def pods(self) -> tuple[status.PodStatus, ...]:
+        """Return every pod of the node with its links.
+
+        Containers whose name another container has taken over come last.
+        """
         with self._registry.lock:
             states = sorted(self._registry.states(), key=lambda state: state.key)
             replaced = self._registry.replaced()
@@ -77,19 +81,18 @@ class Status:
                 continue
             links = self._links(state)
             shown.append(
-                {
-                    **_shown(attachment),
-                    "superseded": state.progress.memory.superseded,
-                    "error": state.trouble,
-                    "last_error": state.progress.last_error,
-                    "last_error_at": state.progress.last_error_at,
-                    "links": links,
-                }
+                _pod(
+                    attachment,
+                    superseded=state.progress.memory.superseded,
+                    error=state.trouble,
+                    last_error=state.progress.last_error,
+                    last_error_at=state.progress.last_error_at,
+                    links=links,
+                )
             )
-        without = {"error": None, "last_error": None, "last_error_at": None, "links": list[Any]()}
-        return shown + [{**_shown(one), "superseded": True, **without} for one in replaced]
+        return (*shown, *(_pod(one, superseded=True, links=()) for one in replaced))
 
-    def _links(self, state: PodState) -> list[dict[str, Any]]:
+    def _links(self, state: PodState) -> tuple[status.LinkStatus, ...]:
         with self._ends.lock:
             places = self._registry.places(state)
             shown, now = [], self._clock.time()
@@ -99,15 +102,22 @@ class Status:
             for waiting in state.waiting:
                 how = WAITING if waiting.error is None else ERROR
                 shown.append(_link(state, waiting.side, how, waiting.error, None, places, now))
-            return shown
+            return tuple(shown)
 
 
-def _count(state: PodState, counts: dict[str, int]) -> None:
-    """Add the number of links in each state."""
+def _count(state: PodState, counts: figures.Counts) -> None:
+    """Add the number of links in each state, and of those with a fault."""
     for end in () if state.inside.wanted is None else state.inside.wanted.ends:
-        counts[state.state_of(end)[0]] += 1
+        how = state.state_of(end)[0]
+        counts.links[how] += 1
+        counts.faults += _fault(state, end, how) is not None
     for waiting in state.waiting:
-        counts[WAITING if waiting.error is None else ERROR] += 1
+        counts.links[WAITING if waiting.error is None else ERROR] += 1
+
+
+def _fault(state: PodState, end: End, how: str) -> str | None:
+    """Return what the kernel refused of a link that is up; None when it is not up."""
+    return state.inside.faults.get(end.ifname) if how == UP else None
 
 
 def _is_complete(state: PodState, mode: str, places: dict[PodKey, Place]) -> bool:
@@ -134,35 +144,36 @@ def _link(
     end: End | None,
     places: dict[PodKey, Place],
     now: float,
-) -> dict[str, Any]:
+) -> status.LinkStatus:
     note = pod.inside.history.get(side) or pod.inside.history.note(side, state, error)
     place = places.get(side.peer)
-    return {
-        "ifname": side.ifname,
-        "address": None if side.address is None else str(side.address),
-        "peer": str(side.peer),
-        "peer_ifname": None if side.peer_ifname == v010.UNTOLD else side.peer_ifname,
-        "peer_address": None if side.peer_address is None else str(side.peer_address),
-        "peer_node": None if place is None else place.address,
-        "primary": side.declared.primary == pod.key,
-        "vni": side.declared.vni,
-        "kind": None if end is None else end.interface.medium.kind,
-        "state": state,
+    return status.LinkStatus(
+        ifname=side.ifname,
+        address=None if side.address is None else str(side.address),
+        peer=str(side.peer),
+        peer_ifname=None if side.peer_ifname == v010.UNTOLD else side.peer_ifname,
+        peer_address=None if side.peer_address is None else str(side.peer_address),
+        peer_node=None if place is None else place.address,
+        primary=side.declared.primary == pod.key,
+        vni=side.declared.vni,
+        kind=None if end is None else end.interface.medium.kind,
+        state=state,
         # Between two notes: it is being looked at, and will be noted at once.
-        "since": note.since if note.state == state else now,
-        "error": error,
-        "fault": None if end is None else pod.inside.faults.get(side.ifname),
-        "last_error": note.error,
-        "last_error_at": note.error_at,
-    }
+        since=note.since if note.state == state else now,
+        error=error,
+        fault=None if end is None else _fault(pod, end, state),
+        last_error=note.error,
+        last_error_at=note.error_at,
+    )
 
 
-def _shown(attachment: Attachment) -> dict[str, Any]:
-    return {
-        "namespace": attachment.namespace,
-        "name": attachment.pod,
-        "kubernetes_name": attachment.kubernetes_name,
-        "container": attachment.container_id,
-        "netns": attachment.netns,
-        "attached_at": attachment.attached_at,
-    }
+def _pod(attachment: Attachment, **how: Any) -> status.PodStatus:
+    return status.PodStatus(
+        namespace=attachment.namespace,
+        name=attachment.pod,
+        kubernetes_name=attachment.kubernetes_name,
+        container=attachment.container_id,
+        netns=attachment.netns,
+        attached_at=attachment.attached_at,
+        **how,
+    )

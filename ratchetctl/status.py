@@ -19,9 +19,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from ratchet.status import ERROR, UP, WAITING, FrontStatus, LinkStatus
 from ratchetctl import node, tables
 from ratchetctl.errors import StatusError
-from ratchetctl.node import ERROR, SUPERSEDED, UNKNOWN, UP, WAITING, Front, Link, Node, Pod
+from ratchetctl.node import SUPERSEDED, UNKNOWN, Node, Pod
 
 WELL, WAITS, WRONG = 0, 3, 4  # exit statuses; 1 is the command's own failure, 2 wrong arguments
 CONTAINER_CHARS = 12
@@ -51,7 +52,7 @@ def status(config_file: str | None, state_dir: str | None, output: str, pod: str
     for the network configuration in /etc/cni/net.d.
 
     The exit status is 0 if everything is up, 3 if something waits, 4 if something is wrong (an
-    error, a superseded pod, etcd away, pods but no child), and 1 if the command failed.
+    error, a fault, a superseded pod, etcd away, pods but no child), and 1 if the command failed.
     """
     if config_file is not None and state_dir is not None:
         raise click.UsageError("--config and --state-dir say the same: give one")
@@ -69,17 +70,18 @@ def status(config_file: str | None, state_dir: str | None, output: str, pod: str
 
 
 def exit_status(found: Node) -> int:
-    """How well the node is: WELL, WAITS or WRONG."""
+    """Return how well the node is: WELL, WAITS or WRONG."""
     states = {pod.state for pod in found.pods}
     if found.child != "running":
         return WRONG if found.pods else WELL
-    if found.etcd == "away" or states & {ERROR, SUPERSEDED}:
+    has_fault = any(link.fault is not None for pod in found.pods for link in pod.links)
+    if found.etcd == "away" or states & {ERROR, SUPERSEDED} or has_fault:
         return WRONG
     return WAITS if WAITING in states or found.etcd != "reachable" else WELL
 
 
 def as_json(found: Node) -> dict[str, Any]:
-    """The whole of it; docs/operations.md describes the keys."""
+    """Return all that is known; docs/operations.md describes the keys."""
     return {
         "state_dir": found.state_dir,
         "child": {"state": found.child, "error": found.child_error},
@@ -90,7 +92,7 @@ def as_json(found: Node) -> dict[str, Any]:
             "since": _iso(found.etcd_since),
             "error": found.etcd_error,
         },
-        "front": None if found.front is None else asdict(found.front),
+        "front": None if found.front is None else found.front.to_json(),
         "pods": [
             {
                 **asdict(pod),
@@ -98,7 +100,7 @@ def as_json(found: Node) -> dict[str, Any]:
                 "last_error_at": _iso(pod.last_error_at),
                 "links": [
                     {
-                        **asdict(link),
+                        **link.to_json(),
                         "since": _iso(link.since),
                         "last_error_at": _iso(link.last_error_at),
                     }
@@ -141,7 +143,7 @@ def show(found: Node, console: Console) -> None:
                 _plain(" ".join(filter(None, (link.peer, link.peer_ifname)))),
                 _plain(link.peer_node or "-"),
                 _plain(" ".join(str(one) for one in _by(link)) or "-"),
-                f"{link.state} {_for(link.since, now)}".strip(),
+                f"{_state(link)} {_for(link.since, now)}".strip(),
             )
     console.print(pods)
     if links.row_count:
@@ -156,7 +158,7 @@ def show(found: Node, console: Console) -> None:
 
 
 def _named(found: Node, wanted: str) -> list[Pod]:
-    """The pods of a name. *Raises* StatusError when there is none."""
+    """Return the pods of a name. *Raises* StatusError when there is none."""
     # The logs write namespace:name.
     namespace, _, name = wanted.replace(":", "/").rpartition("/")
     named = [
@@ -192,45 +194,53 @@ def _etcd(found: Node, now: float) -> str:
     return "etcd has not been asked yet"
 
 
-def _front(front: Front) -> str:
-    """How calls reached the child since it was started."""
+def _state(link: LinkStatus) -> str:
+    return link.state if link.fault is None else f"{link.state} (fault)"
+
+
+def _front(front: FrontStatus) -> str:
+    """Tell how calls have reached the child since it was started."""
     served = front.calls.get("answered", 0) + front.calls.get("delegated", 0)
     reasons = ", ".join(f"{count} {why}" for why, count in front.fallbacks.items() if count)
     line = f"calls through the front: {served}"
     return f"{line}; through the parent, as far as is known: {reasons}" if reasons else line
 
 
-def _by(link: Link) -> Iterable[object]:
-    """veth, or vxlan with its VNI."""
+def _by(link: LinkStatus) -> Iterable[object]:
+    """Tell how a link is made: veth, or vxlan with its VNI."""
     if link.kind is not None:
         yield link.kind
         if link.kind == "vxlan" and link.vni is not None:
             yield link.vni
 
 
-def _counted(links: Iterable[Link]) -> str:
+def _counted(links: Iterable[LinkStatus]) -> str:
     counts = Counter(link.state for link in links)
     return ", ".join(f"{counts[one]} {one}" for one in (UP, WAITING, ERROR, UNKNOWN) if counts[one])
 
 
 def _errors(pod: Pod, now: float) -> Iterable[str]:
     if pod.state == SUPERSEDED:
-        yield f"{pod.full_name}: superseded: a newer container has the name"
-    for where, error, last, at in (
-        (pod.full_name, pod.error, pod.last_error, pod.last_error_at),
-        *(
-            (f"{pod.full_name} {link.ifname}", link.error, link.last_error, link.last_error_at)
-            for link in pod.links
-        ),
-    ):
-        if error is not None:
-            yield f"{where}: {error}"
-        elif last is not None and at is not None:
-            yield f"{where}: {_for(at, now)} ago, over since: {last}"
+        yield f"{pod.full_name}: superseded: a container that was attached later has the name"
+    yield from _error(pod.full_name, pod.error, pod.last_error, pod.last_error_at, now)
+    for link in pod.links:
+        where = f"{pod.full_name} {link.ifname}"
+        if link.fault is not None:
+            yield f"{where}: fault: the kernel refuses {link.fault}"
+        yield from _error(where, link.error, link.last_error, link.last_error_at, now)
+
+
+def _error(
+    where: str, error: str | None, last: str | None, at: float | None, now: float
+) -> Iterable[str]:
+    if error is not None:
+        yield f"{where}: {error}"
+    elif last is not None and at is not None:
+        yield f"{where}: {_for(at, now)} ago, over since: {last}"
 
 
 def _for(then: float | None, now: float) -> str:
-    """How long ago something was: the largest unit is enough. A clock may have been set back."""
+    """Return how long ago something was, in its largest unit. A clock may have been set back."""
     if then is None:
         return ""
     seconds = max(int(now - then), 0)
@@ -241,12 +251,12 @@ def _for(then: float | None, now: float) -> str:
 
 
 def _iso(moment: float | None) -> str | None:
-    """RFC 3339, in whole seconds of UTC."""
+    """Return a moment as RFC 3339 has it, in whole seconds of UTC."""
     if moment is None:
         return None
     return datetime.fromtimestamp(int(moment), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _plain(text: str) -> str:
-    """Text without what a terminal would obey."""
+    """Return text without what a terminal would obey."""
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

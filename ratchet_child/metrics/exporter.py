@@ -138,6 +138,11 @@ def _of_node(counts: Counts) -> Iterator[Any]:
     for state, count in counts.links.items():
         links.add_metric([state], count)
     yield links
+    yield GaugeMetricFamily(
+        "ratchet_link_faults",
+        "Links that are up, but of which the kernel has refused a property.",
+        counts.faults,
+    )
     pods = GaugeMetricFamily("ratchet_pods", "Labelled pods of this node.", labels=["state"])
     pods.add_metric(["attached"], counts.attached)
     pods.add_metric(["superseded"], counts.superseded)

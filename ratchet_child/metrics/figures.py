@@ -60,6 +60,7 @@ class Counts:
 
     links: dict[str, int]
     etcd: bool
+    faults: int = 0  # links that are up, but of which the kernel has refused a property
     attached: int = 0
     superseded: int = 0
     troubled: int = 0

@@ -142,6 +142,26 @@ def test_figures_follow_what_happens(cluster: Cluster, node: Node, far: Node, ad
     )
 
 
+def test_links_with_a_fault_are_counted(
+    cluster: Cluster, node: Node, far: Node, address: str
+) -> None:
+    """A tunnel takes no MTU that its lower device cannot carry."""
+    left, away = cluster.pod("a"), cluster.pod("b")
+    config = metrics_at(node, address, mtu=9000)
+    node.add(left, in1_in2("b"), config=config).succeeded()
+    wait_for("the endpoint", lambda: is_served(node, address))
+    first = scrape(node, address)
+    assert "ratchet_link_faults" in first
+    assert first["ratchet_link_faults"] == 0
+    far.add(away, PAIR).succeeded()
+    seen = wait_for(
+        "the link to be up",
+        lambda: scrape(node, address),
+        until=lambda seen: seen.links() == (1, 0, 0),
+    )
+    assert seen["ratchet_link_faults"] == 1
+
+
 def test_what_is_served_is_what_is_documented_and_as_prometheus_wants_it(
     cluster: Cluster, node: Node, address: str
 ) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ratchet.status import LinkStatus
 from ratchetctl import node as reading
 from ratchetctl.status import exit_status
 from tests.lab.cluster import Cluster
@@ -34,12 +35,12 @@ def pods(node: Node) -> dict[str, reading.Pod]:
     return {pod.container_id: pod for pod in reading.read(node.state_dir).pods}
 
 
-def link(node: Node, name: str, ifname: str) -> reading.Link:
+def link(node: Node, name: str, ifname: str) -> LinkStatus:
     found = [pod for pod in pods(node).values() if pod.name == name]
     return next(link for pod in found for link in pod.links if link.ifname == ifname)
 
 
-def wait_up(node: Node, name: str, ifname: str) -> reading.Link:
+def wait_up(node: Node, name: str, ifname: str) -> LinkStatus:
     return wait_for(
         f"{ifname} of {name}",
         lambda: link(node, name, ifname),
@@ -100,6 +101,28 @@ def test_refused_link_and_that_it_was_refused(cluster: Cluster, node: Node) -> N
     assert (again.error, again.last_error) == (None, refused.error)
     assert again.last_error_at == refused.last_error_at
     assert code(node) == WELL
+
+
+def test_property_that_the_kernel_refuses_is_a_fault_of_a_link_that_is_up(
+    cluster: Cluster, node: Node, far: Node
+) -> None:
+    """A tunnel takes no MTU that its lower device cannot carry; a veth pair takes this one."""
+    left, near, away = cluster.pod("a"), cluster.pod("b"), cluster.pod("c")
+    labels = {**in1_in2("b"), **primary("in3", None, "c", "in4", None, 2)}
+    node.add(left, labels, mtu=9000).succeeded()
+    node.add(near, PAIR, mtu=9000).succeeded()
+    far.add(away, PAIR).succeeded()
+    found = wait_up(node, "a", "in3")
+    assert found.fault is not None
+    assert "mtu 9000" in found.fault
+    assert (found.error, found.last_error) == (None, None)
+    assert link(node, "a", "in1").fault is None
+    assert link(far, "c", "in4").fault is None
+    assert code(node) == WRONG
+
+    done = ratchetctl("status", "--state-dir", node.state_dir, "a")
+    assert done.returncode == WRONG
+    assert f"default/a in3: fault: the kernel refuses {found.fault}\n" in done.stdout
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])

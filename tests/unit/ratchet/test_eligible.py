@@ -325,7 +325,7 @@ def test_links_that_are_late_do_not_fail_an_add_that_does_not_wait_for_all(
         {
             "ok": True,
             "complete": False,
-            "links": [{"ifname": "in1", "peer": "b", "state": "waiting"}],
+            "links": [{"ifname": "in1", "peer": "b", "state": "waiting", "primary": True}],
         },
     ],
 )
@@ -486,11 +486,14 @@ def test_check_asks_the_boot_network_and_the_child(world: World) -> None:
 
 def test_check_names_the_links_that_are_not_up(world: World) -> None:
     world.add()
-    link = {"ifname": "in1", "peer": "pair-pod", "state": "error", "error": "gone"}
+    link = {"ifname": "in1", "peer": "pair-pod", "state": "error", "error": "gone", "primary": True}
     world.child.answer = {"ok": True, "complete": False, "links": [link]}
     with pytest.raises(CheckError) as caught:
         world.check()
     assert caught.value.details == "in1 to pair-pod: gone"
+    world.child.answer = {"ok": True, "complete": False, "links": [{"ifname": 5}]}
+    with pytest.raises(CheckError, match="nothing is known of its links"):
+        world.check()
     world.child.answer = {"ok": False, "code": 199, "msg": "broken"}
     with pytest.raises(CheckError, match="broken"):
         world.check()

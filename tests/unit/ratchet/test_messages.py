@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ratchet import messages
-from ratchet.messages import Attached, Check, Deleted, EtcdHealth, Failure, Labels, Links
+from ratchet.messages import Attached, Check, Deleted, EtcdHealth, Failure, Labels
 
 # As parents sent them before there was a module of messages.
 OF_BEFORE: tuple[tuple[dict[str, Any], messages.Request], ...] = (
@@ -61,10 +61,6 @@ def test_what_no_parent_sends_is_refused_by_its_key(request_: dict[str, Any], ke
 
 def test_answers_are_what_they_have_always_been() -> None:
     assert messages.done() == {"ok": True}
-    assert Links(True).to_json() == {"ok": True, "complete": True}
-    waiting = {"ok": True, "complete": False, "links": [{"ifname": "in1"}]}
-    assert Links(False, ({"ifname": "in1"},)).to_json() == waiting
-    assert Links.from_json(waiting) == Links(False, ({"ifname": "in1"},))
     assert EtcdHealth(None).to_json() == {"ok": True, "etcd": None}
     labels = {"ok": True, "labels": {"a": "b"}, "annotations": {}}
     assert messages.PodLabels.from_json(labels).to_json() == labels

@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.errors import CniError, StoreError
+from ratchet.status import Links, LinkStatus, NodeStatus, PodStatus
 from ratchet_child.model.keys import PodKey
 from ratchet_child.service import BadRequestError, Service, decode, failure
 from ratchet_child.store.health import Health
 
 KEY = PodKey("default", "a")
-LINKS = [{"ifname": "in1", "state": "up"}]
+LINK = LinkStatus(ifname="in1", peer="b", state="up", primary=True)
+POD = PodStatus("default", "a", "c1", "/run/netns/x", superseded=False, links=(LINK,))
 
 
 class FakeEngine:
@@ -51,8 +53,8 @@ class FakeEngine:
     def is_served(self, key: PodKey, number: int, mode: str) -> bool:
         return key == KEY and self.served >= number
 
-    def links(self, key: PodKey) -> list[dict[str, Any]]:
-        return LINKS
+    def links(self, key: PodKey) -> tuple[LinkStatus, ...]:
+        return (LINK,)
 
     def scan(self) -> None:
         self.scans += 1
@@ -60,8 +62,8 @@ class FakeEngine:
     def deleted(self, name: str) -> None:
         self.named.append(name)
 
-    def pods(self) -> list[dict[str, Any]]:
-        return [{"name": "a"}]
+    def pods(self) -> tuple[PodStatus, ...]:
+        return (POD,)
 
     def _get(self, key: str) -> None:
         if self.etcd.error is not None:
@@ -161,7 +163,7 @@ def test_past_its_time_a_request_is_answered_as_incomplete(
     assert replies == []
     clock.now = 105.0
     service.settle()
-    assert replies == [{"ok": True, "complete": False, "links": LINKS}]
+    assert [Links.from_json(one) for one in replies] == [Links(False, (LINK,))]
     assert service.next_deadline() is None
 
 
@@ -252,7 +254,7 @@ def test_health_asks_etcd(
 def test_status_tells_the_node_and_its_pods(service: Service, replies: Replies) -> None:
     service.handle({"op": "status"}, replies)
     assert replies[0]["node"] == "10.0.0.1"
-    assert replies[0]["pods"] == [{"name": "a"}]
+    assert NodeStatus.from_json(replies[0]).pods == (POD,)
 
 
 class FakeLookups:

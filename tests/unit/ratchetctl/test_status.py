@@ -37,6 +37,7 @@ def link(**changes: Any) -> dict[str, Any]:
         "state": "up",
         "since": 1000.0,
         "error": None,
+        "fault": None,
         "last_error": None,
         "last_error_at": None,
         **changes,
@@ -149,6 +150,7 @@ def record(child: Child, name: str, *links: Link) -> None:
         (answer(pod("a", link()), etcd="refused", etcd_away=True), 4),
         (answer(etcd="not asked yet"), 3),
         (answer(pod("a", link(last_error="once", last_error_at=2000.0))), 0),
+        (answer(pod("a", link(fault="mtu 9000: Invalid argument"))), 4),
     ],
 )
 def test_exit_status_says_how_well_the_node_is(
@@ -214,6 +216,24 @@ def test_errors_are_shown_while_they_last_and_after(child: Child) -> None:
     assert re.search(r"^default/a in3: \d+ d ago, over since: then$", text, re.MULTILINE)
     assert re.search(r"^default/a: \d+ d ago, over since: away$", text, re.MULTILINE)
     assert "default/b: superseded" in text
+
+
+def test_fault_of_a_link_that_is_up_is_shown(child: Child) -> None:
+    child.says(pod("a", link(fault="mtu 9000: Invalid argument"), link(ifname="in3")))
+    text = child.status().stdout
+    assert re.search(r"^default/a +in1 .* up \(fault\) \d+ d *$", text, re.MULTILINE)
+    assert re.search(r"^default/a +in3 .* up \d+ d *$", text, re.MULTILINE)
+    assert "default/a in1: fault: the kernel refuses mtu 9000: Invalid argument\n" in text
+    faults = [one["fault"] for one in child.json()["pods"][0]["links"]]
+    assert faults == ["mtu 9000: Invalid argument", None]
+
+
+def test_child_of_a_version_that_knows_no_faults_is_understood(child: Child) -> None:
+    older = link()
+    del older["fault"]
+    child.says(pod("a", older))
+    assert child.status().exit_code == 0
+    assert child.json()["pods"][0]["links"][0]["fault"] is None
 
 
 def test_why_etcd_is_away_is_shown(child: Child) -> None:
@@ -375,6 +395,9 @@ def test_neither_child_nor_pods_is_well(child: Child) -> None:
         answer("a"),  # type: ignore[arg-type]
         answer({}),
         answer(pod(links=[3])),
+        answer(pod("a", link(fault=["mtu"]))),
+        answer(pod("a", link(vni=True))),
+        answer(pod("a", link(primary="yes"))),
         answer(pod("a", link(state="upside down"))),
         answer(pod("a", link(since="now"))),
         answer(pod("a", link(since=float("nan")))),
