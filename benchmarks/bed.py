@@ -71,13 +71,13 @@ class Node:
         return os.path.join(self.folder, "state")
 
     def records(self) -> list[str]:
-        """The names of the attachment records, deleted ones too."""
+        """Return the names of the attachment records, including deleted ones."""
         with contextlib.suppress(FileNotFoundError):
             return os.listdir(os.path.join(self.state_dir, "attachments"))
         return []
 
     def child(self) -> int | None:
-        """The child's process, None when none runs."""
+        """Return the child's process; None when none runs."""
         identity = netns.identity(self.path)
         for pid in processes.pids({identity} if identity else ()):
             with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
@@ -177,7 +177,7 @@ class Bed:
         self.remove_namespace(pod.path)
 
     def cable(self, number: int, a: Pod, ifname_a: str, b: Pod, ifname_b: str) -> Cable:
-        """The link that `labels_of_link` declares with the same number."""
+        """Return the link that `labels_of_link` declares with the same number."""
         here, there = addresses(number)
         return Cable(number, End(a.see(), ifname_a, here), End(b.see(), ifname_b, there))
 
@@ -188,7 +188,7 @@ class Bed:
         return os.path.join(self.plugin_dir, "ratchet")
 
     def config(self, node: Node, **changes: Any) -> dict[str, Any]:
-        """A node's `10-ratchet.conf`."""
+        """Return a node's `10-ratchet.conf`."""
         config: dict[str, Any] = {
             "cniVersion": "1.0.0",
             "name": NETWORK,
@@ -207,7 +207,7 @@ class Bed:
         return {**config, **changes}
 
     def bridge(self, node: Node) -> dict[str, Any]:
-        """A usual delegate: bridge with host-local."""
+        """Return a usual delegate: bridge with host-local."""
         return {
             "cniVersion": "1.0.0",
             "name": NETWORK,
@@ -221,7 +221,7 @@ class Bed:
         }
 
     def environ(self, command: str, pod: Pod, path: str = "") -> dict[str, str]:
-        """A plugin's environment, as containerd's."""
+        """Return a plugin's environment as containerd sets it."""
         return {
             "CNI_COMMAND": command,
             "CNI_CONTAINERID": pod.container_id,
@@ -236,12 +236,12 @@ class Bed:
         }
 
     def task(self, node: Node, command: str, pod: Pod, **changes: Any) -> Task:
-        """A call of ratchet with the pod's labels as the runtime gives them."""
+        """Return a call of ratchet with the pod's labels as the runtime gives them."""
         config = with_labels(self.config(node, **changes), pod.labels)
         return Task.of(self.ratchet, self.environ(command, pod), config, node.path, pod.name)
 
     def direct(self, node: Node, command: str, pod: Pod, config: Mapping[str, Any]) -> Task:
-        """A call of a reference plugin itself."""
+        """Return a call of a reference plugin itself."""
         program = os.path.join(REFERENCE_PLUGINS, config["type"])
         return Task.of(program, self.environ(command, pod), config, node.path, pod.name)
 
@@ -272,7 +272,7 @@ class Bed:
             time.sleep(pause_s)
 
     def keys(self) -> dict[str, str]:
-        """What is in etcd below the prefix, the counter of VNIs left out."""
+        """Return what is in etcd below the prefix, without the counter of VNIs."""
         found = self.etcd_connection.tree(PREFIX)
         return {key: value for key, value in found.items() if key != f"{PREFIX}/vxlanid"}
 
@@ -283,7 +283,7 @@ class Bed:
         return time.perf_counter() - started
 
     def vnis_used_twice(self) -> int:
-        """Declarations that share their VNI with another one."""
+        """Return the declarations that share their VNI with another one."""
         vnis = [json.loads(value)["vni"] for key, value in self.keys().items() if "/links/" in key]
         return len(vnis) - len(set(vnis))
 
@@ -293,13 +293,13 @@ def loopback() -> dict[str, Any]:
 
 
 def with_labels(config: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
-    """A configuration as a runtime sends it for a pod (CNI conventions: labels)."""
+    """Return a configuration as a runtime sends it for a pod (CNI conventions: labels)."""
     given = [{"key": key, "value": value} for key, value in labels.items()]
     return {**config, "args": {"cni": {"labels": given}}}
 
 
 def addresses(number: int) -> tuple[str, str]:
-    """The two addresses of a link."""
+    """Return the two addresses of a link."""
     high, low = divmod(number, 250)
     return f"10.{64 + high}.{low}.1", f"10.{64 + high}.{low}.2"
 
@@ -307,7 +307,7 @@ def addresses(number: int) -> tuple[str, str]:
 def labels_of_link(
     number: int, ifname: str, pair: str, pair_ifname: str, position: int = 1
 ) -> dict[str, str]:
-    """The labels with which a pod declares a link, its `position`-th."""
+    """Return the labels with which a pod declares a link, its `position`-th."""
     prefix = "ratchet." if position == 1 else f"ratchet.{position}."
     here, there = addresses(number)
     labels = {
@@ -324,5 +324,5 @@ def labels_of_link(
 
 
 def memory_folder() -> str | None:
-    """A folder in memory if there is one: etcd waits for the disk at every write."""
+    """Return a folder in memory if there is one: etcd waits for the disk at every write."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

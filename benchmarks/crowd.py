@@ -194,7 +194,7 @@ def _direct_at_once(bed: Bed, node: Node, count: int) -> float:
 
 
 def measure_tree(bed: Bed, results: Results, pods: int, seed: int) -> None:
-    """A random tree on all nodes: until every link answers, then until nothing is left."""
+    """Time a random tree on all nodes: until every link answers, then until nothing is left."""
     nodes = bed.nodes
     for node in nodes:
         node.kill_child()
@@ -274,6 +274,6 @@ def _tree(bed: Bed, count: int, seed: int) -> tuple[list[tuple[Node, Pod]], list
 
 
 def _reference(bed: Bed, placed: list[tuple[Node, Pod]], parallel: int) -> float:
-    """The same ADDs by the loopback plugin alone."""
+    """Time the same ADDs by the loopback plugin alone."""
     tasks = [bed.direct(node, "ADD", pod, loopback()) for node, pod in placed]
     return bring_up(tasks, (), parallel).adds_s

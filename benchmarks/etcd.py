@@ -127,7 +127,7 @@ class Connection:
         self._http.close()
 
     def put(self, key: str, value: str) -> None:
-        """*Raises* EtcdError."""
+        """Write a key. *Raises* EtcdError."""
         status, answer = self._request(
             "PUT", key, "", urllib.parse.urlencode({"value": value}), _FORM
         )
@@ -135,7 +135,7 @@ class Connection:
             raise EtcdError(f"PUT {key}: {answer}")
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """A key, by a quorum read; None when it is not there."""
+        """Return a key, by a quorum read; None when it is not there."""
         status, answer = self._request("GET", key, "?quorum=true", None, {})
         return answer if status == 200 else None
 
@@ -173,7 +173,7 @@ def cpu_s(pid: int) -> float:
 
 
 def threads_cpu_s(pid: int) -> float:
-    """The same to the nanosecond, of the threads that there are now. See proc(5), schedstat."""
+    """Return the same to the nanosecond, of the threads that there are now (proc(5), schedstat)."""
     spent_ns = 0
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):

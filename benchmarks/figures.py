@@ -61,7 +61,7 @@ class Results:
         self.problems.append(text)
 
     def ratio(self, name: str) -> float | None:
-        """The median as a multiple of the reference's; None without one."""
+        """Return the median as a multiple of the reference's; None without one."""
         series = self.series.get(name)
         if series is None or series.reference is None:
             return None
@@ -96,7 +96,7 @@ class Results:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Results:
-        """What `to_json` gave."""
+        """Read what `to_json` gave."""
         results = cls(about=dict(found["about"]), problems=list(found["problems"]))
         for name, one in found["figures"].items():
             results.add(name, one["text"], one["unit"], one["values"], one["reference"])

@@ -125,7 +125,7 @@ class _CountingStore(EtcdV2Store):
 
 
 def _row(path: str) -> str:
-    """What kind of key a path is, in the words of docs/etcd-keys.md."""
+    """Return what kind of key a path is, in the words of docs/etcd-keys.md."""
     match path.split("/")[2:]:
         case ["association", _, "links", *_]:
             return "links"
@@ -442,7 +442,7 @@ def _per_link(found: dict[str, Any], key: str) -> float:
 
 
 def _per_node(found: dict[str, Any], key: str) -> float:
-    """What was counted for each link, for a node's share of the links."""
+    """Return what was counted for each link, for a node's share of the links."""
     return float(found["fill"][key] * found["links"] / found["nodes"])
 
 

@@ -54,7 +54,7 @@ class Done:
     ended: float  # perf_counter seconds
 
     def checked(self) -> Done:
-        """*Raises* LaunchError when it has failed."""
+        """Return this, if it has succeeded. *Raises* LaunchError when it has failed."""
         if self.status:
             raise LaunchError(f"exit {self.status}: {self.stdout.decode(errors='replace')}")
         return self
@@ -104,7 +104,7 @@ class Running:
         return self.reap()
 
     def reap(self) -> Done:
-        """The end of the process, once its output has ended."""
+        """Wait for the end of the process, once its output has ended."""
         _, status, usage = os.wait4(self.pid, 0)
         ended = time.perf_counter()
         os.close(self.output)

@@ -53,7 +53,7 @@ class Pairs:
         self._number = 0
 
     def pods(self) -> tuple[Pod, Pod, Cable]:
-        """A primary, its pair and their link."""
+        """Return a primary, its pair and their link."""
         self._number += 1
         names = f"a{self._number}", f"b{self._number}"
         primary = self._bed.pod(names[0], labels_of_link(self._number, "in1", names[1], "in2"))
@@ -183,7 +183,7 @@ def _measure_lonely(bed: Bed, results: Results, count: int) -> None:
 
 
 def measure_restart(bed: Bed, results: Results, count: int) -> None:
-    """A pod is re-created on the other node: from its DEL until the link answers again."""
+    """Time a pod that is created again on the other node: from its DEL until the link answers."""
     here, there = bed.nodes[0], bed.nodes[1]
     pairs = Pairs(bed)
     _warm(pairs, here, there)

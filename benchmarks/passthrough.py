@@ -36,7 +36,7 @@ class Beside:
 
     @classmethod
     def parse(cls, text: str) -> Beside:
-        """*Raises* ValueError and OSError."""
+        """Read NAME=BINARY:CONF.json. *Raises* ValueError and OSError."""
         name, equals, rest = text.partition("=")
         program, colon, path = rest.rpartition(":")
         if not (name and equals and program and colon and path):
@@ -167,7 +167,7 @@ def _measure(results: Results, kind: str, text: str, ways: list[_Way], count: in
 
 
 def _measure_overhead(bed: Bed, results: Results, count: int) -> None:
-    """What the harness itself takes: a program that does nothing."""
+    """Time what the harness itself takes: a program that does nothing."""
     task = Task("/bin/true", {}, b"", bed.nodes[0].path)
     done = [run(task) for _ in range(max(count, 10))]
     results.add("harness/true/wall", "/bin/true, wall", "ms", in_ms(one.wall_s for one in done))

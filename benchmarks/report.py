@@ -66,7 +66,7 @@ def _targets(results: Results, console: Console) -> None:
 
 
 def markdown(results: Results) -> str:
-    """The same tables for a page of documentation."""
+    """Return the same tables for a page of documentation."""
     lines = ["| what | median | p95 | min | unit | n | ratio |", "|---|--:|--:|--:|---|--:|--:|"]
     for name, series in results.series.items():
         ratio = results.ratio(name)

@@ -75,7 +75,7 @@ class Walk:
 
 
 def room(module: str) -> str:
-    """The sub-package of a module, "." for one that is in none."""
+    """Return the sub-package of a module, "." for one that is in none."""
     return module.rpartition(".")[0] or "."
 
 

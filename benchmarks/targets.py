@@ -46,7 +46,7 @@ def _most(*names: str) -> Value:
 
 
 def _growth(key: str) -> Value:
-    """The largest deviation from the smallest cluster, in percent."""
+    """Return the largest deviation from the smallest cluster, in percent."""
 
     def value(results: Results) -> float | None:
         ratios = [

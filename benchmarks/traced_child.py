@@ -56,7 +56,7 @@ class Calls:
 
 
 def module(frame: FrameType) -> str | None:
-    """The frame's module, without the package's name; None for one outside the package."""
+    """Return the frame's module without the package's name; None outside the package."""
     name = frame.f_globals.get("__name__", "")
     return name[len(PACKAGE) + 1 :] if name.startswith(f"{PACKAGE}.") else None
 

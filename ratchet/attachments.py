@@ -236,7 +236,7 @@ class Directory:
         return [attachment for attachment in found if attachment is not None]
 
     def forget_boot(self, container_id: str, ifname: str) -> None:
-        """The boot network's DEL has succeeded. Safe to call twice. Raises StateError."""
+        """Forget a boot network whose DEL has succeeded. Safe to call twice. Raises StateError."""
         self.forget(self._boot(container_id, ifname))
 
     def _record(self, container_id: str, ifname: str) -> str:

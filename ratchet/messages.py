@@ -145,7 +145,7 @@ class PodLabels:
 
     @classmethod
     def from_json(cls, obj: Mapping[str, Any]) -> PodLabels:
-        """Raises ValueError."""
+        """Read an answer. Raises ValueError."""
         labels, annotations = obj.get("labels"), obj.get("annotations")
         if not isinstance(labels, dict) or not isinstance(annotations, dict):
             raise ValueError("its answer has no labels")

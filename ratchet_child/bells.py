@@ -110,7 +110,7 @@ class Bells:
 
 
 def _published(text: str) -> Published | None:
-    """What the node has published for a pod; None for what it cannot have written."""
+    """Return what the node has published for a pod; None for what it cannot have written."""
     try:
         return Published.loads(text)
     except ValueError:

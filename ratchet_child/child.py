@@ -106,7 +106,7 @@ class Child:
         self._metrics = None if address is None else Endpoint(address, self._counts)
 
     def _counts(self) -> figures.Counts:
-        """What the engine in use has, whichever that is."""
+        """Return the counts of the engine in use, whichever that is."""
         return self._engine.status.counts()
 
     def run(self) -> None:
@@ -180,7 +180,7 @@ class Child:
         self._watch_namespaces()
 
     def _sweep(self, now: float) -> None:
-        """What nobody tells us: records of parents that were killed, namespaces that are gone."""
+        """Find what nobody reports: records of killed parents, namespaces that are gone."""
         self._engine.registry.scan()
         self._engine.registry.check_namespaces()
         self._unfinished.sweep(now)
@@ -358,7 +358,7 @@ class _Client:
 
 
 def listen(state_dir: str) -> socket.socket:
-    """The listening socket, in the place of an earlier one. *Needs* the lock. *Raises* OSError."""
+    """Listen on the socket, in place of an earlier one. *Needs* the lock. *Raises* OSError."""
     statedir.remove(os.path.join(state_dir, statedir.SOCKET))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)

@@ -162,8 +162,9 @@ class Engine:
     # What is heard from etcd, always by one thread ------------------------------------------------
 
     def etcd_is_back(self, published: dict[PodKey, tuple[Published, int]] | None) -> None:
-        """etcd answers. `published`: what the node had published, when everything is looked at.
+        """Work again, now that etcd answers.
 
+        `published` is what the node had published; None if there is no need to look at everything.
         *Raises* StoreError.
         """
         moved = {} if self._earlier.is_known else self._withdrawal.leave_earlier_addresses()
@@ -187,7 +188,7 @@ class Engine:
         self.etcd.failed(error)
 
     def rung(self, by: PodKey, targets: Iterable[PodKey]) -> None:
-        """A bell: the pods that have links with `by` look at these again."""
+        """Have the pods that have links with `by`, whose bell has rung, look at these again."""
         log.debug("heard a bell", by=by, peers=log.Joined(targets))
         with self.registry.lock:
             names = set(targets)
@@ -198,7 +199,7 @@ class Engine:
                     self._schedule.put(state.key)
 
     def listed(self, key: PodKey, published: Published | None) -> None:
-        """The node's own entry for a pod has been written, or removed: None.
+        """Note that the node's own entry for a pod has been written, or removed: None.
 
         Mostly by this process. But etcd carries out a request whose answer was lost whenever it
         comes to it, so what stands there may be what this node once had. Only the node knows what

@@ -17,7 +17,7 @@ _lock = threading.Lock()
 
 
 def reach(point: str) -> None:  # noqa: ARG001 - for the reader of the calling line
-    """A step has been reached."""
+    """Kill the process if it is to die at this step."""
     global _left  # noqa: PLW0603 - one number for the whole process
     if _left:
         with _lock:

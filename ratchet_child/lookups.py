@@ -57,7 +57,7 @@ class Lookups:
         self._under_way = [one for one in self._under_way if not one.is_answered]
 
     def next_deadline(self) -> float | None:
-        """The moment (monotonic) at which `settle` must be called at the latest."""
+        """Return the moment (monotonic) at which `settle` must be called at the latest."""
         return min((lookup.deadline for lookup in self._under_way), default=None)
 
     def close(self) -> None:

@@ -110,7 +110,7 @@ class Service:
             self._lookups.settle()
 
     def next_deadline(self) -> float | None:
-        """The moment (monotonic) at which `settle` must be called at the latest."""
+        """Return the moment (monotonic) at which `settle` must be called at the latest."""
         deadlines = [waiter.deadline for waiter in self._waiters]
         if deadlines and self._engine.etcd.is_away:
             deadlines.append(self._clock.monotonic() + _AWAY_S / 4)
@@ -186,12 +186,12 @@ class Service:
 
 
 def failure(error: CniError) -> Answer:
-    """An error as the parent passes it on."""
+    """Return an error as the parent passes it on."""
     return messages.Failure(error.code, error.msg, error.details).to_json()
 
 
 def decode(line: bytes) -> Answer:
-    """*Raises* BadRequestError."""
+    """Read a request from its line. *Raises* BadRequestError."""
     try:
         request = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:

@@ -70,7 +70,7 @@ def clean(
 
 
 def endpoints(hosts: str, port: int, *, tls: bool) -> list[str]:
-    """The URL of each host in a list like etcd_host: host, host:port, [v6]:port or a bare v6."""
+    """Return the URL of each host in a list like etcd_host: host, host:port, [v6]:port, bare v6."""
     scheme = "https" if tls else "http"
     urls = []
     for part in (one.strip() for one in hosts.split(",")):
@@ -128,7 +128,7 @@ def _directory(prefix: str) -> str:
 
 
 def _password(path: str) -> str:
-    """The password in a file, as the nodes read it: without white space around it."""
+    """Read the password in a file as the nodes do: without white space around it."""
     try:
         with open(path, encoding="utf-8") as file:
             password = file.read().strip()
@@ -142,12 +142,12 @@ def _password(path: str) -> str:
 
 
 def _as_sent(text: str) -> str:
-    """A text whose Latin-1 bytes, which requests sends, are the UTF-8 ones that etcd expects."""
+    """Return a text whose Latin-1 bytes, which requests sends, are the UTF-8 that etcd expects."""
     return text.encode().decode("latin-1")
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """What the system said, beneath what requests and urllib3 say of it."""
+    """Return what the system said, beneath what requests and urllib3 make of it."""
     while (below := error.__cause__ or error.__context__) is not None:
         error = below
     return error

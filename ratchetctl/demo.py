@@ -263,7 +263,7 @@ def _claim(text: str, holds: bool) -> None:
 
 
 def _wait(text: str, timeout_s: float, found: Callable[[], Any]) -> Any:
-    """What found gives, as soon as it is true. Raises DemoError after timeout_s."""
+    """Return what found gives as soon as it is true. Raises DemoError after timeout_s."""
     deadline = time.monotonic() + timeout_s
     while not (answer := found()):
         if time.monotonic() > deadline:

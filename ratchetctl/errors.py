@@ -34,7 +34,7 @@ class ManifestError(OperatorError):
 
 
 def _shown(value: object) -> str:
-    """A value on one line; in part, as a few YAML aliases are enough for one without end."""
+    """Return a value on one line, cut short: a few YAML aliases are enough for an endless one."""
     writer = reprlib.Repr()
     writer.maxstring = writer.maxother = writer.maxlong = 200
     try:

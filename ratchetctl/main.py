@@ -11,7 +11,7 @@ import sys
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     # What has to clean up first says so itself (interruption.py); everything else just ends.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     import click  # noqa: PLC0415 - not before the line above

@@ -143,7 +143,7 @@ def _may_be_deep(text: str) -> bool:
 
 
 def _items(where: str, document: object) -> Iterator[tuple[str, Document]]:
-    """The objects of a document: itself, or what is in it when it is a List."""
+    """Return the objects of a document: itself, or what is in it when it is a List."""
     if not isinstance(document, dict):
         raise ManifestError(where, "document", document, "must be a Kubernetes object (a mapping)")
     kind = document.get("kind")
@@ -260,7 +260,7 @@ def _labels(fields: _Fields, key: str) -> Mapping[str, str]:
 
 
 def _volumes(spec: _Fields) -> dict[str, str]:
-    """The ConfigMap behind each volume that has one."""
+    """Return the ConfigMap behind each volume that has one."""
     found = {}
     for volume in spec.objects("volumes"):
         if "configMap" in volume.values:
@@ -341,7 +341,7 @@ class _Fields:
         return found
 
     def strings(self, key: str) -> dict[str, str]:
-        """A mapping of strings to strings, as labels and annotations are."""
+        """Read a mapping of strings to strings, as labels and annotations are."""
         inner = self.mapping(key)
         for name, value in inner.values.items():
             if not isinstance(name, str):

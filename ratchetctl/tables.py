@@ -16,13 +16,13 @@ PIPED_WIDTH = 1000
 
 
 def console() -> Console:
-    """Standard output, as wide as the terminal is."""
+    """Return standard output as a console as wide as the terminal."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED_WIDTH
     return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def table(*columns: str) -> Table:
-    """A table whose cells are folded, never cut, where the terminal is narrow."""
+    """Return a table whose cells are folded, never cut, where the terminal is narrow."""
     made = Table(box=None, pad_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold")

@@ -1,9 +1,9 @@
-"""One request of a runtime, from environment and standard input to the one answer on standard
-output.
+"""One request of a runtime, from its environment and standard input to the one answer.
 
-The skeleton checks everything that the specification demands of any plugin, calls the operation and
-prints its result or its error. It takes environment, streams and operations as arguments, so that a
-test needs no process, and nothing else in Ratchet writes to standard output.
+The answer goes to standard output. The skeleton checks everything that the specification demands of
+any plugin, calls the operation and prints its result or its error. It takes environment, streams
+and operations as arguments, so that a test needs no process, and nothing else in Ratchet writes to
+standard output.
 
 What is required of each operation is what libcni's own skeleton demands, where it says more than
 the specification: an empty CNI_NETNS is right for DEL and wrong for ADD and CHECK.

@@ -44,7 +44,7 @@ class Durations:
         self.seconds += seconds
 
     def buckets(self) -> list[tuple[str, int]]:
-        """Cumulative counts by upper bound, as Prometheus has them."""
+        """Return cumulative counts by upper bound, as Prometheus has them."""
         bounds = [*map(str, BUCKETS_S), "+Inf"]
         total = 0
         result = []
@@ -98,13 +98,13 @@ def etcd_request(name: str) -> Iterator[None]:
 
 
 def etcd_failed(name: str) -> None:
-    """etcd could not be asked, or gave no answer that is one."""
+    """Count a request that etcd did not answer, or answered with nonsense."""
     with figures.lock:
         figures.etcd_errors[name] += 1
 
 
 def served(operation: object, seconds: float) -> None:
-    """A request has been answered; `operation` is what it asked for, whatever that was."""
+    """Count a request that has been answered; `operation` is what it asked for, whatever it was."""
     _add(figures.requests[str(operation) if operation in REQUESTS else UNKNOWN], seconds)
 
 
@@ -128,7 +128,7 @@ def front() -> dict[str, dict[str, int]]:
 
 
 def end_done(operation: str, seconds: float) -> None:
-    """An end has been made, mended, replaced or removed."""
+    """Count an end that has been made, mended, replaced or removed."""
     _add(figures.ends[operation], seconds)
 
 
@@ -141,19 +141,19 @@ def end_operation(name: str) -> Iterator[None]:
 
 
 def end_failed() -> None:
-    """An end could not be made."""
+    """Count an end that could not be made."""
     with figures.lock:
         figures.end_failures += 1
 
 
 def tried_in_vain() -> None:
-    """A reconciliation has failed and will be tried again."""
+    """Count a reconciliation that has failed and will be tried again."""
     with figures.lock:
         figures.retries += 1
 
 
 def reconciled(seconds: float) -> None:
-    """One pod has been worked on."""
+    """Count a run of work on one pod."""
     with figures.lock:
         figures.reconciliations.add(seconds)
         figures.last_reconciliation = time.time()

@@ -49,14 +49,14 @@ class PodKey:
     name: str
 
     def __str__(self) -> str:
-        """The pod as it stands in keys."""
+        """Return the pod as it stands in keys."""
         if self.namespace == _DEFAULT_NAMESPACE:
             return self.name
         return f"{self.namespace}:{self.name}"
 
     @classmethod
     def parse(cls, text: str) -> PodKey:
-        """*Raises* ValueError for what no pod can be called."""
+        """Read a pod as it stands in keys. *Raises* ValueError for what no pod can be called."""
         namespace, colon, name = text.partition(":")
         found = cls(namespace, name) if colon else cls(_DEFAULT_NAMESPACE, text)
         if not (is_namespace(found.namespace) and is_pod_name(found.name)) or str(found) != text:
@@ -64,7 +64,7 @@ class PodKey:
         return found
 
     def sibling(self, name: str) -> PodKey:
-        """The pod of that name in the same namespace: pairs never cross namespaces."""
+        """Return the pod of that name in the same namespace: pairs never cross namespaces."""
         return PodKey(self.namespace, name)
 
 
@@ -123,7 +123,7 @@ class Published:
 
     @classmethod
     def loads(cls, text: str) -> Published:
-        """*Raises* ValueError when the text is not what `dumps` writes."""
+        """Read a declaration. *Raises* ValueError when the text is not what `dumps` writes."""
         value = _object(text)
         declared = value.get("declared")
         if not isinstance(declared, list):
@@ -207,7 +207,7 @@ def bell(address: str, pod: PodKey) -> str:
 
 
 def legacy(pair: PodKey, primary: str, declared: Declaration) -> dict[str, str]:
-    """The most recent primary's link in the words of Ratchet CNI v0.1.0, in writing order.
+    """Return the most recent primary's link as Ratchet CNI v0.1.0 has it, in writing order.
 
     v0.1.0 adds `/24` to `pairip` itself, so the prefix length is not written.
     """

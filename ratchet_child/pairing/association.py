@@ -42,7 +42,7 @@ def note_place(store: Store, peer: PodKey, places: dict[PodKey, Place]) -> dict[
 
 
 def readable(pod: PodKey, key: str, entry: Entry | None, pair: str) -> Declaration | None:
-    """A declaration on `pair`; None, and a line in the log, when something else stands there."""
+    """Read a declaration on `pair`; None, and a line in the log, for anything else."""
     if entry is None:
         return None
     try:

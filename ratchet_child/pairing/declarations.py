@@ -134,7 +134,7 @@ class Declarations:
     def check(
         self, pod: LocalPod, link: Link, there: dict[str, Entry], known: DeclaredLink | None
     ) -> tuple[DeclaredLink, Declaration] | None:
-        """A link as it stands among its pair's keys; None when it is to be declared again.
+        """Return a link as it stands among its pair's keys; None when it is to be declared again.
 
         `known` is what was declared, None when it is not known. The far node may have renumbered it
         meanwhile: then the claim becomes this container's.

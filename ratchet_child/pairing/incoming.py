@@ -23,7 +23,7 @@ class IncomingLinks:
         self._wrong: dict[PodKey, tuple[int, str, str]] = {}  # declarations that are none, as told
 
     def on(self, pod: PodKey, own: dict[str, Entry]) -> list[DeclaredLink]:
-        """The links declared on a pod: each once, also when v0.1.0's keys tell of it as well."""
+        """Return the links declared on a pod, each once, even if v0.1.0's keys name it as well."""
         offers = []
         wrong: dict[str, str] = {}
         for name, entry in own.items():

@@ -56,7 +56,7 @@ class NodeDirectory:
             write(keys.node_pod(self._node.address, pod.key), published.dumps())
 
     def forget(self, pod: PodKey, container: str, node_address: str) -> None:
-        """The last step: after it the node no longer knows that it had published the pod."""
+        """Forget, as the last step, that the node had published the pod."""
         key = keys.node_pod(node_address, pod)
         entry = self._store.get(key)
         if entry is None:
@@ -85,7 +85,7 @@ class NodeDirectory:
             self._store.prune(directory)
 
     def read(self, node_address: str) -> NodeKeys:
-        """A node's bells, and the pods that this child has published."""
+        """Return a node's bells, and the pods that this child has published."""
         entries, index = self._store.tree(keys.node(node_address), recursive=True)
         found = NodeKeys(index=index)
         for name, entry in entries.items():

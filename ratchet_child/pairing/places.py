@@ -39,7 +39,7 @@ class Places:
         is_local: Callable[[PodKey], bool],
         claimed_earlier: Callable[[PodKey], tuple[str, int] | None],
     ) -> None:
-        """The callables are those of `Pairing`."""
+        """Keep the callables, which are those of `Pairing`."""
         self._store = store
         self._node = node
         self._directory = directory

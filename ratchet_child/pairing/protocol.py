@@ -280,7 +280,7 @@ class Pairing:
     # What this node hears -----------------------------------------------------------------------
 
     def node(self, node_address: str) -> NodeKeys:
-        """What stands in etcd for an address of this node: its bells, and what it has published."""
+        """Read what etcd has for an address of this node: its bells, and what it has published."""
         return self._directory.read(node_address)
 
 

@@ -23,7 +23,7 @@ BELL_TTL_S = 30
 
 
 def targets(text: str) -> list[PodKey]:
-    """The pods that a bell is for: they are to look at their links with the one that rang."""
+    """Return the pods that a bell is for: they look at their links with the one that rang."""
     found = []
     for name in text.split(","):
         with contextlib.suppress(ValueError):

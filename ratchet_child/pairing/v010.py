@@ -25,7 +25,7 @@ _NAMES = ("primaryname", "pairip", "pairifname", "vxlanid")  # in the order of t
 
 
 def offer(pod: PodKey, own: dict[str, Entry]) -> DeclaredLink | None:
-    """The link that these keys declare on a pod; None when they make no sense."""
+    """Return the link that these keys declare on a pod; None when they make no sense."""
     primary = value_of(own, "primaryname")
     vni = value_of(own, "vxlanid") or ""
     ifname = value_of(own, "pairifname")

@@ -34,7 +34,7 @@ class Vnis:
         self._taken: list[int] = []
 
     def take(self, container: str, declaration_key: str, *, again: bool = False) -> int:
-        """A VNI that nobody uses, claimed for a link.
+        """Claim a VNI that nobody uses for a link, and return it.
 
         `again`: an earlier process may have claimed one for it and ended before it was declared.
         """
@@ -136,7 +136,7 @@ class Vnis:
 
 
 def _number(text: str) -> int:
-    """The counter's value; anything that is no VNI counts as a counter that was never set."""
+    """Return the counter's value; what is no VNI counts as a counter that was never set."""
     if _is_number(text) and keys.FIRST_VNI <= int(text) <= keys.LAST_VNI:
         return int(text)
     return keys.FIRST_VNI

@@ -57,7 +57,7 @@ class Credentials:
         self._access: Access | None = None
 
     def access(self) -> Access:
-        """What the files say now. *Raises* StoreError, which names the file that is wrong."""
+        """Read the files as they are now. *Raises* StoreError, which names the wrong file."""
         stamps = tuple(_stamp(path) for path in self._files.values())
         access = self._access
         if access is not None and access.stamps == stamps:
@@ -194,7 +194,7 @@ def _password(path: str) -> str:
 
 
 def _as_sent(text: str | None) -> str | None:
-    """A text whose Latin-1 bytes, which urllib3 sends, are the UTF-8 ones that etcd expects."""
+    """Return a text whose Latin-1 bytes, which urllib3 sends, are the UTF-8 that etcd expects."""
     return None if text is None else text.encode().decode("latin-1")
 
 
@@ -212,7 +212,7 @@ def _unusable(key: str, path: str | None, why: str) -> StoreError:
 
 
 def _stamp(path: str) -> Stamp:
-    """What changes when the file does, also one behind a symbolic link; errno without one."""
+    """Return what changes with the file, even behind a symbolic link; the errno without a file."""
     try:
         found = os.stat(path)
     except OSError as error:

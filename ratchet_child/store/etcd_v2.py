@@ -87,7 +87,7 @@ class EtcdV2Store:
         return None if result is None else _entry(result)
 
     def tree(self, key: str, *, recursive: bool = False) -> tuple[dict[str, Entry], int]:
-        """The keys below a directory by their relative names, and etcd's index at that moment.
+        """Return the keys below a directory by relative name, and etcd's index at that moment.
 
         By a quorum read. A missing directory is an empty one. A watch from the next index on
         misses nothing that the listing does not show.
@@ -154,7 +154,7 @@ class EtcdV2Store:
         )
 
     def watch(self, key: str, index: int) -> Event | None:
-        """The next change below `key` at or after `index`; None when there was none for a while.
+        """Wait for the next change below `key` at or after `index`; None after a while without one.
 
         One at a time. *Blocks at most* WATCH_TIMEOUT_S. *Raises* HistoryLostError, and StoreError
         when another request finds that the member does not answer.
@@ -195,14 +195,14 @@ class EtcdV2Store:
         return None if result is None else _entry(result)
 
     def _conditional(self, name: str, key: str, call: Any) -> Any:
-        """A request with a condition; None when the condition does not hold."""
+        """Send a request with a condition; None when the condition does not hold."""
         try:
             return self._ask(name, key, call)
         except _CONDITION_FAILED:
             return None
 
     def _call(self, name: str, key: str, call: Any) -> Any:
-        """A request without one: a key where a directory should be, or the reverse, is an error."""
+        """Send a request without a condition. A key in place of a directory is an error."""
         try:
             return self._ask(name, key, call)
         except _CONDITION_FAILED as error:
@@ -217,7 +217,7 @@ class EtcdV2Store:
             return None
 
     def _path(self, key: str) -> str:
-        """The key as it stands in a URL, below the prefix whatever it holds.
+        """Return the key as it stands in a URL, below the prefix whatever it holds.
 
         etcd takes "." and ".." out of a path before it looks at it.
         """
@@ -264,7 +264,7 @@ class EtcdV2Store:
         return result
 
     def _client(self) -> tuple[int, etcd.Client]:
-        """This thread's connection to the member in use. *Raises* StoreError for unusable files."""
+        """Return this thread's connection to the member in use. *Raises* StoreError."""
         access = self._credentials.access()
         number = self._current
         own = self._threads.__dict__
@@ -293,7 +293,7 @@ class EtcdV2Store:
         return Transport(host, port, context)
 
     def _why(self, error: Exception, number: int) -> str:
-        """What is to be mended, as far as that can be told."""
+        """Return what the operator has to mend, as far as that is known."""
         if isinstance(error, etcd.EtcdInsufficientPermissions):
             return self._credentials.why_forbidden()
         cause = _innermost(error)
@@ -322,7 +322,7 @@ class EtcdV2Store:
 
 
 def _innermost(error: BaseException) -> OSError | None:
-    """The system's error that lies beneath python-etcd's."""
+    """Return the system's error that lies beneath python-etcd's."""
     found: OSError | None = None
     seen: set[int] = set()
     waiting: list[object] = [error]
@@ -343,7 +343,7 @@ def _bracketed(host: str) -> str:
 
 
 def _not_found(error: etcd.EtcdKeyNotFound, what: str) -> dict[str, Any]:
-    """etcd's own words for "no such key". *Raises* StoreError when the 404 is somebody else's."""
+    """Return etcd's words for "no such key". *Raises* StoreError for somebody else's 404."""
     payload = error.payload
     if not isinstance(payload, dict) or payload.get("errorCode") != _KEY_NOT_FOUND:
         raise StoreError(what, f"not an etcd with the v2 API? {error}") from error

@@ -146,7 +146,7 @@ class Answer:
 
 
 def _path(url: str) -> str:
-    """A URL's path; python-etcd has quoted it."""
+    """Return a URL's path, which python-etcd has quoted."""
     return "/" + url.split("/", 3)[3]
 
 

@@ -48,7 +48,7 @@ class Site:
 
 
 def default(boot_network: str | None = None) -> dict[str, Any]:
-    """The simulator's own 10-ratchet.conf: bridge and host-local as the delegate."""
+    """Return the simulator's own 10-ratchet.conf: bridge and host-local as the delegate."""
     configuration: dict[str, Any] = {
         "cniVersion": CNI_VERSION,
         "name": "ratchet",
@@ -89,7 +89,7 @@ def read(path: str) -> dict[str, Any]:
 
 
 def for_node(template: Mapping[str, Any], site: Site) -> dict[str, Any]:
-    """The template as this node has it."""
+    """Return the template as this node has it."""
     configuration = copy.deepcopy(dict(template))
     for plugin in configuration.get("plugins", [configuration]):
         _fit(plugin, site)
@@ -117,7 +117,7 @@ def write(configuration: Mapping[str, Any], site: Site) -> str:
 
 
 def load(folder: str) -> dict[str, Any]:
-    """The configuration of the node with this folder. Raises SimError."""
+    """Return the configuration of the node with this folder. Raises SimError."""
     for suffix in ("conflist", "conf"):
         path = os.path.join(folder, f"10-ratchet.{suffix}")
         if os.path.exists(path):
@@ -126,7 +126,7 @@ def load(folder: str) -> dict[str, Any]:
 
 
 def write_flannel_subnet(site: Site) -> None:
-    """What flanneld would have written for the flannel plugin on this node."""
+    """Return what flanneld would have written for the flannel plugin on this node."""
     with open(_flannel_subnet(site), "w", encoding="ascii") as file:
         file.write(
             f"FLANNEL_NETWORK=100.64.0.0/10\nFLANNEL_SUBNET={_first_address(site.subnet)}\n"

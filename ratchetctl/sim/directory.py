@@ -142,7 +142,7 @@ class SimDirectory:
             os.close(descriptor)
 
     def netns(self, name: str) -> str:
-        """The namespace of the underlay, of a node or of a container."""
+        """Return the namespace of the underlay, of a node or of a container."""
         return os.path.join(self.path, "netns", name)
 
     def all_netns(self) -> list[str]:
@@ -169,7 +169,7 @@ class SimDirectory:
         _write_json(os.path.join(self.path, "sim.json"), asdict(state))
 
     def read_state(self) -> SimState:
-        """Raises SimError when the simulation is not there or was cut short."""
+        """Read the simulation's state. Raises SimError when it is not there or was cut short."""
         try:
             found = _read_json(os.path.join(self.path, "sim.json"))
         except FileNotFoundError as error:

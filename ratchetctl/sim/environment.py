@@ -21,7 +21,7 @@ def clean() -> dict[str, str]:
 
 
 def without_bundle(environ: dict[str, str]) -> dict[str, str]:
-    """The same environment as it was before PyInstaller put its libraries in front."""
+    """Return the environment as it was before PyInstaller put its libraries in front."""
     restored = dict(environ)
     original = restored.pop("LD_LIBRARY_PATH_ORIG", None)
     if original is not None:

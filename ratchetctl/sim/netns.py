@@ -85,7 +85,7 @@ def remove(path: str) -> None:
 
 
 def identity(path: str) -> tuple[int, int] | None:
-    """What tells this namespace from every other one, None when path holds no namespace."""
+    """Return what tells this namespace from all others; None when path holds no namespace."""
     try:
         found = os.stat(path)
         here = os.stat(OWN_NAMESPACE)

@@ -46,7 +46,7 @@ def end(namespaces: Collection[Namespace], grace_s: float = GRACE_S) -> list[int
 
 
 def pids(namespaces: Collection[Namespace]) -> list[int]:
-    """The processes in these namespaces."""
+    """Return the processes in these namespaces."""
     return [process.pid for process in _close(_inside(namespaces, set()))]
 
 
@@ -78,7 +78,7 @@ def _namespace(pid: str) -> Namespace | None:
 
 
 def _ourselves() -> set[int]:
-    """This process and its ancestors: a person may work from inside a node."""
+    """Return this process and its ancestors: a person may work from inside a node."""
     spared, pid = set(), os.getpid()
     while pid > 0:
         spared.add(pid)
@@ -98,7 +98,7 @@ def _signal(processes: Iterable[Process], number: signal.Signals) -> None:
 
 
 def _wait(processes: Iterable[Process], timeout_s: float) -> list[Process]:
-    """The processes that are still there after timeout_s; the others are reaped and closed."""
+    """Return the processes that are left after timeout_s; reap and close the others."""
     waiting = {process.descriptor: process for process in processes}
     poll = select.poll()
     for descriptor in waiting:

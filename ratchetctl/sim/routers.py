@@ -59,7 +59,7 @@ def start(folder: str, namespace: str, frr_conf: str) -> None:
 
 
 def show(folder: str, command: str) -> str:
-    """What a router answers to one vtysh command. Raises SimError."""
+    """Return what a router answers to one vtysh command. Raises SimError."""
     sockets = socket_folder(folder)
     return _run("vtysh", "--vty_socket", sockets, "--config_dir", sockets, "-c", command)
 

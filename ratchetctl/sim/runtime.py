@@ -113,7 +113,7 @@ class Runtime:
         pod: PodState,
         previous: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
-        """The request configuration (CNI spec 1.1.0 §4 Deriving request configuration)."""
+        """Return the request configuration (CNI spec 1.1.0 §4 Deriving request configuration)."""
         request = {**plugin, "name": self._name, "cniVersion": self._cni_version}
         capabilities = request.pop("capabilities", {})
         if capabilities.get(ANNOTATIONS):
@@ -144,7 +144,7 @@ class Runtime:
 
 
 def find_plugin(kind: str, plugin_dirs: Iterable[str]) -> str:
-    """The program of a plugin type. Raises SimError that says where was looked."""
+    """Return the program of a plugin type. Raises SimError, which names the folders."""
     tried = list(plugin_dirs)
     if "/" not in kind:
         for folder in tried:

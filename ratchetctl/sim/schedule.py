@@ -28,7 +28,7 @@ class Node:
 
     @classmethod
     def named(cls, name: str, labels: Mapping[str, str]) -> Node:
-        """A node with the labels that every Linux node has, and these."""
+        """Return a node with the labels that every Linux node has, and these."""
         own = {HOSTNAME: name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
         return cls(name, {**own, **labels})
 
@@ -93,7 +93,7 @@ def hand_out_labels(pods: Iterable[Pod], nodes: Sequence[Node]) -> list[str]:
 
 
 def place(pod: Pod, nodes: Sequence[Node]) -> Node:
-    """The node for a pod; it counts as placed. Raises ManifestError."""
+    """Place a pod and return its node. Raises ManifestError."""
     if pod.node_name is not None:
         for node in nodes:
             if node.name == pod.node_name:

@@ -151,7 +151,7 @@ class Simulator:
             return self._tear_down()
 
     def pod(self, name: str) -> PodState:
-        """A pod by [NAMESPACE/]NAME. Raises SimError."""
+        """Return a pod by [NAMESPACE/]NAME. Raises SimError."""
         namespace, slash, short = name.rpartition("/")
         found = self.directory.read_pod(namespace if slash else "default", short)
         if found is None:
@@ -163,7 +163,7 @@ class Simulator:
         return found
 
     def node(self, name: str) -> NodeState:
-        """A node by its name or number. Raises SimError."""
+        """Return a node by its name or number. Raises SimError."""
         nodes = self.directory.read_state().nodes
         for node in nodes:
             if name in (node.name, str(node.number)):
@@ -235,7 +235,7 @@ class Simulator:
     def _scheduler(
         self, state: SimState
     ) -> tuple[list[schedule.Node], dict[tuple[str, str], PodState]]:
-        """The nodes as the scheduler sees them, and the pods that there are."""
+        """Return the nodes as the scheduler sees them, and the pods that there are."""
         known = {(pod.namespace, pod.name): pod for pod in self.directory.pods()}
         nodes = [schedule.Node(node.name, dict(node.labels)) for node in state.nodes]
         by_name = {node.name: node for node in nodes}

@@ -12,6 +12,7 @@ from ratchet import client, messages
 from ratchet.attachments import Directory
 from ratchet.cni.errors import CniError
 from ratchet.config import Config
+from ratchet.status import NodeStatus, PodStatus
 from ratchetctl import tables
 from ratchetctl.sim import netns, processes
 from ratchetctl.sim.directory import PodState, SimDirectory
@@ -21,7 +22,7 @@ ANSWER_TIMEOUT_S = 5.0
 
 
 def collect(directory: SimDirectory) -> dict[str, Any]:
-    """The simulation as JSON. Raises SimError when there is none."""
+    """Return the simulation as JSON. Raises SimError when there is none."""
     state = directory.read_state()
     pods = directory.pods()
     seen = {node.name: _seen(directory.state_dir(node.name)) for node in state.nodes}
@@ -77,7 +78,7 @@ def show(directory: SimDirectory, console: Console) -> None:
             pod["name"] if namespace == "default" else f"{namespace}/{pod['name']}",
             pod["node"],
             " ".join(pod["addresses"]) if pod["attached"] else "not attached",
-            "superseded: a newer container has the name"
+            "superseded: a container that was attached later has the name"
             if pod["superseded"]
             else "\n".join(_sentence(link) for link in pod["links"]),
         )
@@ -88,7 +89,7 @@ def show(directory: SimDirectory, console: Console) -> None:
 
 
 def addresses(pod: PodState) -> list[str]:
-    """The addresses that the pod reported on its eth0."""
+    """Return the addresses that the pod reported on its eth0."""
     result = pod.result or {}
     return [str(one.get("address")) for one in result.get("ips", ()) if isinstance(one, dict)]
 
@@ -97,6 +98,8 @@ def _sentence(link: dict[str, Any]) -> str:
     kind, vni = link.get("kind"), link.get("vni")
     how = f"{kind} {vni}, " if kind == "vxlan" else f"{kind}, " if kind else ""
     why = f": {link['error']}" if link.get("error") else ""
+    if link.get("fault"):
+        why = f", fault: the kernel refuses {link['fault']}"
     far = f"{link['peer_ifname']} of {link['peer']}" if link.get("peer_ifname") else link["peer"]
     return f"{link['ifname']} to {far} ({how}{link['state']}{why})"
 
@@ -107,7 +110,7 @@ def _processes(path: str) -> list[int]:
 
 
 def _seen(state_dir: str) -> dict[str, dict[str, Any]]:
-    """A node's pods with their links, by container ID; as declared where no child answers."""
+    """Return a node's pods with their links by container ID, as declared if no child answers."""
     seen: dict[str, dict[str, Any]] = {}
     for record in Directory(state_dir).live():
         if record.ifname == IFNAME:
@@ -122,17 +125,19 @@ def _seen(state_dir: str) -> dict[str, dict[str, Any]]:
             ]
             seen[record.container_id] = {"superseded": False, "links": links}
     for pod in _ask(state_dir):
-        if pod.get("container") in seen:
-            seen[pod["container"]] = {"superseded": pod["superseded"], "links": pod["links"]}
+        if pod.container in seen:
+            links = [link.to_json() for link in pod.links]
+            seen[pod.container] = {"superseded": pod.superseded, "links": links}
     return seen
 
 
-def _ask(state_dir: str) -> list[dict[str, Any]]:
-    """The child's answer to "status"; nothing where none runs, and none is started for it."""
+def _ask(state_dir: str) -> tuple[PodStatus, ...]:
+    """Ask the child for the node's pods; none where it does not answer. Starts no child."""
     try:
         with open(os.path.join(state_dir, "settings.json"), encoding="utf-8") as file:
             config = Config.from_settings(json.load(file))
         answer = client.ask(config, messages.Status(), ANSWER_TIMEOUT_S)
+        pods = () if answer is None else NodeStatus.from_json(answer).pods
     except (OSError, ValueError, CniError):
-        return []
-    return answer["pods"] if answer and answer.get("ok") else []
+        return ()
+    return pods

@@ -30,12 +30,12 @@ ROUTER_ADDRESS = str(UNDERLAY[1])
 
 
 def node_address(number: int) -> str:
-    """A node's address on the underlay, its tunnel endpoint."""
+    """Return a node's address on the underlay, its tunnel endpoint."""
     return str(UNDERLAY[256 + number])
 
 
 def pod_subnet(number: int) -> str:
-    """The addresses that a node's delegate gives to its pods."""
+    """Return the addresses that a node's delegate gives to its pods."""
     size = 1 << (32 - POD_PREFIX_LEN)
     return f"{POD_NETWORK[number * size]}/{POD_PREFIX_LEN}"
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ratchet.attachments import Attachment, Directory
 from ratchet.links import Link
+from ratchet.status import PodStatus
 from ratchetctl import tables
 from ratchetctl.sim import status
 from ratchetctl.sim.directory import SimDirectory
@@ -70,9 +71,8 @@ def test_childs_word_counts_and_else_the_record_does(
     for container in ("old", "new"):
         Directory(str(tmp_path)).write(record(container, links))
     declared = {"ifname": "in1", "peer": "b", "peer_ifname": "in2", "state": "declared"}
-    monkeypatch.setattr(
-        status, "_ask", lambda _: [{"container": "old", "superseded": True, "links": []}]
-    )
+    old = PodStatus("default", "a", "old", "/run/netns/x", superseded=True, links=())
+    monkeypatch.setattr(status, "_ask", lambda _: (old,))
     assert status._seen(str(tmp_path)) == {
         "old": {"superseded": True, "links": []},
         "new": {"superseded": False, "links": [declared]},
