@@ -184,8 +184,40 @@ def test_every_room_of_the_child_is_described() -> None:
         for entry in os.scandir(os.path.join(ROOT, "ratchet_child"))
         if os.path.exists(os.path.join(entry.path, "__init__.py"))
     }
-    described = set(first_cells(read("CONTRIBUTING.md")))
-    assert {f"ratchet_child/{room}/" for room in rooms} <= described
+    for page in ("CONTRIBUTING.md", "docs/architecture.md"):
+        described = set(first_cells(read(page)))
+        assert {f"ratchet_child/{room}/" for room in rooms} <= described, page
+    picture = read("docs/pictures/rooms.svg")
+    assert all(re.search(rf">{room}/?<", picture) for room in rooms)
+
+
+def test_every_module_of_the_parent_is_in_the_picture() -> None:
+    picture = read("docs/pictures/rooms.svg")
+    modules = {
+        entry.name.removesuffix(".py")
+        for entry in os.scandir(os.path.join(ROOT, "ratchet"))
+        if not entry.name.startswith("__")
+    }
+    assert {one for one in modules if not re.search(rf">{one}/?<", picture)} == set()
+
+
+def test_every_function_of_the_child_that_the_architecture_names_exists() -> None:
+    """What is written as `Class.method`, and as `function` beside a module, is there."""
+    text = read("docs/architecture.md")
+    sources = "".join(
+        read(os.path.join(folder, name))
+        for package in ("ratchet", "ratchet_child")
+        for folder, _, names in os.walk(os.path.join(ROOT, package))
+        for name in names
+        if name.endswith(".py")
+    )
+    named = [one for one in CODE.findall(text) if re.fullmatch(r"[A-Za-z]\w*\.[a-z_]+", one)]
+    assert named
+    for one in named:
+        owner, _, name = one.partition(".")
+        if not one.endswith((".py", ".svg")):
+            assert re.search(rf"\b(def|class) {name}\b|\b{name}:|self\.{name} =", sources), one
+            assert re.search(rf"\b{owner}\b", sources), one
 
 
 # Glossary
