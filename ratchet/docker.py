@@ -62,7 +62,7 @@ def read_container(socket_path: str, container_id: str, timeout_s: float) -> Con
         )
         read = content(answer, MAX_ANSWER_BYTES)
     except PermissionError as error:
-        raise PodSourceError(engine, "we may not use the engine's socket") from error
+        raise PodSourceError(engine, "this process may not use the engine's socket") from error
     except TooLargeError as error:
         raise PodUnknownError(engine, "the engine's answer is larger than 4 MiB") from error
     except TimeoutError as error:
@@ -77,7 +77,7 @@ def read_container(socket_path: str, container_id: str, timeout_s: float) -> Con
     if answer.status == 404:
         return None
     if answer.status in (401, 403):
-        raise PodSourceError(engine, f"the engine does not let us ask ({answer.status})")
+        raise PodSourceError(engine, f"the engine refuses the request ({answer.status})")
     if answer.status != 200:
         raise PodUnknownError(engine, f"the engine answers with status {answer.status}")
     decoded = _decoded(read, engine)

@@ -117,7 +117,7 @@ def collect_garbage(
     for key, attachment in found.items():
         if key in valid or attachment.network != config.name:
             continue
-        log.info("not valid any more, is detached", **_fields(attachment))
+        log.info("an attachment is no longer valid and will be detached", **_fields(attachment))
         # A namespace under /proc is named by a process ID, which may be another's by now.
         netns = attachment.netns
         if netns.startswith("/proc/") or not os.path.exists(netns):

@@ -10,7 +10,7 @@ into these and chain the cause. Nobody matches message text.
     ├── DelegateError           101     a delegate is missing, killed, silent or out of time
     └── RatchetError            199     something that should not happen: the log has the traceback
         ├── ConfigError         7       a key of the network configuration is wrong
-        ├── PodUnknownError     11      the pod's labels cannot be read now, try again later
+        ├── PodUnknownError     11      the pod's labels cannot be read now; try again later
         ├── StoreError          50      etcd is not available
         ├── LabelError          100     a label of the pod is wrong
         ├── PodSourceError      102     the pod's labels cannot be read; trying again will not help
@@ -75,13 +75,13 @@ class ConfigError(RatchetError):
         # Labels and annotations have keys, too.
         self.key = key if len(key) <= LONGEST_NAME and key.isprintable() else shown(key)
         what = f"{self.key} is missing" if value is None else f"{self.key} is {shown(value)}"
-        super().__init__(f"{what}, allowed is {allowed}")
+        super().__init__(f"{what}; allowed is {allowed}")
 
     @classmethod
     def misspelt(cls, key: str, meant: str) -> ConfigError:
         """Return the error for a key that nobody knows and that is nearly one of ours."""
         self = cls.__new__(cls)
-        RatchetError.__init__(self, f"{shown(key)} is not a key, probably {meant} is meant")
+        RatchetError.__init__(self, f"{shown(key)} is not a key; did you mean {meant}?")
         self.key = key
         return self
 
@@ -95,22 +95,22 @@ class LabelError(RatchetError):
     def __init__(self, label: str, value: str | None, allowed: str) -> None:
         self.label = label if len(label) <= LONGEST_NAME else f"{label[:LONGEST_NAME]}..."
         what = f"{self.label} is missing" if value is None else f"{self.label} is {shown(value)}"
-        super().__init__(f"{what}, allowed is {allowed[:LONGEST_ALLOWED]}")
+        super().__init__(f"{what}; allowed is {allowed[:LONGEST_ALLOWED]}")
 
 
 class PodUnknownError(RatchetError):
     code = TRY_AGAIN_LATER
-    sentence = "the pod's labels cannot be read now, try again later: {}"
+    sentence = "the pod's labels cannot be read now; try again later: {}"
 
 
 class PodSourceError(RatchetError):
     code = 102
-    sentence = "the pod's labels cannot be read, check the label source: {}"
+    sentence = "the pod's labels cannot be read; check the label source: {}"
 
 
 class LinkWaitError(RatchetError):
     code = 103
-    sentence = "links are not up in time: {}"
+    sentence = "links were not up in time: {}"
 
 
 class StateError(RatchetError):
@@ -120,23 +120,24 @@ class StateError(RatchetError):
     @classmethod
     def open_to_others(cls, state_dir: str, part: str) -> StateError:
         return cls(
-            f"state_dir is {state_dir}", f"others than root can write to {part}, or replace it"
+            f"state_dir is {state_dir}",
+            f"somebody other than root can write to {part}, or replace it",
         )
 
 
 class CheckError(RatchetError):
     code = 105
-    sentence = "not as it was attached: {}"
+    sentence = "the pod is not as it was attached: {}"
 
 
 class ChildError(RatchetError):
     code = 106
-    sentence = "the child does not serve: {}"
+    sentence = "the child cannot be used: {}"
 
 
 class KernelError(RatchetError):
     code = 107
-    sentence = "the kernel refused: {}"
+    sentence = "cannot {}"
 
 
 class StoreError(RatchetError):

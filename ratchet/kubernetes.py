@@ -139,7 +139,7 @@ class _Server:
                 time.sleep(wait_s)
             except ValueError as error:  # a host's name that urllib3 does not like, for one
                 raise PodSourceError(
-                    pod, f"{self.config.server} cannot be asked, check server in {self._path}"
+                    pod, f"{self.config.server} cannot be asked; check server in {self._path}"
                 ) from error
             except requests.exceptions.ConnectionError as error:
                 # A warm connection that the server has just closed looks like this. One more try is
@@ -184,17 +184,17 @@ class _Server:
         if status == 401:
             raise PodSourceError(
                 pod,
-                f"the API server does not know us (401), check the credentials in "
+                f"the API server does not accept the credentials (401); check those in "
                 f"{self._path}{said}",
             )
         if status == 403:
             raise PodSourceError(
                 pod,
-                f"the API server does not let us (403), check RBAC: the user of {self._path} needs "
-                f"the verb get on pods{said}",
+                f"the API server refuses the request (403); check RBAC: the user of {self._path} "
+                f"needs the verb get on pods{said}",
             )
         if status in (408, 429) or status >= 500:
-            raise PodUnknownError(pod, f"the API server is busy or out of order ({status}){said}")
+            raise PodUnknownError(pod, f"the API server is busy or broken ({status}){said}")
         raise PodSourceError(
             pod,
             f"{self.config.server} answers with status {status}, check server in "
@@ -223,7 +223,7 @@ class _Server:
         if isinstance(tls, ssl.SSLCertVerificationError):
             raise PodSourceError(
                 pod,
-                f"the certificate of {server} is not right ({tls.verify_message}), check "
+                f"the certificate of {server} is not valid ({tls.verify_message}), check "
                 f"certificate-authority, tls-server-name and server in {self._path}, and the clock",
             ) from error
         if isinstance(error, requests.exceptions.SSLError) and not isinstance(
@@ -282,7 +282,9 @@ class _Adapter(HTTPAdapter):
 def _decoded(response: requests.Response, pod: str, deadline: float) -> dict[str, Any]:
     content = bytearray()
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise PodUnknownError(pod, "the API server's answer is compressed, which nobody asked for")
+        raise PodUnknownError(
+            pod, "the API server's answer is compressed, although the request did not allow that"
+        )
     try:
         for chunk in response.iter_content(_CHUNK_BYTES):
             content += chunk
@@ -313,7 +315,7 @@ def _checked(
     uids = [metadata.get("uid"), *(annotations.get(key) for key in _STATIC_POD_UIDS)]
     if uid is not None and uid not in uids:
         raise PodUnknownError(
-            pod, f"there is another pod of this name now, and not the one with UID {shown(uid)}"
+            pod, f"another pod has this name now, not the one with UID {shown(uid)}"
         )
     return labels, annotations
 

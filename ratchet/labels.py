@@ -5,7 +5,7 @@ tests read one grammar. It says nothing about where labels come from (``ratchet.
 the far pod, which this pod only knows by name.
 
 Label values cannot hold ``/`` or ``:``, so every field may be an annotation of the same name too,
-which wins. Whatever is wrong is told as `LabelError`, which names the label as the user wrote it,
+which wins. Whatever is wrong is a `LabelError`, which names the label as the user wrote it,
 its value and what is allowed: the user reads it in ``kubectl describe pod``. What passes is safe in
 an etcd key, a netlink message and a terminal; nobody checks it again.
 

@@ -150,7 +150,7 @@ class PodLabels:
         if not isinstance(labels, dict) or not isinstance(annotations, dict):
             raise ValueError("its answer has no labels")
         if not all(isinstance(word, str) for word in (*labels.values(), *annotations.values())):
-            raise ValueError("its answer has labels that are no strings")
+            raise ValueError("its answer has labels that are not strings")
         return cls(labels, annotations)
 
 
@@ -187,7 +187,7 @@ def _attachment(obj: Mapping[str, Any], key: str) -> str | None:
 def _wait(obj: Mapping[str, Any], key: str) -> str:
     value = _text(obj, key)
     if value not in WAITS:
-        raise ValueError(f"{key} {shown(value)}, allowed is one of {', '.join(WAITS)}")
+        raise ValueError(f"{key} {shown(value)}; allowed is one of {', '.join(WAITS)}")
     return value
 
 

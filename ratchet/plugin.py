@@ -51,7 +51,7 @@ def cmd_del(request: Request) -> Result:
     """CNI spec 1.1.0 §2, DEL. Safe to call twice.
 
     Labels are not looked at: by now the pod may be gone from the API server, or another may bear
-    its name. Whose it was is told by the record.
+    its name. The record says whose it was.
     """
     config = _configured(request)
     if _is_attached(config, request):
@@ -275,7 +275,9 @@ def _plugins_that_know(
         if isinstance(known, list) and stated in known:
             found.append(plugin)
         else:
-            log.debug("not sent to a plugin that does not know it", plugin=plugin["type"])
+            log.debug(
+                "an operation was not sent to a plugin that does not know it", plugin=plugin["type"]
+            )
     return found
 
 

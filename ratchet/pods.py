@@ -10,7 +10,7 @@ labels: that is `ratchet.labels`.
 "Do not know" is never "no". With ``label_source`` auto, a source that is there settles the question
 or fails the operation, and no later one is asked in its place:
 
-- ``args.cni.labels`` is the runtime saying what the labels are, also when it says that there are
+- ``args.cni.labels`` is the runtime saying what the labels are, even if it says that there are
   none. Pod annotations (the capability io.kubernetes.cri.pod-annotations) settle it only with the
   key ``ratchet``.
 - With a kubeconfig, a pod that has a Kubernetes name and namespace in CNI_ARGS is the API server's.

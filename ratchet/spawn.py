@@ -82,7 +82,7 @@ def child_program(config: Config, path: str) -> str:
         if folder and os.path.isfile(candidate):
             return candidate
     raise ChildError(
-        f"{name} is neither beside {running} nor in CNI_PATH, see child_path", f"CNI_PATH is {path}"
+        f"{name} is neither beside {running} nor in CNI_PATH; see child_path", f"CNI_PATH is {path}"
     )
 
 
@@ -140,7 +140,7 @@ class _Call(client.Call):
                 return sock
             if self.starts >= STARTS:
                 where = self.config.log_file or "log_file, which is not configured"
-                raise ChildError("it ends as soon as it is started", f"see {where}")
+                raise ChildError("it ended as soon as it had started", f"see {where}")
             self.starts += 1
             program = child_program(self.config, os.environ.get("CNI_PATH", ""))
             listener = self._listen()

@@ -50,7 +50,7 @@ def is_attached(config: Config, container_id: str, ifname: str) -> bool:
 
 
 def open_to_others(path: str) -> str | None:
-    """Return what of a path others than root could replace; None when nothing.
+    """Return the part of a path that somebody other than root could replace; None without one.
 
     A directory may be written by its owner only, or be sticky as /tmp is, and each part belongs to
     root or to whom this process runs as. What is not there yet is made by us. Symbolic links are

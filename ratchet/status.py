@@ -189,7 +189,7 @@ def _optional_text(obj: Mapping[str, Any], key: str) -> str | None:
 def _state(obj: Mapping[str, Any], key: str) -> str:
     value = _string(obj, key)
     if value not in STATES:
-        raise ValueError(f"{key} {shown(value)}, allowed is one of {', '.join(STATES)}")
+        raise ValueError(f"{key} {shown(value)}; allowed is one of {', '.join(STATES)}")
     return value
 
 

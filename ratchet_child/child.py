@@ -51,7 +51,7 @@ _MOST_CLIENTS = 500
 
 
 class Child:
-    """Serves one network on one node until it is told to stop or has nothing left to do."""
+    """Serves one network on one node until it is stopped or has nothing left to do."""
 
     def __init__(self, config: Config, listener: socket.socket, *, stay: bool) -> None:
         self._stay = stay
@@ -152,7 +152,7 @@ class Child:
         self._listener.close()
 
     def _is_over(self) -> bool:
-        """Whether nothing is left to do, also when nobody can ask any more.
+        """Say whether nothing is left to do, even once nobody can ask any more.
 
         A parent that only leaves a record and a word does not notice that the word was not heard.
         """
@@ -193,7 +193,7 @@ class Child:
             _identity(os.path.join(self._config.state_dir, statedir.SOCKET))
             != self._socket_identity
         ):
-            log.warning("the state directory is gone, nobody can reach this process")
+            log.warning("the state directory is gone; nobody can reach this child")
             self._running = False
 
     # Namespaces ---------------------------------------------------------------------------------

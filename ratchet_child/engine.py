@@ -1,4 +1,4 @@
-"""What works for one configuration: its parts, and what they are told from outside.
+"""What works for one configuration: its parts, and what they hear from outside.
 
 Bells, records, requests and the kernel's news end in the same way: some pods are to be looked at
 again. This module says which, and has them scheduled; what then happens to a pod, and when it is
@@ -79,7 +79,7 @@ class Parts:
 
 
 class Engine:
-    """Joins the parts. Who asks for something asks the part."""
+    """Joins the parts. Callers ask the parts themselves."""
 
     def __init__(self, parts: Parts, on_change: Callable[[], None]) -> None:
         """`on_change` is called from any thread when a pod has been worked on."""
@@ -189,7 +189,7 @@ class Engine:
 
     def rung(self, by: PodKey, targets: Iterable[PodKey]) -> None:
         """Have the pods that have links with `by`, whose bell has rung, look at these again."""
-        log.debug("heard a bell", by=by, peers=log.Joined(targets))
+        log.debug("bell heard", by=by, peers=log.Joined(targets))
         with self.registry.lock:
             names = set(targets)
             for state in self.registry.states():

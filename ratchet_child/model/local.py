@@ -42,7 +42,7 @@ class Memory:
 
     published: bool = False
     superseded: bool = False
-    yields: bool = False  # it was superseded once, so there may be newer containers of that name
+    yields: bool = False  # it was superseded once: a later container may have that name
     own: dict[str, DeclaredLink] = field(default_factory=dict)  # links that it declares, by ifname
     incoming: list[DeclaredLink] = field(
         default_factory=list

@@ -48,7 +48,7 @@ def readable(pod: PodKey, key: str, entry: Entry | None, pair: str) -> Declarati
     try:
         return Declaration.loads(entry.value, pair)
     except ValueError as error:
-        log.warning("a declaration is not readable", pod=pod, key=key, error=str(error))
+        log.warning("a declaration cannot be read", pod=pod, key=key, error=str(error))
         return None
 
 

@@ -196,7 +196,7 @@ class Declarations:
                 there, _ = self._store.tree(keys.association(pair))
                 self._v010_keys.remove(primary, pair, declaration, there)
         log.warning(
-            "the VNI is in use on this node by somebody else, took another",
+            "the VNI was in use on this node; another one was taken",
             pod=pod.key,
             container=pod.container,
             link=declared,

@@ -56,4 +56,4 @@ class IncomingLinks:
             return
         self._wrong[pod] = news
         count, key, error = news
-        log.warning("declarations are not readable", pod=pod, count=count, key=key, error=error)
+        log.warning("declarations cannot be read", pod=pod, count=count, key=key, error=error)

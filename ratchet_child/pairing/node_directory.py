@@ -72,7 +72,7 @@ class NodeDirectory:
         """Remove a node that has no pods any more, and the directories that this leaves empty.
 
         A bell that comes at the same moment is heard all the same: a watch tells of every change,
-        also when the key is gone again.
+        even if the key is gone again.
         """
         with self._lock:
             if self._store.tree(keys.node_pods(node_address))[0]:
@@ -97,7 +97,7 @@ class NodeDirectory:
                 try:
                     key, published = PodKey.parse(pod), Published.loads(entry.value)
                 except ValueError as error:
-                    log.warning("a published pod is not readable", key=name, error=str(error))
+                    log.warning("a published pod cannot be read", key=name, error=str(error))
                     continue
                 if published.state_dir in ("", self._node.state_dir):
                     found.published[key] = (published, entry.modified)

@@ -46,7 +46,7 @@ class Ringer:
         # The pod's own name, too: another container of that name may be there. It must not be in a
         # bell of its own, as a later bell takes the place of an earlier one that nobody has read.
         names = ",".join(sorted({str(pod), *map(str, peers)}))
-        log.debug("rings a bell", by=pod, node=address, peers=names)
+        log.debug("bell rung", by=pod, node=address, peers=names)
         self._store.set(keys.bell(address, pod), names, ttl_s=BELL_TTL_S)
         published, _ = self._store.tree(keys.node_pods(address))
         if not published:  # it has left: nobody would remove the bell's directories

@@ -45,7 +45,7 @@ class Vnis:
                     return int(name)
         while True:
             vni = self._next()
-            log.debug("takes a VNI", declaration=declaration_key, vni=vni)
+            log.debug("VNI taken", declaration=declaration_key, vni=vni)
             if self._store.create(keys.claim(vni), value):
                 return vni
             self._advance_past_claims()

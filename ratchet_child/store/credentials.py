@@ -137,9 +137,9 @@ class Credentials:
         for key in ("etcd_key", "etcd_password_file"):
             path = self._files.get(key)
             if path is not None and _is_readable_by_others(path):
-                log.warning("others than its owner can read a secret", file=path)
+                log.warning("a file with a secret can be read by more than its owner", file=path)
         if self._config.etcd_username is not None and not self._config.etcd_tls:
-            log.warning("etcd's password goes over the network in clear text: no etcd_ca_cert")
+            log.warning("etcd's password is sent in clear text, because there is no etcd_ca_cert")
 
 
 def _context(config: Config) -> ssl.SSLContext:

@@ -83,7 +83,7 @@ class EtcdV2Store:
         """
         result = self._call("get", key, lambda client, path: client.read(path, quorum=True))
         if result is not None and result.dir:
-            raise StoreError(f"get {result.key}", "it is a directory, which should be a key")
+            raise StoreError(f"get {result.key}", "it is a directory, where a key is expected")
         return None if result is None else _entry(result)
 
     def tree(self, key: str, *, recursive: bool = False) -> tuple[dict[str, Entry], int]:
@@ -179,7 +179,7 @@ class EtcdV2Store:
             return None
         heard = _entry(result)
         if not isinstance(result.action, str) or not index <= heard.modified:
-            raise StoreError(f"watch {key}", "what it tells is not what was asked for")
+            raise StoreError(f"watch {key}", "the answer is about something else")
         return Event(
             action=result.action,
             key=str(result.key)[len(self._prefix) + 1 :],
@@ -222,7 +222,7 @@ class EtcdV2Store:
         etcd takes "." and ".." out of a path before it looks at it.
         """
         if any(part in ("", ".", "..") for part in key.split("/")):
-            raise StoreError(f"use {key!a} as a key", "it does not stay where it is")
+            raise StoreError(f"use {key!a} as a key", "it has an empty part, '.' or '..'")
         try:
             return quote(f"{self._prefix}/{key}", safe="/:")
         except UnicodeEncodeError as error:
@@ -346,14 +346,14 @@ def _not_found(error: etcd.EtcdKeyNotFound, what: str) -> dict[str, Any]:
     """Return etcd's words for "no such key". *Raises* StoreError for somebody else's 404."""
     payload = error.payload
     if not isinstance(payload, dict) or payload.get("errorCode") != _KEY_NOT_FOUND:
-        raise StoreError(what, f"not an etcd with the v2 API? {error}") from error
+        raise StoreError(what, f"is this an etcd with the v2 API? {error}") from error
     return payload
 
 
 def _entry(result: Any) -> Entry:
     value = result.value or ""
     if not isinstance(value, str) or not isinstance(result.key, str):
-        raise StoreError("read a key", "its value is not text: not an etcd?")
+        raise StoreError("read a key", "its value is not text; is this an etcd?")
     return Entry(
         value=value,
         modified=_number(result.modifiedIndex),
@@ -366,7 +366,7 @@ def _number(value: object) -> int:
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
-        raise StoreError("read an index", "it is no number: not an etcd?")
+        raise StoreError("read an index", "it is not a number; is this an etcd?")
     return value
 
 
@@ -374,7 +374,7 @@ def _leaves(result: Any) -> Iterator[Any]:
     try:
         leaves = list(result.leaves)
     except _NONSENSE as error:
-        raise StoreError("read a directory", "it holds no keys: not an etcd?") from error
+        raise StoreError("read a directory", "it holds no keys; is this an etcd?") from error
     for leaf in leaves:
         if not leaf.dir:
             yield leaf

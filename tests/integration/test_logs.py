@@ -157,10 +157,10 @@ def test_debug_shows_each_decision_of_the_child(cluster: Cluster, node: Node, fa
     node.add(left, in1_in2("b"), config=node.config(log_level="debug")).succeeded()
     far.add(right, PAIR, config=far.config(log_level="debug")).succeeded()
     left.netns.wait_ping("192.168.2.101")
-    wait_for("the bell", lambda: "heard a bell" in node.log())
+    wait_for("the bell", lambda: "bell heard" in node.log())
     said = {line["msg"]: line for line in lines(node) if line["level"] == "debug"}
-    assert set(said) >= {"decided", "looked at a peer", "takes a VNI", "worked on", "end changed"}
-    assert [line["node"] for line in lines(far) if line["msg"] == "rings a bell"] == [node.address]
+    assert set(said) >= {"decided", "looked at a peer", "VNI taken", "worked on", "end changed"}
+    assert [line["node"] for line in lines(far) if line["msg"] == "bell rung"] == [node.address]
     peer = [line for line in lines(node) if line["msg"] == "looked at a peer"][-1]
     assert (peer["peer"], peer["node"], peer["peer_container"]) == (
         "b",

@@ -24,13 +24,13 @@ def test_no_two_errors_share_a_code() -> None:
 def test_an_error_says_what_it_is_about() -> None:
     exc = errors.PodUnknownError("default/{pod}", "connection refused")
     assert (exc.code, exc.details) == (11, "connection refused")
-    assert exc.msg == "the pod's labels cannot be read now, try again later: default/{pod}"
+    assert exc.msg == "the pod's labels cannot be read now; try again later: default/{pod}"
     assert str(exc) == f"{exc.msg} (connection refused)"
 
 
 def test_a_label_error_names_label_value_and_what_is_allowed() -> None:
     assert (
-        "ratchet.local_ip is 'x', allowed is an address"
+        "ratchet.local_ip is 'x'; allowed is an address"
         in LabelError("ratchet.local_ip", "x", "an address").msg
     )
     assert "ratchet.pair_name is missing" in LabelError("ratchet.pair_name", None, "a name").msg

@@ -46,7 +46,7 @@ def test_deleted_names_its_attachment_and_that_of_an_older_parent_none() -> None
         ({"op": ["health"]}, "op"),
         ({"op": "reboot"}, "op 'reboot'"),
         ({"op": "attached", "wait": "all"}, "attachment"),
-        ({"op": "attached", "attachment": "a", "wait": "often"}, "wait 'often', allowed is one of"),
+        ({"op": "attached", "attachment": "a", "wait": "often"}, "wait 'often'; allowed is one of"),
         ({"op": "check", "attachment": "a", "timeout_s": True}, "timeout_s"),
         ({"op": "check", "attachment": "a", "timeout_s": "5"}, "timeout_s"),
         ({"op": "deleted", "attachment": 5}, "attachment"),

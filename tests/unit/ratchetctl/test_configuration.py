@@ -92,7 +92,7 @@ def test_refuses_what_is_no_network_configuration(tmp_path: Path, text: str, sai
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"etcd_prot": "1"}, "'etcd_prot' is not a key, probably etcd_port is meant"),
+        ({"etcd_prot": "1"}, "'etcd_prot' is not a key; did you mean etcd_port?"),
         ({"etcd_prefix": "/a b"}, "etcd_prefix is '/a b'"),
     ],
 )
