@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +68,29 @@ def test_a_handshake_that_failed_is_made_again(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         ask(transport)
     assert ask(transport).getheader("x-etcd-index") == "7"
+    transport.clear()
+    thread.join(5)
+
+
+def test_the_time_out_is_for_the_handshake_and_the_answer_together(tmp_path: Path) -> None:
+    authority = Authority(str(tmp_path))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(*authority.issue("server", hosts="IP:127.0.0.1"))
+
+    def answer_late_twice(connection: socket.socket) -> None:
+        time.sleep(0.7)
+        with server.wrap_socket(connection.dup(), server_side=True) as tls:
+            tls.recv(65536)
+            time.sleep(0.7)
+            with contextlib.suppress(OSError):  # nobody waits any more
+                tls.sendall(ANSWER)
+
+    port, thread = serve(answer_late_twice)
+    transport = Transport("127.0.0.1", port, ssl.create_default_context(cafile=authority.ca))
+    started = time.monotonic()
+    with pytest.raises(ReadTimeoutError):
+        ask(transport, 1.0)
+    assert time.monotonic() - started < 1.3
     transport.clear()
     thread.join(5)
 

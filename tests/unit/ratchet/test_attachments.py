@@ -184,6 +184,30 @@ def test_a_damaged_record_is_skipped_and_stays(directory: Directory, text: str) 
     assert os.path.exists(path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ifname", "in%d"),
+        ("ifname", "a\x01b"),
+        ("pair_ifname", "all"),
+        ("pair_ifname", "à"),
+        ("pair", "-b"),
+        ("address", "224.0.0.1/24"),
+        ("pair_address", "127.0.0.1/8"),
+    ],
+)
+def test_a_record_with_a_link_that_no_label_could_have_said_is_skipped(
+    directory: Directory, key: str, value: str
+) -> None:
+    written = attachment().to_json()
+    written["links"][0][key] = value
+    directory.write(attachment())
+    path = os.path.join(directory.state_dir, "attachments/c1.eth0.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(written, file)
+    assert directory.read("c1", "eth0") is None
+
+
 def test_foreign_files_are_not_looked_at(directory: Directory) -> None:
     directory.write(attachment())
     for name in (".c2.eth0.json.12", "README", ".hidden.json"):

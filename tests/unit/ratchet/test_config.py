@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -243,3 +244,21 @@ def test_a_key_is_one_row_of_which_all_else_follows() -> None:
         assert (
             len(re.findall(rf"^    {key} = _(?:passed_on|parents)\(", source, re.MULTILINE)) == 1
         ), key
+
+
+def test_a_key_that_is_added_as_one_row_is_a_key_in_every_respect() -> None:
+    """The module, with one line more, reads the key, refuses it misspelt and passes it on."""
+    source = Path(config.__file__).read_text()
+    row = '    cable_colour = _passed_on(_choice, ("red", "green"), "red")\n'
+    head, method, rest = source.partition("    @classmethod\n    def parse(")
+    assert method
+    module = ModuleType("ratchet.config_with_one_more_key")
+    exec(compile(head + row + method + rest, config.__file__, "exec"), vars(module))
+    found = module.Config.parse({"name": "n", "cable_colour": "green"})
+    assert (found.cable_colour, module.Config.parse({"name": "n"}).cable_colour) == ("green", "red")
+    assert "cable_colour" in module.OURS
+    assert module.Config.from_settings(found.settings()).cable_colour == "green"
+    with pytest.raises(ConfigError, match=r"cable_colour is 'blue'; allowed is one of red, green"):
+        module.Config.parse({"name": "n", "cable_colour": "blue"})
+    with pytest.raises(ConfigError, match="'cable_color' is not a key; did you mean cable_colour"):
+        module.Config.parse({"name": "n", "cable_color": "red"})
