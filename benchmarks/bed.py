@@ -277,7 +277,7 @@ class Bed:
         return {key: value for key, value in found.items() if key != f"{PREFIX}/vxlanid"}
 
     def etcd_write(self) -> float:
-        """One etcd write over a warm connection, in seconds."""
+        """Time one etcd write over a warm connection, in seconds."""
         started = time.perf_counter()
         self.etcd_connection.put("/bench", secrets.token_hex(8))
         return time.perf_counter() - started

@@ -63,7 +63,7 @@ def bring_up(tasks: Sequence[Task], cables: Sequence[Cable], parallel: int) -> O
 
 
 def measure_pairs(bed: Bed, results: Results, count: int, pairs: int) -> None:
-    """Pairs at once, on one node and on two; each beside as many loopback ADDs at once."""
+    """Time pairs at once, on one node and on two, each beside as many loopback ADDs at once."""
     here, there = bed.nodes[0], bed.nodes[1]
     _warm(bed, (here, there))
     outcomes: dict[str, list[Outcome]] = {"one-node": [], "two-nodes": []}
@@ -144,7 +144,7 @@ def _warm(bed: Bed, nodes: Iterable[Node]) -> None:
 def measure_unlabelled(
     bed: Bed, results: Results, count: int, pods: int, beside: list[Beside]
 ) -> None:
-    """Unlabelled pods at once, through ratchet and directly; between the rounds their DELs."""
+    """Time unlabelled pods at once, through ratchet and directly, and between rounds their DELs."""
     node = bed.nodes[0]
     placed = [bed.pod(f"web{number}") for number in range(pods)]
 
@@ -259,7 +259,7 @@ def _measure_teardown(
 
 
 def _tree(bed: Bed, count: int, seed: int) -> tuple[list[tuple[Node, Pod]], list[Cable]]:
-    """Every pod but the first declares a link to a random earlier one; nodes are drawn, too."""
+    """Have each pod but the first declare a link to a random earlier one, on a random node."""
     chance = random.Random(seed)
     pods = [bed.pod("t0", PAIR)]
     cables = []

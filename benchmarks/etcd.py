@@ -107,7 +107,7 @@ class Etcd:
         return Connection(self.namespace, self.address, self.port)
 
     def cpu_s(self) -> float:
-        """Seconds of CPU that all members have used."""
+        """Return seconds of CPU that all members have used."""
         return sum(cpu_s(pid) for pid in self.pids)
 
     def rss_kb(self) -> int:
@@ -140,7 +140,7 @@ class Connection:
         return answer if status == 200 else None
 
     def tree(self, key: str) -> dict[str, str]:
-        """Every key below a directory with its value."""
+        """Return every key below a directory with its value."""
         status, answer = self._request("GET", key, "?recursive=true&quorum=true", None, {})
         found: dict[str, str] = {}
         if status == 200:
@@ -163,7 +163,7 @@ def _collect(node: dict[str, Any], found: dict[str, str]) -> None:
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU of a process, in clock ticks; 0 when it is gone. See proc_pid_stat(5)."""
+    """Return seconds of CPU of a process, by clock ticks; 0 when it is gone (proc_pid_stat(5))."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
@@ -183,7 +183,7 @@ def threads_cpu_s(pid: int) -> float:
 
 
 def memory_kb(pid: int, name: str) -> int:
-    """VmRSS, VmHWM or Threads of a process; 0 when it is gone. See proc_pid_status(5)."""
+    """Return VmRSS, VmHWM or Threads of a process; 0 when it is gone. See proc_pid_status(5)."""
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             for line in file:

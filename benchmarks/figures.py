@@ -57,7 +57,7 @@ class Results:
             self.series[name] = Series(name, text, unit, tuple(values), reference)
 
     def problem(self, text: str) -> None:
-        """Something that did not go as it should: links missing, a plugin that failed."""
+        """Note what did not go as it should: links missing, a plugin that failed."""
         self.problems.append(text)
 
     def ratio(self, name: str) -> float | None:

@@ -86,7 +86,7 @@ class _Tally:
             self._connections.append((_kind(), opened))
 
     def bytes(self) -> tuple[int, int]:
-        """Sent and received by the workers' connections."""
+        """Return what was sent and received by the workers' connections."""
         sent = received = 0
         with self._lock:
             for kind, opened in self._connections:
@@ -478,7 +478,7 @@ def _in_namespace(nodes: int, pods_per_node: int, more: int, idle_s: float) -> d
 
 
 def load(results: Results, count: int, threads: int) -> None:
-    """How many requests a second an etcd of one and of three members answers on this machine."""
+    """Measure how many requests a second an etcd of one and of three members answers."""
     for members in (1, 3):
         folder = tempfile.mkdtemp(prefix="rb-", dir=memory_folder())
         path = os.path.join(folder, "netns")

@@ -208,7 +208,7 @@ class _Bench:
         return self._in_two(make)
 
     def _in_two(self, make: Callable[[Namespace, Namespace], Callable[[], None]]) -> float:
-        """Two fresh namespaces for the work that `make` prepares; the seconds that it takes."""
+        """Time the work that `make` prepares, in two fresh namespaces; return the seconds."""
         paths = [self._bed.namespace(name) for name in ("links-a", "links-b")]
         namespaces = [Namespace(path) for path in paths]
         try:
@@ -338,7 +338,7 @@ def _send_all(sockets: list[socket.socket], work: Iterable[tuple[bytes, ...]]) -
 
 
 def _acknowledged(data: bytes) -> int:
-    """How many messages the kernel has acknowledged. *Raises* OSError."""
+    """Return how many messages the kernel has acknowledged. *Raises* OSError."""
     count = offset = 0
     while offset < len(data):
         length, kind, _, _, _ = _NLMSG.unpack_from(data, offset)

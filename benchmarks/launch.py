@@ -98,7 +98,7 @@ class Running:
         return not part
 
     def finish(self) -> Done:
-        """*Blocks* until the end."""
+        """Wait for the end. *Blocks.*"""
         while not self.read():
             pass
         return self.reap()
@@ -143,7 +143,7 @@ class Crowd:
         return not self._running
 
     def step(self, timeout_s: float) -> list[tuple[Task, Done]]:
-        """Those that have ended within that time; further ones are started in their place."""
+        """Return those that ended within that time; start further ones in their place."""
         ended = []
         for descriptor, _ in self._poll.poll(timeout_s * 1000):
             running = self._running[descriptor]
@@ -158,7 +158,7 @@ class Crowd:
         return ended
 
     def all(self) -> Iterator[tuple[Task, Done]]:
-        """All of them, as they end."""
+        """Return all of them, as they end."""
         while not self.is_over:
             yield from self.step(1.0)
 

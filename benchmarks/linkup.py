@@ -141,7 +141,7 @@ def measure(bed: Bed, results: Results, count: int) -> None:
 
 
 def _measure_lonely(bed: Bed, results: Results, count: int) -> None:
-    """ADD and DEL of an eligible pod whose far pod is not there, beside loopback's."""
+    """Time ADD and DEL of an eligible pod whose far pod is not there, beside loopback's."""
     node = bed.nodes[0]
     times: dict[str, list[float]] = {}
 

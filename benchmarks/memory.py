@@ -98,7 +98,7 @@ def _measure_parent(bed: Bed, results: Results) -> None:
 
 
 def _peak_kb(bed: Bed, task: Task | None) -> float:
-    """Peak RSS of a program; of the one that starts it when that is larger, or for None."""
+    """Return the peak RSS of a program, or of the one that starts it if larger, or for None."""
     program = "/bin/true" if task is None else task.program
     with netns.inside(bed.nodes[0].path):
         done = subprocess.run(
@@ -118,7 +118,7 @@ def _peak_kb(bed: Bed, task: Task | None) -> float:
 def _rows(
     bed: Bed, here: Node, there: Node, pods: int, links: int
 ) -> tuple[list[tuple[Node, Pod]], list[Cable]]:
-    """As many pods on each of two nodes; each one here has links with several over there."""
+    """Link as many pods on each of two nodes, each one here with several over there."""
     far = [bed.pod(f"y{number}", PAIR) for number in range(pods)]
     placed = [(there, pod) for pod in far]
     cables = []

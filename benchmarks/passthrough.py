@@ -72,7 +72,7 @@ class _Pass:
 
 
 def measure(bed: Bed, results: Results, count: int, beside: list[Beside]) -> None:
-    """*Needs* the API server's port on the first node, which is free in a namespace of its own."""
+    """Time unlabelled pods. *Needs* the API server's port on the first node, which has its own."""
     _measure_overhead(bed, results, count)
     node = bed.nodes[0]
     pod = bed.pod(POD)

@@ -51,7 +51,7 @@ def draw(results: Results, folder: str) -> list[str]:
 
 
 def _distribution(results: Results, path: str, title: str, names: list[str]) -> str:
-    """Each series as a curve: how many of a hundred took at most so long."""
+    """Draw each series as a curve: how many of a hundred took at most so long."""
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
     for name in names:
         series = results.series[name]

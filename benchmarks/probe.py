@@ -47,7 +47,7 @@ class Eyes:
         self._packets.close()
 
     def is_ready(self, ifname: str, address: str) -> bool:
-        """Whether an interface is up and has an address."""
+        """Say whether an interface is up and has an address."""
         request = _IFREQ.pack(ifname.encode())
         try:
             flags = _FLAGS.unpack_from(fcntl.ioctl(self._control, _SIOCGIFFLAGS, request))[0]
@@ -116,7 +116,7 @@ class Cable:
         ) in self.a.eyes.arrived
 
     def strangers(self) -> int:
-        """How many frames of other links have arrived at the ends of this one."""
+        """Return how many frames of other links have arrived at the ends of this one."""
         return sum(
             1
             for end in (self.a, self.b)

@@ -68,7 +68,7 @@ def _suffix(start: str, end: str) -> Value:
 
 
 def _child_of_1000(key: str) -> Value:
-    """Of the child with the most links, whatever their number in this run."""
+    """Return the figure of the child with the most links, however many in this run."""
 
     def value(results: Results) -> float | None:
         counts = [

@@ -62,7 +62,7 @@ def module(frame: FrameType) -> str | None:
 
 
 def run(path: str) -> int:
-    """Be the child, and write to `path` what is counted."""
+    """Run as the child, and write to `path` what is counted."""
     from ratchet_child.main import main  # noqa: PLC0415 - its imports are not what is counted
 
     calls = Calls(path)

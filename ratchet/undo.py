@@ -25,7 +25,7 @@ class Undo:
         self._steps.append((step, args))
 
     def drop(self) -> None:
-        """Nothing is to be undone any more."""
+        """Forget all calls: nothing is to be undone any more."""
         self._steps.clear()
 
     def __enter__(self) -> Undo:

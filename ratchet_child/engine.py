@@ -82,7 +82,7 @@ class Engine:
     """Joins the parts. Callers ask the parts themselves."""
 
     def __init__(self, parts: Parts, on_change: Callable[[], None]) -> None:
-        """`on_change` is called from any thread when a pod has been worked on."""
+        """Join the parts; call `on_change`, from any thread, when a pod has been worked on."""
         clock = parts.clock
         self._devices = parts.devices
         self._schedule = parts.schedule
@@ -144,7 +144,7 @@ class Engine:
     # What is heard from the kernel ----------------------------------------------------------------
 
     def interfaces_lost(self, key: PodKey, ifnames: set[str] | None) -> None:
-        """Interfaces of a pod have gone or gone down; None when it may be any."""
+        """Note that interfaces of a pod have gone or gone down; None when it may be any."""
         state = self.registry.get(key)
         if state is None:
             return
@@ -218,7 +218,7 @@ class Engine:
                 self._schedule.put(key)
 
     def look_again(self) -> None:
-        """Every pod looks at all of its links: the node's keys are not what they were."""
+        """Have every pod look at all its links: the node's keys are not what they were."""
         with self.registry.lock:
             for state in self.registry.states():
                 state.heard.look.everyone = True

@@ -76,7 +76,7 @@ def _config(arguments: argparse.Namespace) -> Config:
 
 
 def _plugin_configuration(path: str) -> dict[str, object]:
-    """Our object in a network configuration: the file's own, or the one in its `plugins`."""
+    """Return our object in a network configuration: the file's own, or one of its `plugins`."""
     found = _json_object(path)
     plugins = found.get("plugins")
     if plugins is None:
@@ -118,7 +118,7 @@ def _become_the_child(state_dir: str) -> tuple[socket.socket, int] | None:
 
 
 def _prepare() -> None:
-    """Three descriptors a pod, and small stacks for the threads."""
+    """Allow three descriptors for each pod, and small stacks for the threads."""
     threading.stack_size(_STACK_BYTES)
     with contextlib.suppress(OSError, ValueError):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

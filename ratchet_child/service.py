@@ -202,5 +202,5 @@ def decode(line: bytes) -> Answer:
 
 
 def _refuse(text: str) -> None:
-    """NaN compares with nothing: a deadline made of it would never come."""
+    """Refuse NaN: it compares with nothing, so a deadline made of it would never come."""
     raise ValueError(f"{text} is no number")

@@ -33,7 +33,7 @@ class Status:
         self._clock = clock
 
     def is_served(self, key: PodKey, number: int, mode: str) -> bool:
-        """Whether request `number` has been served and the pod's links are complete."""
+        """Say whether request `number` has been served and the pod's links are complete."""
         state = self._registry.get(key)
         if state is None or state.progress.served < number:
             return False
@@ -121,7 +121,7 @@ def _fault(state: PodState, end: End, how: str) -> str | None:
 
 
 def _is_complete(state: PodState, mode: str, places: dict[PodKey, Place]) -> bool:
-    """Whether a parent that waits for `mode` ("present" or "all") can go on."""
+    """Say whether a parent that waits for `mode` ("present" or "all") can go on."""
     if not state.progress.looked or state.inside.wanted is None:
         return False
     for end in state.inside.wanted.ends:

@@ -137,7 +137,7 @@ def _documents(path: str) -> Iterator[tuple[str, object]]:
 
 
 def _may_be_deep(text: str) -> bool:
-    """Whether something may be nested so deeply that libyaml's recursion ends the process."""
+    """Say whether something may be nested too deeply for libyaml's recursion."""
     brackets = text.count("[") + text.count("{")
     return brackets > DEEPEST or max(map(len, text.splitlines()), default=0) > DEEPEST
 
@@ -238,7 +238,7 @@ def _pod(where: str, item: Document) -> Pod:
 
 
 def _labels(fields: _Fields, key: str) -> Mapping[str, str]:
-    """Labels within Kubernetes' limits: names of 63 characters after an optional DNS prefix."""
+    """Read labels within Kubernetes' limits: a name of 63 characters after a DNS prefix."""
     labels = fields.strings(key)
     for name, value in labels.items():
         prefix, slash, rest = name.rpartition("/")
@@ -352,7 +352,7 @@ class _Fields:
 
 
 def _quote(value: object) -> str:
-    """Why a value that is not a string is wrong: nearly always quotes were forgotten."""
+    """Say why a value that is no string is wrong: nearly always quotes were forgotten."""
     if isinstance(value, bool):
         return f'must be a string: write "{str(value).lower()}" with the quotes'
     if isinstance(value, (int, float)):

@@ -87,7 +87,7 @@ def _server(address: str, counts: Callable[[], Counts]) -> Any:
                 self.connection.shutdown(socket.SHUT_RDWR)
 
         def log_message(self, *_: object) -> None:
-            """Scrapes are not worth a line."""
+            """Log nothing: scrapes are not worth a line."""
 
     class Server(WSGIServer):
         def server_bind(self) -> None:
@@ -98,7 +98,7 @@ def _server(address: str, counts: Callable[[], Counts]) -> Any:
             self.setup_environ()
 
         def handle_error(self, *_: object) -> None:
-            """Whoever asked has gone away."""
+            """Ignore it: whoever asked has gone away."""
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(counts))

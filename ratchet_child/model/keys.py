@@ -167,13 +167,13 @@ def declaration(pair: PodKey, primary: str, ifname: str) -> str:
 
 
 def split_declaration(name: str) -> tuple[str, str]:
-    """`<primary>:<ifname>` into its parts, neither of which can hold a colon."""
+    """Split `<primary>:<ifname>` into its parts, neither of which can hold a colon."""
     primary, _, ifname = name.partition(":")
     return primary, ifname
 
 
 def is_link_of(pod: PodKey, declaration_key: str) -> bool:
-    """Whether a declaration is one of the pod's or one on the pod."""
+    """Say whether a declaration is one of the pod's or one on the pod."""
     pair, _, name = declaration_key.partition("/links/")
     return pair == association(pod) or split_declaration(name)[0] == pod.name
 
@@ -222,7 +222,7 @@ def legacy(pair: PodKey, primary: str, declared: Declaration) -> dict[str, str]:
 
 
 def legacy_address(text: str | None) -> Address | None:
-    """v0.1.0's `pairip` as it uses it: always with a /24. *Raises* ValueError."""
+    """Read v0.1.0's `pairip` as it uses it: always with a /24. *Raises* ValueError."""
     return read_address(f"{text}/24") if text else None
 
 

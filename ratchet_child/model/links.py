@@ -90,7 +90,7 @@ class Side:
 
 
 def first_at(ifname: str, offers: Iterable[DeclaredLink]) -> DeclaredLink | None:
-    """Which of the links that others declare on a pod has its interface `ifname`."""
+    """Return which of the links that others declare on a pod has its interface `ifname`."""
     return min(
         (one for one in offers if one.link.pair_ifname == ifname),
         key=lambda one: (one.created, _seniority(one)),
@@ -99,7 +99,7 @@ def first_at(ifname: str, offers: Iterable[DeclaredLink]) -> DeclaredLink | None
 
 
 def in_order(pod: PodKey, declared: Iterable[DeclaredLink]) -> list[Side]:
-    """Each cable once, own links first, then by age."""
+    """Return each cable once, own links first, then by age."""
     by_cable: dict[frozenset[tuple[PodKey, str]], DeclaredLink] = {}
     for one in declared:
         other = by_cable.get(one.cable)
@@ -112,5 +112,5 @@ def in_order(pod: PodKey, declared: Iterable[DeclaredLink]) -> list[Side]:
 
 
 def _seniority(declared: DeclaredLink) -> tuple[PodKey, str]:
-    """Which of two declarations of one cable counts: the same on every node, at any time."""
+    """Rank the declarations of one cable, in the same way on every node and at any time."""
     return declared.primary, declared.link.ifname

@@ -32,7 +32,7 @@ class LocalPod:
     links: tuple[Link, ...]
 
     def links_with(self, peer: PodKey) -> list[Link]:
-        """Those of its own links whose pair is `peer`."""
+        """Return those of its own links whose pair is `peer`."""
         return [link for link in self.links if link.pair == peer.name]
 
 
@@ -57,5 +57,5 @@ class Memory:
     unheard: bool = False  # something was written that peers have not been told
 
     def give_way(self) -> None:
-        """Another container has the name."""
+        """Note that another container has the name."""
         self.superseded = self.yields = True

@@ -20,7 +20,7 @@ def value_of(there: dict[str, Entry], name: str) -> str | None:
 
 
 def place_of(there: dict[str, Entry]) -> Place | None:
-    """Where a pod is; None when it is not there, or half published (v0.1.0 writes the ID first)."""
+    """Return where a pod is; None if it is absent or half published (v0.1.0: the ID first)."""
     container, address = value_of(there, "id"), value_of(there, "parentaddr")
     if not container or address is None or "parentiface" not in there:
         return None
@@ -28,7 +28,7 @@ def place_of(there: dict[str, Entry]) -> Place | None:
 
 
 def is_node(address: str) -> bool:
-    """Whether a published address can be a node's: no value leads out of the nodes' directory."""
+    """Say whether a published address can be a node's: none leads out of the nodes' directory."""
     return bool(address) and "/" not in address and address not in (".", "..")
 
 

@@ -36,7 +36,7 @@ class Declarations:
         vnis: Vnis,
         claimed_earlier: Callable[[PodKey], tuple[str, int] | None],
     ) -> None:
-        """`claimed_earlier` is that of `Pairing`."""
+        """Keep the parts; `claimed_earlier` is that of `Pairing`."""
         self._store = store
         self._vnis = vnis
         self._v010_keys = v010_keys
@@ -95,7 +95,7 @@ class Declarations:
         return DeclaredLink(pod.key, link, vni, entry.created)
 
     def _is_heir(self, pod: LocalPod, link: Link, key: str, found: Entry) -> bool:
-        """Whether a declaration is an earlier container's and not the one's that came after.
+        """Say whether a declaration is an earlier container's and not the one's that came after.
 
         Each container writes its ID before it declares, so the ID, read after the declaration, is
         that of the later one.

@@ -58,7 +58,7 @@ class Places:
         return stands or self._write_place(pod, yields=yields)
 
     def _stands(self, pod: LocalPod) -> bool | None:
-        """Whether an earlier process of this node has published the pod already.
+        """Say whether an earlier process of this node has published the pod already.
 
         None when another container has come after that.
         """
@@ -119,7 +119,7 @@ class Places:
     # Look ---------------------------------------------------------------------------------------
 
     def is_whole(self, pod: LocalPod, own: dict[str, Entry]) -> bool:
-        """Whether the keys of a pod's association say that it is this one, and here."""
+        """Say whether the keys of a pod's association say that it is this one, and here."""
         return place_of(own) == Place(pod.container, self._node.address) and (
             value_of(own, "parentiface") == self._node.interface
         )

@@ -53,7 +53,7 @@ class Pairing:
         claimed_earlier: Callable[[PodKey], tuple[str, int] | None],
         new_lock: Callable[[], AbstractContextManager[Any]] = threading.Lock,
     ) -> None:
-        """`is_local`: whether a pod is attached on this node (and not superseded).
+        """Join the parts; `is_local` says if a pod is attached here and not superseded.
 
         `claimed_earlier`: the container for which this node had begun to publish a pod before this
         process started, with etcd's index of that. `new_lock` makes the locks that are held over
@@ -141,7 +141,7 @@ class Pairing:
         return complete
 
     def _stands(self, offer: DeclaredLink) -> bool:
-        """Whether a link is declared, and is not a trace of v0.1.0, which removes no keys."""
+        """Say whether a link is declared, and is not a trace of v0.1.0, which removes no keys."""
         if not v010.is_v010_only(offer):
             return True
         if self._is_local(offer.primary):
@@ -150,7 +150,7 @@ class Pairing:
         return not v010.is_ours(self._store, offer.primary, there)
 
     def _look_at(self, pod: LocalPod, memory: Memory, peer: PodKey) -> bool:
-        """Where a peer is, and whether the declarations on it still stand."""
+        """Read where a peer is, and whether the declarations on it still stand."""
         memory.places.pop(peer, None)
         memory.deaf.discard(peer)
         if self._is_local(peer):

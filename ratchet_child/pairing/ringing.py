@@ -55,7 +55,7 @@ class Ringer:
                 self._store.prune(directory)
 
     def is_heard_at(self, address: str) -> bool:
-        """Whether a node hears bells, and rings them: one of v0.1.0 does neither."""
+        """Say whether a node hears bells, and rings them: one of v0.1.0 does neither."""
         if address not in self._hearing:
             if not is_node(address) or not self._store.tree(keys.node_pods(address))[0]:
                 return False

@@ -46,12 +46,12 @@ def offer(pod: PodKey, own: dict[str, Entry]) -> DeclaredLink | None:
 
 
 def is_v010_only(declared: DeclaredLink) -> bool:
-    """Whether a link is one that `offer` has read: no declaration of ours stands behind it."""
+    """Say whether a link is one that `offer` has read: no declaration of ours stands behind it."""
     return declared.link.ifname == UNTOLD
 
 
 def is_ours(store: Store, pod: PodKey, there: dict[str, Entry]) -> bool:
-    """Whether a pod is on a node of ours, where `there` stands below its association.
+    """Say whether a pod is on a node of ours, where `there` stands below its association.
 
     The links of such a pod are in declarations: what only these keys tell of it is a trace of what
     v0.1.0 has written when the pod was on another node.
@@ -67,7 +67,7 @@ def is_ours(store: Store, pod: PodKey, there: dict[str, Entry]) -> bool:
 def is_mixed(
     there: dict[str, Entry], primary: PodKey, pair: PodKey, declaration: Declaration
 ) -> bool:
-    """Whether two primaries wrote a pair's keys at the same time, and this one was last."""
+    """Say whether two primaries wrote a pair's keys at the same time, and this one was last."""
     if value_of(there, "primaryname") != primary.name:
         return False
     right = keys.legacy(pair, primary.name, declaration)
@@ -109,7 +109,7 @@ class V010Keys:
             is_written = False
 
     def _tell_of_an_old_link(self, primary: PodKey, pair: PodKey, declaration: Declaration) -> bool:
-        """Whether the keys tell a node of ours of a link at another interface of its pod.
+        """Say whether the keys tell a node of ours of a link at another interface of its pod.
 
         That link is to stay. Its primary is on a node of v0.1.0, which writes of it nowhere else
         and never again, while the pair's node reads the new one in its declaration.
@@ -184,7 +184,7 @@ class V010Keys:
                 self._store.remove(f"{keys.association(pair)}/{name}", there[name].modified)
 
     def _is_declared(self, pair: PodKey, there: dict[str, Entry], by: str | None = None) -> bool:
-        """Whether a link with the VNI that stands there is declared, by one primary or any."""
+        """Say whether a link with the VNI that stands there is declared, by one primary or any."""
         vni = value_of(there, "vxlanid")
         declarations, _ = self._store.tree(keys.declarations(pair))
         for key, entry in declarations.items():

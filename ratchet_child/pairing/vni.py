@@ -26,7 +26,7 @@ class Vnis:
     """Safe to use from many threads; each call needs etcd and raises StoreError without it."""
 
     def __init__(self, store: Store, lock: AbstractContextManager[Any] | None = None) -> None:
-        """`lock` is held while the counter is moved."""
+        """Keep the parts; `lock` is held while the counter is moved."""
         self._store = store
         self._lock = lock or threading.Lock()
         self._count_lock = threading.Lock()
@@ -143,5 +143,5 @@ def _number(text: str) -> int:
 
 
 def _is_number(text: str) -> bool:
-    """Whether a text is a number that may be a VNI: longer ones Python does not even read."""
+    """Say whether a text is a number that may be a VNI: longer ones Python does not even read."""
     return text.isascii() and text.isdigit() and len(text) <= len(str(keys.LAST_VNI))

@@ -88,7 +88,7 @@ class Credentials:
         return f"its certificate is not trusted: {error.verify_message}; trusted is {trusted}"
 
     def why_hung_up(self, host: str, port: int) -> str | None:
-        """Why etcd hangs up; None when it does not do so again.
+        """Return why etcd hangs up; None when it does not do so again.
 
         Found out with a handshake and nothing more: who has sent a request by the time at which
         etcd refuses a certificate (RFC 8446 §2: after the handshake) may not hear why any more.
@@ -143,7 +143,7 @@ class Credentials:
 
 
 def _context(config: Config) -> ssl.SSLContext:
-    """How TLS is spoken: etcd's certificate and its name are verified."""
+    """Return how TLS is spoken: etcd's certificate and its name are verified."""
     try:
         # Without a file: the authorities that the system trusts.
         context = ssl.create_default_context(cafile=config.etcd_ca_cert)
@@ -160,7 +160,7 @@ def _context(config: Config) -> ssl.SSLContext:
 
 
 def _blamed(config: Config, error: ssl.SSLError) -> StoreError:
-    """Which of certificate and key is wrong, and how."""
+    """Return which of certificate and key is wrong, and how."""
     if error.reason == "KEY_VALUES_MISMATCH":
         return _unusable("etcd_key", config.etcd_key, f"is not the key of {config.etcd_cert}")
     try:

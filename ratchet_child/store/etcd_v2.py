@@ -77,7 +77,7 @@ class EtcdV2Store:
         return cluster
 
     def get(self, key: str) -> Entry | None:
-        """One key, by a quorum read; None when there is none. A directory is an error.
+        """Return one key, by a quorum read; None when there is none. A directory is an error.
 
         Nobody who finds nothing there could write it.
         """
@@ -362,7 +362,7 @@ def _entry(result: Any) -> Entry:
 
 
 def _number(value: object) -> int:
-    """One of etcd's indices."""
+    """Return one of etcd's indices."""
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:

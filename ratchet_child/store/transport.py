@@ -35,7 +35,7 @@ class Transport:
     """
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
-        """`context`: how TLS is spoken, None without it. Nothing is sent before a request."""
+        """Prepare it; `context` says how TLS is spoken, None without. Sends nothing yet."""
         self._connection = (
             http.client.HTTPConnection(host, port)
             if context is None
@@ -141,7 +141,7 @@ class Answer:
         return self._response.headers.get(name)
 
     def getheaders(self) -> Message:
-        """By name, in whatever case."""
+        """Return the headers, by name in whatever case."""
         return self._response.headers
 
 

@@ -80,7 +80,7 @@ def _init(state: PodState, container: Container, log: str) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Its exit status. It does not outlive an interruption, nor INIT_TIMEOUT_S."""
+    """Return its exit status. It does not outlive an interruption, nor INIT_TIMEOUT_S."""
     try:
         return process.wait(INIT_TIMEOUT_S)
     except BaseException:

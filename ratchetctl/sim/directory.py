@@ -146,7 +146,7 @@ class SimDirectory:
         return os.path.join(self.path, "netns", name)
 
     def all_netns(self) -> list[str]:
-        """Every namespace, also one that a crash left half made."""
+        """Return every namespace, even one that a crash left half made."""
         try:
             return [self.netns(name) for name in os.listdir(os.path.join(self.path, "netns"))]
         except FileNotFoundError:
@@ -159,7 +159,7 @@ class SimDirectory:
         return os.path.join(self.path, "nodes", name)
 
     def state_dir(self, node: str) -> str:
-        """Ratchet's own state directory on a node."""
+        """Return Ratchet's own state directory on a node."""
         return os.path.join(self.node(node), "state")
 
     def run(self, pod: PodState) -> str:
@@ -198,7 +198,7 @@ class SimDirectory:
             return None
 
     def pods(self) -> list[PodState]:
-        """Every pod, by namespace and name."""
+        """Return every pod, by namespace and name."""
         folder = os.path.join(self.path, "pods")
         try:
             names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))

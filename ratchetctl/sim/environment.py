@@ -8,7 +8,7 @@ PROXIES = frozenset(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"))
 
 
 def clean() -> dict[str, str]:
-    """Our environment without PyInstaller's library path, CNI_… and proxies.
+    """Return our environment without PyInstaller's library path, CNI_… and proxies.
 
     Nodes lie behind no proxy, whatever the host does.
     """

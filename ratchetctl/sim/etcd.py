@@ -80,7 +80,7 @@ def parse_endpoint(text: str) -> tuple[str, int]:
 
 
 def keys(underlay: str, prefix: str) -> dict[str, str]:
-    """Every key below the prefix and its value. Raises EtcdError."""
+    """Return every key below the prefix and its value. Raises EtcdError."""
     status, answer = _get(underlay, f"/v2/keys{prefix}?recursive=true&sorted=true&quorum=true")
     if status == http.HTTPStatus.NOT_FOUND:
         return {}

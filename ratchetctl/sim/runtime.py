@@ -158,7 +158,7 @@ def find_plugin(kind: str, plugin_dirs: Iterable[str]) -> str:
 
 
 def search_path(given: Iterable[str] = ()) -> list[str]:
-    """Where plugins are looked for: as given, beside this program, where packages put them."""
+    """Return where plugins may be: as given, beside this program, where packages put them."""
     first = (os.path.abspath(folder) for folder in given)
     beside = (os.path.dirname(os.path.abspath(one)) for one in (sys.argv[0], sys.executable))
     usual = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")

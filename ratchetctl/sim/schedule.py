@@ -36,7 +36,7 @@ class Node:
         return all(self.labels.get(key) == value for key, value in selector.items())
 
     def could_satisfy(self, selector: Mapping[str, str]) -> bool:
-        """Whether the labels that it lacks may be given to it."""
+        """Say whether the labels that it lacks may be given to it."""
         return all(self.labels.get(key, value) == value for key, value in selector.items())
 
 

@@ -15,7 +15,7 @@ class Workers:
     """Threads for each node, which enter its network namespace and stay there."""
 
     def __init__(self, netns_of: Callable[[str], str], progress: Progress, parallel: int) -> None:
-        """`parallel`: how many pods of a node are worked on at once."""
+        """Prepare it; `parallel` pods of a node are worked on at once."""
         self._netns_of = netns_of
         self._progress = progress
         self._parallel = parallel
