@@ -20,6 +20,7 @@ from ratchet.cni import codec
 from ratchet.cni.frozen import replace
 from ratchet.config import SETTINGS, Config
 from ratchet.errors import ConfigError, PodUnknownError, StoreError
+from ratchet.status import LinkStatus, PodStatus
 from ratchet_child.lookups import Answer, Lookups
 from ratchet_child.model import keys
 from ratchet_child.model.clock import SystemClock
@@ -380,8 +381,8 @@ class FakeEngine:
     def is_served(self, key: PodKey, number: int, mode: str) -> bool:
         return False
 
-    def links(self, key: PodKey) -> list[dict[str, Any]]:
-        return [{"ifname": "in1", "state": "waiting"}]
+    def links(self, key: PodKey) -> tuple[LinkStatus, ...]:
+        return (LinkStatus(ifname="in1", peer="b", state="waiting", primary=True),)
 
     def scan(self) -> None:
         pass
@@ -389,8 +390,8 @@ class FakeEngine:
     def deleted(self, name: str) -> None:
         pass
 
-    def pods(self) -> list[dict[str, Any]]:
-        return []
+    def pods(self) -> tuple[PodStatus, ...]:
+        return ()
 
     def _get(self, key: str) -> None:
         raise StoreError("etcd is away")
