@@ -45,7 +45,7 @@ if TYPE_CHECKING:
             """
 
         def become(self, program: str, config: bytes, environ: Mapping[str, str]) -> NoReturn:
-            """Raises OSError as execve does, and CallerGoneError."""
+            """Turn into the program. Raises OSError as execve does, and CallerGoneError."""
 
         def run(
             self, program: str, config: bytes, environ: Mapping[str, str], timeout_s: float | None

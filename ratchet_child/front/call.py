@@ -183,7 +183,7 @@ class Call:
         self._ask(self._dated(request), lambda _: None)
 
     def _dated(self, request: Answer) -> Answer:
-        """The request with the moment of this call, by which the newer configuration is known."""
+        """Return the request with the moment of this call, which tells the newer configuration."""
         return {**request, "started_s": self._started_s}
 
     # The connection -----------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class Call:
             raise invoke.CallerGoneError from error
 
     def _reply(self, timeout_s: float | None) -> tuple[Reply, bytes]:
-        """*Raises* CallerGoneError, also for a front that does not reply in time."""
+        """Wait for the front's reply. *Raises* CallerGoneError, even if it is only too late."""
         try:
             self._connection.settimeout(timeout_s)
             told = reply(self._exactly(REPLY_BYTES))
@@ -268,7 +268,7 @@ class _Bell:
 
 
 def _sealed_file(data: bytes) -> int:
-    """A file that nobody can change any more, to be read from its start."""
+    """Return a file that nobody can change any more, to be read from its start."""
     fd = os.memfd_create("cni-config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     view = memoryview(data)
     while view:

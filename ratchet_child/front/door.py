@@ -250,7 +250,7 @@ def _means_the_same(path: str) -> bool:
 
 
 def _hello(connection: socket.socket) -> Hello | None:
-    """What the front says first; None when it is none."""
+    """Read what the front says first; None if it is nonsense."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     if struct.unpack("=3i", credentials)[1] not in (0, os.geteuid()):
         return None

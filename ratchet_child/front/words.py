@@ -126,13 +126,13 @@ def word(
 
 
 def program(path: str, environ: dict[str, str]) -> bytes:
-    """The payload of BECOME and RUN."""
+    """Return the payload of BECOME and RUN."""
     entries = [path, *(f"{name}={value}" for name, value in environ.items())]
     return os.fsencode("\0".join(entries)) + b"\0"
 
 
 def reply(received: bytes) -> Reply:
-    """*Raises* NonsenseError."""
+    """Read a reply. *Raises* NonsenseError."""
     magic, error, status, flags, output_bytes = _REPLY.unpack(received)
     if magic != MAGIC:
         raise NonsenseError

@@ -109,20 +109,20 @@ def served(operation: object, seconds: float) -> None:
 
 
 def front_served(result: str) -> None:
-    """A call that the front brought is over."""
+    """Count a call that the front brought and that is over."""
     with figures.lock:
         figures.front[result] += 1
 
 
 def front_fell_back(reason: object) -> None:
-    """The parent serves a call; `reason` is why, whatever that is."""
+    """Count a call that the parent serves; `reason` is why, whatever that is."""
     if isinstance(reason, str) and reason in FALLBACKS:
         with figures.lock:
             figures.fallbacks[reason] += 1
 
 
 def front() -> dict[str, dict[str, int]]:
-    """What became of calls through the front, and why parents served the rest."""
+    """Return what became of calls through the front, and why parents served the rest."""
     with figures.lock:
         return {"calls": dict(figures.front), "fallbacks": dict(figures.fallbacks)}
 

@@ -129,7 +129,7 @@ class _Settings:
         )
 
     def published(self, titles: list[str]) -> dict[str, tuple[Port, ...]]:
-        """Number the published ports by the nodes' names in order, as k8s-topo does."""
+        """Give the published ports numbers by the nodes' names in order, as k8s-topo does."""
         found: dict[str, tuple[Port, ...]] = {}
         switches = sorted(title for title in titles if _kind(title) == "ceos")
         for number, title in enumerate(switches):
