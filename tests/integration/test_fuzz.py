@@ -99,7 +99,7 @@ SABOTAGE: tuple[tuple[str, object, str, Any], ...] = (
     ("json", codec, "_is_too_deep", lambda _: False),
     ("result", result, "_address", lambda obj, key: obj.get(key)),
     ("environment", skel, "_check_attachment", nothing),
-    ("environment", skel, "_error", lambda exc, spoken: str(exc).encode()),
+    ("environment", skel, "error", lambda exc, spoken: str(exc).encode()),
     ("cni-args", pods, "is_kubernetes_name", lambda _: True),
     ("find-pod", pods, "_words", pass_through),
     ("labels", labels, "check_ifname", nothing),

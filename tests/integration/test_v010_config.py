@@ -77,7 +77,11 @@ def test_eligible_pods_are_linked_and_report_an_address(
         pod.netns.wait_no_link("in1")
         pod.netns.wait_no_link("in2")
     attachments = f"/run/ratchet/{old_config['name']}/attachments"
-    wait_for("the records to go", lambda: os.listdir(attachments), until=lambda left: not left)
+    wait_for(
+        "the records to go",
+        lambda: node.namespace.command_output("ls", attachments).split(),
+        until=lambda left: not left,
+    )
 
 
 def test_unlabelled_pod_gets_the_delegates_result(

@@ -117,6 +117,10 @@ class Namespace:
         mounts = [] if self.mounts is None else [f"--mount={self.mounts.path}"]
         return ["nsenter", f"--net={self.path}", *mounts, "--", *argv]
 
+    def command_output(self, *argv: str) -> str:
+        """Return what a program in here prints."""
+        return run(*self.command(*argv))
+
     def processes(self) -> set[int]:
         """Return the ids of the processes that are in here."""
         inode, found = self.inode, set()
