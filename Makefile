@@ -5,6 +5,7 @@
 # DESTDIR   where `make install` puts everything below (default: the machine itself)
 # BINDIR    where the runtime looks for plugins
 # PREFIX    `ratchetctl` goes to $(PREFIX)/bin
+# UNITDIR   where `make install` puts the systemd unit, on a machine with systemd
 # PYTEST    further arguments for pytest, as in: make test PYTEST='-k vxlan -x'
 # WORKERS   how many tests run at the same time, each in a cluster of its own; they wait more than they compute
 # BENCH     further arguments for the benchmark, as in: make bench BENCH='--only link-up,pairs'
@@ -19,6 +20,7 @@ MAKEFLAGS += --no-builtin-rules
 
 BINDIR ?= /opt/cni/bin
 PREFIX ?= /usr/local
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 PYTEST ?=
 WORKERS ?= 4
 BENCH ?=
@@ -128,11 +130,11 @@ $(VENV)/.ratchet-stamp: venv
 
 .PHONY: install
 install: build  ## the programs to $(DESTDIR)/opt/cni/bin, in use from one moment to the next
-	@packaging/install.sh install $(PROGRAMS) '$(DESTDIR)' '$(BINDIR)' '$(PREFIX)/bin'
+	@packaging/install.sh install $(PROGRAMS) '$(DESTDIR)' '$(BINDIR)' '$(PREFIX)/bin' '$(UNITDIR)'
 
 .PHONY: uninstall
 uninstall:  ## take them away again
-	@packaging/install.sh uninstall $(PROGRAMS) '$(DESTDIR)' '$(BINDIR)' '$(PREFIX)/bin'
+	@packaging/install.sh uninstall $(PROGRAMS) '$(DESTDIR)' '$(BINDIR)' '$(PREFIX)/bin' '$(UNITDIR)'
 
 .PHONY: clean
 clean:  ## what was built, and the environments

@@ -5,13 +5,16 @@
 # started from, so one that was started before the rename goes on with the old build, which is therefore kept
 # until the next install.
 #
-#   install.sh install|uninstall PROGRAMS DESTDIR BINDIR CTLDIR
+# A child that runs notices that its program was replaced and becomes the new one, with its socket and its lock.
+#
+#   install.sh install|uninstall PROGRAMS DESTDIR BINDIR CTLDIR [UNITDIR]
 set -euo pipefail
 umask 022
 
-what=$1 programs=$2 destdir=$3 bindir=$4 ctldir=$5
+what=$1 programs=$2 destdir=$3 bindir=$4 ctldir=$5 unitdir=${6:-}
 plugins=$destdir$bindir
 tree=$plugins/ratchet.d
+unit=ratchet-child@.service
 
 # link TARGET NAME: NAME becomes a symbolic link to TARGET, from one moment to the next.
 link() {
@@ -44,7 +47,19 @@ install_programs() {
         "$destdir$ctldir/ratchetctl"
     find "$tree" -mindepth 1 -maxdepth 1 -not -name "$build" -not -name "${old:-$build}" \
         -exec rm -rf {} +
+    install_unit
     echo "installed $plugins/ratchet, $plugins/ratchet-child, $destdir$ctldir/ratchetctl"
+}
+
+# Where systemd runs, or may once this is an image. It is enabled by whoever wants it.
+install_unit() {
+    if [ -z "$unitdir" ] || { [ -z "$destdir" ] && [ ! -d /run/systemd/system ]; }; then
+        return
+    fi
+    mkdir -p "$destdir$unitdir"
+    sed "s|@BINDIR@|$bindir|" "$(dirname "${BASH_SOURCE[0]}")/$unit" >"$destdir$unitdir/.$unit.$$"
+    mv -fT "$destdir$unitdir/.$unit.$$" "$destdir$unitdir/$unit"
+    echo "installed $destdir$unitdir/$unit"
 }
 
 # Only what is ours: a program of the same name that was put there in another way stays.
@@ -56,6 +71,9 @@ uninstall_programs() {
         esac
     done
     rm -rf "$tree"
+    if [ -n "$unitdir" ]; then
+        rm -f "$destdir$unitdir/$unit"
+    fi
 }
 
 case $what in

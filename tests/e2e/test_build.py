@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(os.environ.get("RATCHET_PLUGIN_DIR") or ROOT / "dist" / "ratchet.d")
 TIMEOUT_S = 30
+UNITS = "/usr/local/lib/systemd/system"
 
 pytestmark = pytest.mark.skipif(
     not (PROGRAMS / "lib").is_dir() and os.environ.get("RATCHET_REQUIRE_ROOT") != "1",
@@ -49,7 +50,7 @@ def assert_answers_version(program: Path, environ: Mapping[str, str] | None = No
 
 def install(destination: Path, programs: Path = PROGRAMS, what: str = "install") -> Path:
     """Install below a folder, return the folder of the plugins."""
-    arguments = [what, str(programs), str(destination), "/opt/cni/bin", "/usr/local/bin"]
+    arguments = [what, str(programs), str(destination), "/opt/cni/bin", "/usr/local/bin", UNITS]
     subprocess.run(
         [str(ROOT / "packaging" / "install.sh"), *arguments], check=True, timeout=TIMEOUT_S
     )
@@ -171,6 +172,23 @@ def test_install_twice_is_install_once_and_uninstall_leaves_other_plugins(tmp_pa
     assert [path.name for path in plugins.iterdir()] == ["loopback"]
     assert list((tmp_path / "usr/local/bin").iterdir()) == []
     install(tmp_path, what="uninstall")
+
+
+def test_the_systemd_unit_is_installed_in_an_image_and_is_right(tmp_path: Path) -> None:
+    install(tmp_path)
+    unit = tmp_path / UNITS.lstrip("/") / "ratchet-child@.service"
+    assert "ExecStart=/opt/cni/bin/ratchet-child --config /etc/cni/net.d/%i --stay" in (
+        unit.read_text().splitlines()
+    )
+    verify = shutil.which("systemd-analyze")
+    if verify is not None:
+        # Of the program's own file, which is not installed here, nothing can be said.
+        checked = tmp_path / unit.name
+        checked.write_text(unit.read_text().replace("/opt/cni/bin/ratchet-child", "/bin/true"))
+        ran = run(Path(verify), "verify", "--man=no", str(checked), environ=os.environ)
+        assert (ran.returncode, ran.stderr) == (0, "")
+    install(tmp_path, what="uninstall")
+    assert not unit.exists()
 
 
 def test_a_node_at_work_never_sees_half_an_update(tmp_path: Path) -> None:
