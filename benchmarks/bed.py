@@ -40,6 +40,9 @@ class BedError(Exception):
     """The machines are not as they should be."""
 
 
+SUPERVISOR = "ratchet-super"  # in ps(1)
+
+
 @dataclass(eq=False)
 class Pod:
     """A sandbox: a namespace and a container ID."""
@@ -78,23 +81,35 @@ class Node:
 
     def child(self) -> int | None:
         """Return the child's process; None when none runs."""
+        found = self._serving()
+        return next((pid for pid, name in found.items() if name != SUPERVISOR), None)
+
+    def supervisor(self) -> int | None:
+        """Return the process that supervises the child; None when none does."""
+        found = self._serving()
+        return next((pid for pid, name in found.items() if name == SUPERVISOR), None)
+
+    def _serving(self) -> dict[int, str]:
+        """Return the processes of the child's program, and their names in ps(1)."""
+        found = {}
         identity = netns.identity(self.path)
         for pid in processes.pids({identity} if identity else ()):
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-                arguments = file.read().split(b"\0")
+            with contextlib.suppress(OSError):
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    arguments = file.read().split(b"\0")
                 if b"--state-dir" in arguments and self.state_dir.encode() in arguments:
-                    return pid
-        return None
+                    with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+                        found[pid] = file.read().strip()
+        return found
 
     def kill_child(self) -> None:
-        """End the child as a crash would. *Safe to call twice.*"""
-        pid = self.child()
-        if pid is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, 9)
+        """End the child and its supervisor as a crash would. *Safe to call twice.*"""
+        doomed = [pid for pid in (self.supervisor(), self.child()) if pid is not None]
+        for pid in doomed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
         deadline = time.monotonic() + 5
-        while memory_kb(pid, "VmRSS") and time.monotonic() < deadline:
+        while any(memory_kb(pid, "VmRSS") for pid in doomed) and time.monotonic() < deadline:
             time.sleep(0.002)
 
 

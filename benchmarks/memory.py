@@ -57,6 +57,14 @@ def measure(bed: Bed, results: Results, pods: int, links_per_pod: tuple[int, int
             first("peak"),
         )
         results.add(f"{base}/rss", f"{text}, RSS", "kB", rss, first("rss"))
+        supervisors = [pid for pid in (node.supervisor() for node in (here, there)) if pid]
+        results.add(
+            f"{base}/supervisor",
+            f"supervisor of a {text}, RSS",
+            "kB",
+            [float(memory_kb(pid, "VmRSS")) for pid in supervisors],
+            first("supervisor"),
+        )
         results.add(
             f"{base}/descriptors",
             f"{text} and {len(placed) // 2 or 1} pods, file descriptors",

@@ -161,6 +161,8 @@ class Directory:
                 " part of a file's name",
             )
         path = self._record(attachment.container_id, attachment.ifname)
+        # Should this process be killed before it has woken the child, the next one starts it.
+        statedir.remove(os.path.join(self.state_dir, statedir.AT_REST))
         try:
             statedir.write_private(path, codec.encode(attachment.to_json()))
         except OSError as exc:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Words = dict[str, str]
 
 WAITS = ("present", "all", "none")
+HAND_OVER = "hand_over"  # what who wants to serve asks, in a request that says nothing else
 
 # Requests ---------------------------------------------------------------------------------------
 

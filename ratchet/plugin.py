@@ -76,6 +76,7 @@ def cmd_check(request: Request) -> Result:
 def cmd_gc(request: Request) -> Result:
     """CNI spec 1.1.0 §2, GC. Carries on past errors and reports them at the end."""
     config = _configured(request)
+    _attend(config)
     valid = cni_config.valid_attachments(request.config)
     if valid is None:
         # A plugin that takes "no list" for "an empty list" would remove everything.
@@ -100,6 +101,7 @@ def cmd_gc(request: Request) -> Result:
 def cmd_status(request: Request) -> Result:
     """CNI spec 1.1.0 §2, STATUS: the delegate's and the boot network's, then etcd's."""
     config = _configured(request)
+    _attend(config)
     errors: list[CniError] = []
     for plugin in _plugins_that_know(config, request, errors):
         invoke.run(plugin, request.path, request.environ)
@@ -202,6 +204,7 @@ def _pass_through(config: Config, request: Request) -> Result:
     A delegate with another cniVersion than ours, in which it answers an ADD, is run instead. (Where
     we state none, the runtime takes what it gets.)
     """
+    _attend(config)
     plugins = _plugins(config.delegate, request)
     if not plugins:
         return _previous(config, request) if request.command == "ADD" else None
@@ -219,6 +222,14 @@ def _pass_through(config: Config, request: Request) -> Result:
         result = invoke.run(last, request.path, request.environ)
         return _answer(last, result, ours, request)
     return invoke.become(last, request.path, request.environ)
+
+
+def _attend(config: Config) -> None:
+    """Have the child started if it was killed, or has not looked after this node since its boot."""
+    if config.use_labels and statedir.is_left_alone(config.state_dir):
+        from ratchet import spawn  # noqa: PLC0415 - hardly ever
+
+        spawn.attend(config)
 
 
 def _plugins(delegate: dict[str, Any] | None, request: Request) -> list[dict[str, Any]]:

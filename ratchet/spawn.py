@@ -19,6 +19,7 @@ import _socket
 import fcntl
 import os
 import sys
+import time
 
 from ratchet import client, log, statedir
 from ratchet.cni import codec, invoke
@@ -36,6 +37,8 @@ CHILD = "ratchet-child"
 LISTEN_FD = 3
 LOCK_FD = 4
 BACKLOG = 512
+ATTEND_S = 1.0
+TRY_AGAIN_S = 60.0  # after a child that died again and again
 STARTS = 2  # a child that dies at its start twice will do so again
 
 
@@ -62,6 +65,26 @@ def tell(config: Config, request: messages.Request, timeout_s: float) -> None:
         arm.tell(client.told(config, request))
         return
     _Call(config, timeout_s).tell(request)
+
+
+def attend(config: Config) -> None:
+    """Start the child where none runs although something may be left to do. Never raises.
+
+    Does not wait for it: the pod whose call this is needs no child.
+    """
+    if statedir.open_to_others(config.state_dir) is not None:
+        return
+    try:
+        given_up = os.stat(f"{config.state_dir}/{statedir.GIVEN_UP}").st_mtime
+    except OSError:
+        pass
+    else:
+        if 0 <= time.time() - given_up < TRY_AGAIN_S:
+            return
+    try:
+        _Call(config, ATTEND_S).start()
+    except (ChildError, StateError) as exc:
+        log.warning(exc.msg, details=exc.details or None)
 
 
 def child_program(config: Config, path: str) -> str:
@@ -119,6 +142,12 @@ class _Call(client.Call):
                 return
             finally:
                 sock.close()
+
+    def start(self) -> None:
+        """Start the child, if nobody else is about to."""
+        sock = self._start()
+        if sock is not None:
+            sock.close()
 
     def _connected(self) -> _socket.socket:
         """Return a connection to a child, which is started if none runs."""

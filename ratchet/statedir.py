@@ -21,6 +21,10 @@ RECORD_SUFFIX = ".json"
 SOCKET = "child.sock"
 LOCK = "child.lock"
 SETTINGS = "settings.json"
+AT_REST = "at-rest"  # the child has ended with nothing left to do, in the boot that the file names
+GIVEN_UP = "given-up"  # the child died again and again, and was not started any more
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+VOLATILE = ("/run/", "/var/run/")  # emptied by a reboot: file-hierarchy(7)
 
 # stat(2), without the 2 ms that its module costs: inode(7)
 _TYPE, _LINK, _STICKY = 0o170000, 0o120000, 0o1000
@@ -47,6 +51,50 @@ def is_attached(config: Config, container_id: str, ifname: str) -> bool:
     return os.path.lexists(record_path(config.state_dir, container_id, ifname)) or os.path.lexists(
         boot_path(config.state_dir, container_id, ifname)
     )
+
+
+def is_left_alone(state_dir: str) -> bool:
+    """Tell whether something may be left to do here and no child runs.
+
+    So it is when all of its processes were killed, and after a boot. For every pod that is not
+    ours this costs one stat, or a look at the lock where there is a child, which is not woken.
+    """
+    mark = f"{state_dir}/{AT_REST}"
+    try:
+        if state_dir.startswith(VOLATILE):
+            os.stat(mark)
+            return False
+        if _content(mark) == _content(BOOT_ID):
+            return False
+    except OSError:
+        pass
+    try:
+        lock = os.open(f"{state_dir}/{LOCK}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        os.lockf(lock, os.F_TEST, 0)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def mark_at_rest(state_dir: str) -> None:
+    """Note that nothing is left to do until a pod is attached. Never raises."""
+    try:
+        write_private(f"{state_dir}/{AT_REST}", _content(BOOT_ID))
+    except OSError:
+        return
+
+
+def _content(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 64)
+    finally:
+        os.close(fd)
 
 
 def open_to_others(path: str) -> str | None:

@@ -20,6 +20,7 @@ from ratchet_child.pairing.ringing import BELL_TTL_S, targets
 from ratchet_child.store.api import Event, HistoryLostError, Store
 
 _RETRY_S = 0.3
+_LONGEST_RETRY_S = 10.0  # where no pod waits for etcd
 _LOST_S = 0.02  # not at once, should the next answer be the same
 # Longer than a quiet watch with its list, so that an idle node looks at nothing; shorter than a
 # bell stands, so that the list shows whatever was rung meanwhile.
@@ -38,6 +39,7 @@ class Bells:
         self._index = 0
         self._cluster: str | None = None  # whose index that is
         self._listed_at: float | None = None  # monotonic seconds
+        self._retry_s = _RETRY_S
         self._thread = threading.Thread(target=self._run, name="bells", daemon=True)
 
     def start(self) -> None:
@@ -63,11 +65,22 @@ class Bells:
                     log.warning("etcd is away", error=str(error))
                     told.add(error.details)
                 self._engine.etcd_is_away(str(error))
-                self._stopped.wait(_RETRY_S)
+                self._wait_to_retry()
             except Exception as error:  # noqa: BLE001 - the node must not grow deaf
                 log.crash("watching failed", error)
                 self._listed_at = None
                 self._stopped.wait(_RETRY_S)
+
+    def _wait_to_retry(self) -> None:
+        """Wait a little; less and less often for as long as this node has no pods."""
+        self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S)
+        waited_s = 0.0
+        while not self._stopped.wait(_RETRY_S):
+            waited_s += _RETRY_S
+            if not self._engine.registry.is_idle:
+                self._retry_s = _RETRY_S
+            if waited_s >= self._retry_s:
+                return
 
     def _listen(self) -> None:
         """List, then watch until nothing has been heard for a while."""
@@ -84,6 +97,7 @@ class Bells:
             if modified > self._index:
                 self._engine.listed(pod, written)
         self._engine.etcd_is_back(found.published if missed else None)
+        self._retry_s = _RETRY_S
         self._index, self._cluster, self._listed_at = found.index, cluster, asked_at
         while not self._stopped.is_set():
             event = self._store.watch(keys.node(self._engine.node.address), self._index + 1)

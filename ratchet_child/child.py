@@ -9,7 +9,6 @@ the records, etcd and the kernel, as after a restart.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
 import signal
@@ -18,15 +17,16 @@ import time
 from collections import deque
 from functools import partial
 
-from ratchet import log, spawn, statedir
+from ratchet import log, messages, statedir
 from ratchet.attachments import Directory
-from ratchet.client import with_address
 from ratchet.config import Config
 from ratchet.errors import CniError, ConfigError, RatchetError, shown
+from ratchet_child import listening
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine, Parts
 from ratchet_child.front.door import Door
 from ratchet_child.kernel.netns import Monitor
+from ratchet_child.listening import Client
 from ratchet_child.metrics import figures
 from ratchet_child.metrics.exporter import Endpoint
 from ratchet_child.model.keys import PodKey
@@ -34,16 +34,20 @@ from ratchet_child.pods.unfinished import UnfinishedFiles
 from ratchet_child.service import (
     MAX_REQUEST_BYTES,
     Answer,
+    BadRequestError,
     Reply,
     Service,
     decode,
     failure,
 )
+from ratchet_child.supervision import wire
+from ratchet_child.supervision.keeper import Keeper
 
 _SWEEP_S = 2.0
 _IDLE_S = 30.0
 _CHANGING_S = 1.0  # a runtime reads the configuration and starts a parent in less
 _CLIENT_TIMEOUT_S = 150.0
+_FINISH_S = 10.0  # for who still waits, before another child serves; a parent's limit is 5
 # What a parent asks that was given the configuration of today, in an ADD or a STATUS. A runtime may
 # give DEL and CHECK the one that it kept from the pod's ADD (CNI spec 1.1.0, section 2).
 _CURRENT = ("attached", "labels", "health")
@@ -53,16 +57,21 @@ _MOST_CLIENTS = 500
 class Child:
     """Serves one network on one node until it is stopped or has nothing left to do."""
 
-    def __init__(self, config: Config, listener: socket.socket, *, stay: bool) -> None:
+    def __init__(
+        self, config: Config, listener: socket.socket, keeper: Keeper, *, stay: bool
+    ) -> None:
         self._stay = stay
+        self._keeper = keeper
+        self._finish_by: float | None = None  # monotonic: another child is to serve
         self._directory = Directory(config.state_dir)
         self._unfinished = UnfinishedFiles(config.state_dir)
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._monitored: dict[Monitor, PodKey] = {}
-        self._clients: dict[int, _Client] = {}
+        self._clients: dict[int, Client] = {}
         self._changed_s: float = 0  # when the parent that brought a new configuration was started
         self._running = True
+        self._is_alone = False  # without a supervisor
         self._metrics: Endpoint | None = None
         self._questions: deque[tuple[Answer, Reply, float]] = deque()
         self._open_door(listener)
@@ -114,6 +123,8 @@ class Child:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._end())
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
+        self._listen_to_supervisor()
+        self._keeper.ready()
         next_sweep = time.monotonic() + _SWEEP_S
         idle_since = time.monotonic()
         while self._running:
@@ -129,7 +140,10 @@ class Child:
             if now >= next_sweep:
                 next_sweep = now + _SWEEP_S
                 self._sweep(now)
-            if not self._engine.registry.is_idle or self._clients or self._front.is_busy:
+            if self._finish_by is not None:
+                is_busy = bool(self._clients) or self._front.is_busy
+                self._running = self._running and is_busy and now < self._finish_by
+            elif not self._engine.is_idle or self._clients or self._front.is_busy:
                 idle_since = now
             elif now - idle_since > _IDLE_S and not self._stay:
                 idle_since = now
@@ -144,7 +158,7 @@ class Child:
         self._listener = listener
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         path = os.path.join(self._directory.state_dir, statedir.SOCKET)
-        self._socket_identity = _identity(path)
+        self._socket_identity = listening.identity(path)
 
     def _close_door(self) -> None:
         with contextlib.suppress(KeyError, ValueError):
@@ -156,13 +170,62 @@ class Child:
 
         A parent that only leaves a record and a word does not notice that the word was not heard.
         """
+        # The supervisor has the socket, too: nobody can connect to either any more.
+        self._listener.shutdown(socket.SHUT_RD)
         self._close_door()
+        statedir.mark_at_rest(self._directory.state_dir)
         self._engine.registry.scan()
-        if self._engine.registry.is_idle:
+        if self._engine.is_idle:
             log.info("nothing left to do")
+            self._keeper.over()
             return True
-        self._open_door(listen(self._directory.state_dir))
+        statedir.remove(os.path.join(self._directory.state_dir, statedir.AT_REST))
+        self._open_door(listening.listen(self._directory.state_dir))
+        self._keeper.listener(self._listener.fileno())
         return False
+
+    # The supervisor -----------------------------------------------------------------------------
+
+    def _listen_to_supervisor(self) -> None:
+        if (fd := self._keeper.fileno()) is not None:
+            self._selector.register(fd, selectors.EVENT_READ, self._told)
+
+    def _told(self, fd: int) -> None:
+        word = self._keeper.receive()
+        if word == wire.FINISH:
+            self._finish()
+        elif word is None:
+            log.warning("the supervisor has died, another one is started")
+            self._selector.unregister(fd)
+            self._is_alone = True
+            self._renew_supervisor()
+
+    def _renew_supervisor(self) -> None:
+        try:
+            if self._keeper.renew(self._listener.fileno()):
+                self._is_alone = False
+                self._listen_to_supervisor()
+        except OSError as error:
+            log.warning("no supervisor can be started", error=str(error))
+
+    def _finish(self) -> None:
+        """Accept no more requests, which wait for the next child, and end with the last one."""
+        if self._finish_by is None:
+            log.info("another child is to serve")
+            self._finish_by = time.monotonic() + _FINISH_S
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(self._listener)
+        for client in [one for one in self._clients.values() if not one.received]:
+            self._drop(client)
+
+    def _hand_over(self, client: Client) -> None:
+        """Give the place to a process that is to stay, if this one is not to."""
+        if self._stay:
+            client.send(failure(BadRequestError("hand over, this child is to stay as well")))
+            return
+        self._keeper.hand_over(client.fd)
+        self._drop(client)
+        self._finish()
 
     def _end(self) -> None:
         self._running = False
@@ -189,12 +252,13 @@ class Child:
         for client in list(self._clients.values()):
             if now - client.since > _CLIENT_TIMEOUT_S:
                 self._drop(client)
-        if (
-            _identity(os.path.join(self._config.state_dir, statedir.SOCKET))
-            != self._socket_identity
-        ):
+        path = os.path.join(self._config.state_dir, statedir.SOCKET)
+        if listening.identity(path) != self._socket_identity:
             log.warning("the state directory is gone; nobody can reach this child")
+            self._keeper.over()
             self._running = False
+        if self._is_alone:
+            self._renew_supervisor()
 
     # Namespaces ---------------------------------------------------------------------------------
 
@@ -238,7 +302,7 @@ class Child:
             if len(self._clients) >= _MOST_CLIENTS:
                 # Those that have asked nothing first: a parent asks at once.
                 self._drop(min(self._clients.values(), key=lambda one: (one.is_asked, one.since)))
-            client = _Client(connection)
+            client = Client(connection)
             self._clients[connection.fileno()] = client
             self._selector.register(connection, selectors.EVENT_READ, self._readable)
 
@@ -264,13 +328,16 @@ class Child:
         elif not data or len(client.received) > MAX_REQUEST_BYTES:
             self._drop(client)
 
-    def _asked(self, client: _Client, line: bytes) -> None:
+    def _asked(self, client: Client, line: bytes) -> None:
         try:
             request = decode(line)
         except CniError as error:
             client.send(failure(error))
             figures.served(None, time.monotonic() - client.since)
         else:
+            if request.get("op") == messages.HAND_OVER:
+                self._hand_over(client)
+                return
             figures.front_fell_back(request.get("front"))
             self._serve(request, client.send, client.since)
 
@@ -298,9 +365,7 @@ class Child:
 
     def _follow(self, settings: object, started_s: object) -> None:
         """Work by the configuration that the parents have now."""
-        if not isinstance(settings, dict):
-            return
-        if settings == self._config.settings():
+        if not isinstance(settings, dict) or settings == self._config.settings():
             return
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         if (
@@ -328,51 +393,8 @@ class Child:
         log.configure(config.log_file, config.log_level, "ratchet-child", to_stderr=self._stay)
         self._use(config, engine)
 
-    def _drop(self, client: _Client) -> None:
+    def _drop(self, client: Client) -> None:
         self._clients.pop(client.fd, None)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(client.fd)
         client.close()
-
-
-class _Client:
-    """One connection: one request, one answer."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.fd = connection.fileno()
-        self.since = time.monotonic()
-        self.received = b""
-        self.is_asked = False
-
-    def send(self, answer: Answer) -> None:
-        """Answer and have the other side see the end. The loop closes when that side does."""
-        with contextlib.suppress(OSError):
-            self.connection.settimeout(1.0)
-            self.connection.sendall(json.dumps(answer, default=str).encode() + b"\n")
-            self.connection.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.close()
-
-
-def listen(state_dir: str) -> socket.socket:
-    """Listen on the socket, in place of an earlier one. *Needs* the lock. *Raises* OSError."""
-    statedir.remove(os.path.join(state_dir, statedir.SOCKET))
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        with_address(state_dir, listener.bind)
-    finally:
-        os.umask(before)
-    listener.listen(spawn.BACKLOG)
-    return listener
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

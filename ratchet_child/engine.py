@@ -131,6 +131,14 @@ class Engine:
         )
         self.status = Status(self.registry, self.ends, self.etcd, clock)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of this node is left, in its records or in etcd, as far as etcd says.
+
+        An etcd that has not answered yet may hold what an earlier process had published.
+        """
+        return self._earlier.is_known and self.registry.is_idle
+
     def start(self) -> None:
         self.registry.scan()
         self.workers.start()

@@ -83,6 +83,7 @@ class Cloud:
         """End the children; what they have made stays."""
         for node in self.cluster.nodes:
             with contextlib.suppress(AssertionError):
+                end_pids(node.namespace, set(node.supervisors()))
                 end_pids(node.namespace, set(node.children()))
 
     # Configuration

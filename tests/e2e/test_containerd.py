@@ -55,6 +55,7 @@ def pair_of_pods(cloud: Cloud, far: int) -> tuple[Sandbox, Sandbox]:
 
 def test_unlabelled_pods_are_the_bridges(cloud: Cloud, containerd: Containerd) -> None:
     cloud.end_children()
+    containerd.node.rest()
     keys = cloud.etcd.tree()
     one, other = cloud.run("one"), cloud.run("other", {"app": "x", "ratchet": "false"})
     for sandbox in (one, other):

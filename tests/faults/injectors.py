@@ -32,7 +32,8 @@ def nothing(_world: World, _fault: Fault) -> Iterator[None]:
 
 @contextlib.contextmanager
 def child_killed(world: World, fault: Fault) -> Iterator[None]:
-    world.kill_child(world.nodes[fault.node])
+    # Its supervisor starts it again, unless it has died, too.
+    world.kill_child(world.nodes[fault.node], alone=fault.choice < 0.5)
     yield
 
 
@@ -43,10 +44,11 @@ def child_killed_at_a_step(world: World, fault: Fault) -> Iterator[None]:
     world.kill_at_step(node, fault.number)
     world.kill_child(node)
     world.call(node)
+    node.doomed = world.child(node)
     yield
     # It goes on by itself until it comes to the step; a child that never does is spared.
     end = time.monotonic() + 0.5
-    while world.child(node) is not None and time.monotonic() < end:
+    while node.doomed is not None and world.child(node) == node.doomed and time.monotonic() < end:
         time.sleep(0.05)
     world.spare(node)
 

@@ -35,7 +35,7 @@ FIRST_VNI = 11
 # of its ten threads a connection; as many again while a new configuration replaces an old one.
 DESCRIPTORS = 60
 DESCRIPTORS_PER_POD = 3
-STATE_FILES = {"child.lock", "child.sock", "settings.json", "addresses.json"}
+STATE_FILES = {"child.lock", "child.sock", "settings.json", "addresses.json", "at-rest"}
 
 
 @dataclass
@@ -397,7 +397,7 @@ def _processes(world: World, seen: Observed) -> Iterator[str]:
         here = [one for one in seen.processes if homes.get(one.netns) is node]
         child = world.child(node, here)
         for one in here:
-            if one.pid != child:
+            if one.pid not in (child, world.supervisor(node, here)):
                 yield f"a stray process on node {node.number}: {one.pid} {one.command}"
         if child is not None:
             yield from _descriptors(world, node, child, pods)

@@ -37,6 +37,7 @@ from tests.lab.runtime import (
     Outcome,
     Pod,
     has_open,
+    is_supervisor,
     plugin_dir,
     request_config,
 )
@@ -69,6 +70,7 @@ class FaultNode(Node):
     """A node whose address, clock and configuration an administrator may change."""
 
     lies: dict[str, str]  # what its programs' clock is made wrong with
+    doomed: int | None = None  # the child that is to die at a step
 
     def config(self, **changes: Any) -> Config:
         config = super().config(
@@ -267,18 +269,23 @@ class World:
         ]
 
     def child(self, node: FaultNode, among: list[Process] | None = None) -> int | None:
-        """The process that holds the node's lock, None when none does."""
-        lock = os.path.join(node.state_dir, "child.lock")
-        for one in self.processes_of(node) if among is None else among:
-            if has_open(one.pid, lock):
-                return one.pid
-        return None
+        """The child of a node, None when none runs."""
+        return next((one for one in self._serving(node, among) if not is_supervisor(one)), None)
 
-    def kill_child(self, node: FaultNode) -> None:
-        """kill -9 of the child, if there is one."""
-        pid = self.child(node)
-        if pid is not None:
-            self.end_processes([Process(pid, 0, "")])
+    def supervisor(self, node: FaultNode, among: list[Process] | None = None) -> int | None:
+        """The supervisor of a node's child, None when none runs."""
+        return next(filter(is_supervisor, self._serving(node, among)), None)
+
+    def _serving(self, node: FaultNode, among: list[Process] | None) -> list[int]:
+        """The processes that hold the node's lock."""
+        lock = os.path.join(node.state_dir, "child.lock")
+        those = self.processes_of(node) if among is None else among
+        return [one.pid for one in those if has_open(one.pid, lock)]
+
+    def kill_child(self, node: FaultNode, *, alone: bool = False) -> None:
+        """kill -9 of the child, and of its supervisor before it, which would start it again."""
+        doomed = (None if alone else self.supervisor(node), self.child(node))
+        self.end_processes([Process(pid, 0, "") for pid in doomed if pid is not None])
 
     def kill_at_step(self, node: FaultNode, step: int) -> None:
         """Have the next child of a node die at its step of that number."""
@@ -292,7 +299,7 @@ class World:
         except FileNotFoundError:  # a child has been started with it
             self.killed["children at a step"] += 1
         pid = self.child(node)
-        if pid is not None and b"RATCHET_KILL_AT_STEP=" in _environ(pid):
+        if pid is not None and pid == node.doomed and b"RATCHET_KILL_AT_STEP=" in _environ(pid):
             self.killed["children at a step"] -= 1
             self.kill_child(node)
 

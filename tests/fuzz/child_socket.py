@@ -155,11 +155,15 @@ class Bed:
         config = f"{self.folder}/ratchet.conf"
         self._run(sys.executable, "-m", "ratchet_child.main", "--config", config, "--stay")
         wait_for("the child to answer", lambda: self._is_well(PATIENT_S), timeout_s=20)
+        self._first_child = self._child()
 
     def close(self) -> None:
         for one in self._left_open:
             one.close()
         for process in reversed(self._processes):
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENT_S)
             process.kill()
             process.wait()
         self.liar.close()
@@ -301,15 +305,15 @@ class Bed:
     # Looking --------------------------------------------------------------------------------------
 
     def _check_process(self) -> None:
-        child = self._processes[-1]
-        assert child.poll() is None, "the child has ended"
+        child = self._child()
+        assert child == self._first_child, "the child has died"
         wait_for(
             "the child to close its descriptors",
-            lambda: len(os.listdir(f"/proc/{child.pid}/fd")),
+            lambda: len(os.listdir(f"/proc/{child}/fd")),
             until=lambda count: count < MOST_DESCRIPTORS,
             timeout_s=5,
         )
-        with open(f"/proc/{child.pid}/status", encoding="ascii") as file:
+        with open(f"/proc/{child}/status", encoding="ascii") as file:
             words = dict(line.split(":", 1) for line in file)
         assert int(words["VmRSS"].split()[0]) < MOST_MEMORY_KB, words["VmRSS"]
         assert int(words["Threads"]) < 40, words["Threads"]
@@ -318,6 +322,13 @@ class Bed:
             news = file.read()
             self._read_to = file.tell()
         assert "traceback=" not in news, news[news.index("traceback=") - 300 :][:3000]
+
+    def _child(self) -> int:
+        """The process that answers: the one that the supervisor has started."""
+        supervisor = self._processes[-1]
+        assert supervisor.poll() is None, "the supervisor has ended"
+        with open(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children") as file:
+            return int(file.read().split()[0])
 
     def _etcd_answers(self) -> bool:
         with contextlib.suppress(OSError):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 
 import pytest
@@ -29,11 +27,12 @@ def test_one_child_serves_a_node_however_many_adds_start_it(cluster: Cluster, no
     for call in [node.start_add(pod, in1_in2(f"x-{pod.name}")) for pod in pods]:
         call.finish().succeeded()
     assert len(node.children()) == 1
-    assert node.namespace.processes() == set(node.children())
+    assert len(node.supervisors()) == 1
+    assert node.namespace.processes() == {*node.children(), *node.supervisors()}
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
-def test_child_that_was_killed_is_started_by_the_next_call_and_links_stay(
+def test_child_that_was_killed_with_its_supervisor_is_started_by_the_next_call_and_links_stay(
     cluster: Cluster, node: Node, place: int
 ) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
@@ -42,9 +41,7 @@ def test_child_that_was_killed_is_started_by_the_next_call_and_links_stay(
     left.netns.wait_ping("192.168.2.101")
 
     with left.netns.watch("in1") as in1, right.netns.watch("in2") as in2:
-        killed = node.wait_child()
-        os.kill(killed, signal.SIGKILL)
-        wait_for("the child to be gone", node.children, until=lambda pids: killed not in pids)
+        node.kill_all()
         third, fourth = cluster.pod("c"), cluster.pod("d")
         node.add(third, in1_in2("d")).succeeded()
         node.add(fourth, PAIR).succeeded()
@@ -60,8 +57,7 @@ def test_del_succeeds_when_the_child_cannot_be_started(cluster: Cluster, node: N
     node.add(left, in1_in2("b")).succeeded()
     node.add(right, PAIR).succeeded()
     left.netns.wait_ping("192.168.2.101")
-    os.kill(node.wait_child(), signal.SIGKILL)
-    wait_for("the child to be gone", node.children, until=lambda pids: not pids)
+    node.kill_all()
 
     config = request_config(node.config(child_path="/nonexistent/child"), in1_in2("b"), None)
     node.delete(left, config=config).succeeded()

@@ -339,7 +339,9 @@ def test_boot_network_that_hangs_until_the_runtime_gives_up_leaks_nothing(
     )
     wait_for("the boot network to hang", (tmp_path / "reached").exists)
     assert "eth0" in pod.netns.links()
-    hanging = node.namespace.processes() - {call.process.pid} - set(node.children())
+    hanging = (
+        node.namespace.processes() - {call.process.pid} - {*node.children(), *node.supervisors()}
+    )
     call.kill()
     for pid in hanging:
         os.kill(pid, signal.SIGKILL)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from ratchet import statedir
+
 # Prints what was imported since the interpreter stood, also when the process becomes a plugin.
 PROBE = """
 import atexit, os, sys
@@ -41,6 +43,8 @@ THIRD_PARTY = ("requests", "urllib3", "yaml", "etcd", "pyroute2", "prometheus_cl
 @pytest.fixture
 def config(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "plugin").symlink_to("/bin/true")
+    (tmp_path / "state").mkdir(mode=0o700)
+    statedir.mark_at_rest(str(tmp_path / "state"))
     return {
         "cniVersion": "1.1.0",
         "name": "net",

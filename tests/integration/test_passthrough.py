@@ -89,9 +89,9 @@ def assert_no_trace(cluster: Cluster, node: Node) -> None:
     assert node.records() == []
     assert cluster.etcd.tree() == {}
     if node.way == FRONT:  # its child is the test's, and is there whatever pods there are
-        assert node.namespace.processes() == set(node.children())
+        assert node.namespace.processes() == {*node.children(), *node.supervisors()}
         return
-    assert not os.path.exists(node.state_dir)
+    assert os.listdir(node.state_dir) == ["at-rest"]
     assert not os.path.exists(f"/run/ratchet/{node.config()['name']}")
     assert node.children() == []
     assert node.namespace.processes() == set()

@@ -165,6 +165,7 @@ class Cluster:
         shutil.rmtree(os.path.join(node.directory, str(node.round)), ignore_errors=True)
         node.round += 1
         os.mkdir(os.path.join(node.directory, str(node.round)))
+        node.rest()
 
     @staticmethod
     def _attempt(problems: list[str], action: Callable[[], object]) -> None:
@@ -219,11 +220,14 @@ def no_links(pod: Pod) -> None:
 
 def end_processes(node: Node) -> None:
     """End the child of a node by its id; assert that it heeds SIGTERM and that it was alone."""
-    children = set(node.children())
-    strangers = node.namespace.processes() - children
+    children, supervisors = set(node.children()), set(node.supervisors())
+    strangers = node.namespace.processes() - children - supervisors
+    # A child that ends before its supervisor is told to would be started again.
+    end_pids(node.namespace, supervisors)
     end_pids(node.namespace, children | strangers)
     assert not strangers, f"stray processes on node {node.number}: {strangers}"
     assert len(children) <= 1, f"more than one child on node {node.number}: {children}"
+    assert len(supervisors) <= 1, f"more than one supervisor on node {node.number}: {supervisors}"
 
 
 def end_pids(namespace: Namespace, pids: set[int]) -> None:

@@ -11,6 +11,8 @@ import copy
 import json
 import os
 import secrets
+import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -31,6 +33,8 @@ REFERENCE_PLUGINS = "/usr/lib/cni"
 # A runtime waits this long or longer for a plugin.
 PLUGIN_TIMEOUT_S = 60.0
 CNI_IFNAME = "eth0"
+SUPERVISOR = "ratchet-super"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 
 
@@ -420,6 +424,14 @@ class Node:
         return []
 
     def children(self) -> list[int]:
+        """Return the ids of the children on this node."""
+        return [pid for pid in self._serving() if not is_supervisor(pid)]
+
+    def supervisors(self) -> list[int]:
+        """Return the ids of the processes that supervise the children on this node."""
+        return [pid for pid in self._serving() if is_supervisor(pid)]
+
+    def _serving(self) -> list[int]:
         """Return the ids of the processes on this node that hold the child's lock."""
         lock = os.path.join(self.state_dir, "child.lock")
         return [pid for pid in sorted(self.namespace.processes()) if has_open(pid, lock)]
@@ -449,9 +461,35 @@ class Node:
             self.server.wait(PLUGIN_TIMEOUT_S)
             self.server = None
 
+    def kill_all(self) -> None:
+        """Kill the child, and what would start it again; wait until they are gone."""
+        killed = {*self.supervisors(), *self.children()}
+        for pid in sorted(killed, key=lambda pid: command_name(pid) != SUPERVISOR):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_for("child and supervisor to be gone", self._serving, until=lambda pids: not pids)
+
+    def rest(self) -> None:
+        """Have the node look as some time after its boot, when its child has ended by itself."""
+        mark_at_rest(self.state_dir)
+
+    def boot(self) -> None:
+        """Have the node look as after a boot that has left no process and no file in /run."""
+        shutil.rmtree(self.state_dir)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Say whether a child has noted that nothing is left to do."""
+        return os.path.exists(self._at_rest)
+
+    @property
+    def _at_rest(self) -> str:
+        return os.path.join(self.state_dir, "at-rest")
+
     def wait_child(self) -> int:
-        found = wait_for(f"the child of node {self.number}", self.children)
-        return found[0]
+        # One that is about to supervise does not say so yet.
+        wait_for(f"the child of node {self.number}", lambda: self.supervisors() and self.children())
+        return self.children()[0]
 
     def log(self) -> str:
         with contextlib.suppress(FileNotFoundError), open(self.log_file) as log:
@@ -482,6 +520,32 @@ def script(folder: Path, name: str, text: str) -> dict[str, str]:
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
     """Return a configuration with changes; a change to None leaves the key out."""
     return {key: value for key, value in {**config, **changes}.items() if value is not None}
+
+
+def mark_at_rest(state_dir: str) -> None:
+    """Leave what a child leaves that has ended by itself."""
+    os.makedirs(state_dir, mode=0o700, exist_ok=True)
+    with open(BOOT_ID) as boot_id, open(os.path.join(state_dir, "at-rest"), "w") as mark:
+        mark.write(boot_id.read())
+
+
+def is_supervisor(pid: int) -> bool:
+    """Say whether a process supervises a child. A fork that is to be the child has its name yet."""
+    return command_name(pid) == SUPERVISOR and command_name(parent_of(pid)) != SUPERVISOR
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent of a process; 0 when it is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+    return 0
+
+
+def command_name(pid: int) -> str:
+    """Return the name of a process's command; "" when it is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as file:
+        return file.read().strip()
+    return ""
 
 
 def has_open(pid: int, path: str) -> bool:

@@ -88,6 +88,7 @@ class Child:
         self.answer: dict[str, Any] | None = {"ok": True, "complete": True, "links": []}
         self.asked: list[dict[str, Any]] = []
         self.told: list[dict[str, Any]] = []
+        self.attended = 0  # how often it was to be started without being asked anything
 
     def ask(
         self, config: object, request: messages.Request, timeout_s: float
@@ -108,6 +109,9 @@ class Child:
         if self.answer is None:
             raise ChildError("it cannot be started")
 
+    def attend(self, config: object) -> None:
+        self.attended += 1
+
 
 def install(monkeypatch: pytest.MonkeyPatch) -> tuple[Plugins, Child]:
     plugins, child = Plugins(), Child()
@@ -117,6 +121,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> tuple[Plugins, Child]:
     monkeypatch.setattr(client, "ask", child.ask)
     monkeypatch.setattr(spawn, "ask", child.start_and_ask)
     monkeypatch.setattr(spawn, "tell", child.tell)
+    monkeypatch.setattr(spawn, "attend", child.attend)
     return plugins, child
 
 

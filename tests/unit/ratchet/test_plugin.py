@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ratchet import plugin
+from ratchet import plugin, statedir
 from ratchet.cni import invoke
 from ratchet.cni.errors import CniError, DelegateError
 from ratchet.errors import ChildError, ConfigError, StoreError
@@ -69,6 +69,19 @@ def test_use_labels_false_asks_nobody(
     config.update(use_labels=False, args={"cni": {"labels": {"ratchet": "true"}}})
     became(plugin.cmd_add, "ADD", config)
     assert child.asked == []
+    assert child.attended == 0
+
+
+def test_a_child_that_was_killed_is_started_for_a_pod_that_needs_none(
+    plugins: Plugins, child: Child, config: dict[str, Any]
+) -> None:
+    became(plugin.cmd_add, "ADD", config)
+    became(plugin.cmd_del, "DEL", config)
+    assert child.attended == 2
+    statedir.mark_at_rest(config["state_dir"])
+    became(plugin.cmd_add, "ADD", config)
+    assert child.attended == 2
+    assert child.asked == child.told == []
 
 
 def test_without_a_version_the_delegate_gets_none(plugins: Plugins, config: dict[str, Any]) -> None:

@@ -46,9 +46,19 @@ class Listening:
             ),
             etcd_is_back=self._back,
             clock=self,
+            registry=SimpleNamespace(is_idle=True),
             etcd_is_away=lambda error: self.heard.append(("away", error)),
         )
+        self.registry = engine.registry
         self._bells = Bells(store, engine)
+
+    def pause_s(self) -> float:
+        """Fail to reach etcd once, and return how long the next attempt is waited for."""
+        waited: list[float] = []
+        stopped: Any = SimpleNamespace(wait=waited.append)
+        self._bells._stopped = stopped
+        self._bells._wait_to_retry()
+        return sum(waited)
 
     def _back(self, published: object) -> None:
         self.fail_when_back(published)
@@ -216,3 +226,21 @@ def _hear(node: Listening, index: int) -> list[tuple[Any, ...]]:
     node.heard.clear()
     node._bells._hear(event)
     return node.heard
+
+
+def test_a_node_without_pods_asks_less_and_less_often_for_an_etcd_that_is_away() -> None:
+    node = Listening()
+    pauses = [node.pause_s() for _ in range(8)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 1
+    assert 9 < pauses[-1] < 11
+
+
+def test_a_pod_that_comes_meanwhile_is_not_kept_waiting() -> None:
+    node = Listening()
+    for _ in range(8):
+        node.pause_s()
+    node.registry.is_idle = False
+    assert node.pause_s() < 0.5
+    node.registry.is_idle = True
+    assert node.pause_s() < 1

@@ -1,0 +1,145 @@
+"""What the program is told to do: its arguments, and becoming the one that serves.
+
+A person or a service manager starts it without the socket and the lock. It takes them, from another
+child if need be, and then becomes the supervisor (ratchet_child.supervision).
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from ratchet import client, log, statedir
+from ratchet.cni.errors import INVALID_CONFIG
+from ratchet.config import Config
+from ratchet.errors import CniError, ConfigError, StateError
+from ratchet_child.child import Child
+from ratchet_child.listening import listen
+from ratchet_child.supervision import program, successor
+from ratchet_child.supervision.keeper import Keeper
+
+_STACK_BYTES = 512 * 1024
+_ASK_AGAIN_S = 2.0
+
+
+def main(argv: list[str]) -> int:
+    """Take the socket and the lock and become the supervisor; the exit status if that fails."""
+    arguments = _parser().parse_args(argv)
+    try:
+        config = _config(arguments)
+        held = _become_the_one(config.state_dir, waits=arguments.stay)
+        if held is None:
+            return _refuse(f"another one serves {config.state_dir} already")
+        program.execute(program.path(), argv, held.listener, held.lock, held.kept)
+    except (CniError, OSError) as error:
+        return _refuse(str(error))
+
+
+def serve(argv: Sequence[str], listener: int, keeper: Keeper) -> int:
+    """Be the child of a supervisor; the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        config = _config(arguments)
+    except (CniError, OSError) as error:
+        return _refuse(str(error))
+    threading.stack_size(_STACK_BYTES)
+    try:
+        Child(config, socket.socket(fileno=listener), keeper, stay=arguments.stay).run()
+    except Exception as error:
+        log.crash("the child has failed", error)
+        raise
+    return 0
+
+
+def _refuse(reason: str) -> int:
+    sys.stderr.write(f"ratchet-child: {reason}\n")
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ratchet-child",
+        description="Pairs this node's labelled pods through etcd and makes their links.",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", metavar="FILE", help="the node's 10-ratchet.conf or .conflist")
+    source.add_argument("--state-dir", metavar="DIR", help="where parents have left their settings")
+    parser.add_argument(
+        "--stay", action="store_true", help="do not end when no pods are left; log to stderr"
+    )
+    return parser
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    if arguments.config is not None:
+        return Config.parse(_plugin_configuration(arguments.config))
+    path = os.path.join(arguments.state_dir, statedir.SETTINGS)
+    return Config.from_settings(_json_object(path))
+
+
+def _plugin_configuration(path: str) -> dict[str, object]:
+    """Our object in a network configuration: the file's own, or the one in its `plugins`."""
+    found = _json_object(path)
+    plugins = found.get("plugins")
+    if plugins is None:
+        return found
+    for plugin in plugins if isinstance(plugins, list) else ():
+        if isinstance(plugin, dict) and plugin.get("type") == "ratchet":
+            return {"name": found.get("name"), "cniVersion": found.get("cniVersion"), **plugin}
+    raise ConfigError(f"plugins in {path}", "without one", "a list with a plugin of type ratchet")
+
+
+def _json_object(path: str) -> dict[str, object]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except OSError as error:
+        raise CniError(INVALID_CONFIG, f"{path} cannot be read", error.strerror or "") from error
+    except (ValueError, RecursionError) as error:
+        raise CniError(INVALID_CONFIG, f"{path} is not JSON", str(error)) from error
+    if not isinstance(found, dict):
+        raise CniError(INVALID_CONFIG, f"{path} is not a JSON object")
+    return found
+
+
+def _become_the_one(state_dir: str, *, waits: bool) -> successor.Held | None:
+    """Take the lock and the socket as a parent would; None when another child has them.
+
+    Who is to stay asks the other one to hand over, and waits for as long as that takes.
+    """
+    replaceable = statedir.open_to_others(state_dir)
+    if replaceable is not None:
+        raise StateError.open_to_others(state_dir, replaceable)
+    statedir.make_private(state_dir)
+    told: str | None = None
+    while True:
+        held = _take(state_dir)
+        if held is not None or not waits:
+            return held
+        answer = successor.ask(partial(client.with_address, state_dir))
+        if isinstance(answer, successor.Held):
+            return answer
+        if answer != told:
+            told = answer
+            sys.stderr.write(f"ratchet-child: another one serves {state_dir}: {answer}\n")
+        time.sleep(_ASK_AGAIN_S)
+
+
+def _take(state_dir: str) -> successor.Held | None:
+    lock = os.open(
+        os.path.join(state_dir, statedir.LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return successor.Held(listen(state_dir).detach(), lock, {})
