@@ -65,6 +65,7 @@ class Node:
     etcd_error: str | None
     front: FrontStatus | None
     pods: tuple[Pod, ...]
+    unfinished: int = 0  # records of pods that are gone, for which nobody cleans up
 
 
 # Where -------------------------------------------------------------------------------------------
@@ -186,8 +187,10 @@ def _from_answer(state_dir: str, answer: dict[str, Any]) -> Node:
 
 
 def _from_records(state_dir: str, child: str, why: str) -> Node:
-    pods = _sorted(map(_recorded, Directory(state_dir).live()))
-    return Node(state_dir, child, why, None, None, "unknown", None, None, None, pods)
+    directory = Directory(state_dir)
+    pods = _sorted(map(_recorded, directory.live()))
+    unfinished = len(directory.deleted())
+    return Node(state_dir, child, why, None, None, "unknown", None, None, None, pods, unfinished)
 
 
 def _sorted(pods: Iterator[Pod]) -> tuple[Pod, ...]:

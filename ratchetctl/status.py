@@ -52,7 +52,7 @@ def status(config_file: str | None, state_dir: str | None, output: str, pod: str
     for the network configuration in /etc/cni/net.d.
 
     The exit status is 0 if everything is up, 3 if something waits, 4 if something is wrong (an
-    error, a fault, a superseded pod, etcd away, pods but no child), and 1 if the command failed.
+    error, a fault, a superseded pod, etcd away, records but no child), and 1 if the command failed.
     """
     if config_file is not None and state_dir is not None:
         raise click.UsageError("--config and --state-dir say the same: give one")
@@ -61,6 +61,8 @@ def status(config_file: str | None, state_dir: str | None, output: str, pod: str
         found = replace(found, pods=tuple(_named(found, pod)))
     if found.child_error is not None:
         shown = "what follows is what the records say" if found.pods else "no pod is recorded"
+        if found.unfinished:
+            shown += f", and {found.unfinished} that are gone have not been cleaned up after"
         click.echo(f"ratchetctl: {_plain(found.child_error)}: {shown}", err=True)
     if output == "json":
         click.echo(json.dumps(as_json(found), indent=2))
@@ -73,7 +75,7 @@ def exit_status(found: Node) -> int:
     """Return how well the node is: WELL, WAITS or WRONG."""
     states = {pod.state for pod in found.pods}
     if found.child != "running":
-        return WRONG if found.pods else WELL
+        return WRONG if found.pods or found.unfinished else WELL
     has_fault = any(link.fault is not None for pod in found.pods for link in pod.links)
     if found.etcd == "away" or states & {ERROR, SUPERSEDED} or has_fault:
         return WRONG

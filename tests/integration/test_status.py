@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from ratchetctl import node as reading
 from ratchetctl.status import exit_status
 from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
-from tests.lab.runtime import PAIR, Node, in1_in2, primary
+from tests.lab.runtime import PAIR, Node, in1_in2, primary, request_config
 from tests.lab.simulation import ratchetctl
 
 pytestmark = pytest.mark.root
@@ -192,16 +191,33 @@ def test_etcd_that_is_away(cluster: Cluster, node: Node) -> None:
 def test_without_a_child_the_records_are_shown_and_none_is_started(
     cluster: Cluster, node: Node
 ) -> None:
+    node.boot()
     assert ratchetctl("status", "--state-dir", node.state_dir).returncode == FAILED
     node.add(cluster.pod("a"), in1_in2("b")).succeeded()
-    os.kill(node.wait_child(), signal.SIGKILL)
-    wait_for("the child to be gone", node.children, until=lambda pids: not pids)
+    node.kill_all()
     done = ratchetctl("status", "--state-dir", node.state_dir)
     assert done.returncode == WRONG
     assert done.stderr == "ratchetctl: no child runs: what follows is what the records say\n"
     assert "default/a" in done.stdout
     assert "unknown" in done.stdout
     assert not node.children()
+
+
+def test_what_a_missing_child_has_not_cleaned_up_is_wrong(cluster: Cluster, node: Node) -> None:
+    pod = cluster.pod("a")
+    node.add(pod, in1_in2("b")).succeeded()
+    node.kill_all()
+    config = request_config(node.config(child_path="/nonexistent/child"), in1_in2("b"), None)
+    node.delete(pod, config=config).succeeded()
+    done = ratchetctl("status", "--state-dir", node.state_dir)
+    assert done.returncode == WRONG
+    assert done.stderr == (
+        "ratchetctl: no child runs: no pod is recorded, and 1 that are gone have not been cleaned"
+        " up after\n"
+    )
+    # STATUS, which a runtime asks, starts one.
+    node.status().succeeded()
+    wait_for("the records to go", node.records, until=lambda records: not records)
 
 
 def test_looking_brings_no_configuration_to_the_child(cluster: Cluster, node: Node) -> None:
