@@ -113,6 +113,8 @@ class NodeStatus:
     etcd_away: bool
     etcd_since: float | None
     pods: tuple[PodStatus, ...]
+    trouble: str | None = None
+    """What is wrong with the node's address."""
     front: FrontStatus | None = None
     """None from a child that has no front."""
 
@@ -238,7 +240,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
     **dict.fromkeys(("links", "pods"), _list),
     **dict.fromkeys(("address", "peer_ifname", "peer_address", "peer_node"), _optional_text),
     **dict.fromkeys(("kind", "kubernetes_name", "etcd"), _optional_text),
-    **dict.fromkeys(("error", "fault", "last_error"), _optional_text),
+    **dict.fromkeys(("error", "fault", "last_error", "trouble"), _optional_text),
     **dict.fromkeys(("since", "last_error_at", "attached_at", "etcd_since"), _time),
     "calls": _counts,
     "fallbacks": _counts,

@@ -20,12 +20,13 @@ from functools import partial
 from ratchet import log, messages, statedir
 from ratchet.attachments import Directory
 from ratchet.config import Config
-from ratchet.errors import CniError, ConfigError, RatchetError, shown
+from ratchet.errors import CniError, ConfigError, KernelError, RatchetError, shown
 from ratchet_child import listening
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine, Parts
 from ratchet_child.front.door import Door
 from ratchet_child.kernel.netns import Monitor
+from ratchet_child.kernel.this_node import UnderlayMonitor
 from ratchet_child.listening import Client
 from ratchet_child.metrics import figures
 from ratchet_child.metrics.exporter import Endpoint
@@ -45,12 +46,16 @@ from ratchet_child.supervision.keeper import Keeper
 
 _SWEEP_S = 2.0
 _IDLE_S = 30.0
+_UNDERLAY_S = 0.2  # changes of the node's addresses and routes come together
+_UNDERLAY_REST_S = 1.0  # between two looks, on a node where much happens
 _CHANGING_S = 1.0  # a runtime reads the configuration and starts a parent in less
 _CLIENT_TIMEOUT_S = 150.0
 _FINISH_S = 10.0  # for who still waits, before another child serves; a parent's limit is 5
 # What a parent asks that was given the configuration of today, in an ADD or a STATUS. A runtime may
 # give DEL and CHECK the one that it kept from the pod's ADD (CNI spec 1.1.0, section 2).
 _CURRENT = ("attached", "labels", "health")
+# What must not be answered by an address that the node no longer has.
+_OF_THE_NODE = ("attached", "check", "status")
 _MOST_CLIENTS = 500
 
 
@@ -74,6 +79,10 @@ class Child:
         self._is_alone = False  # without a supervisor
         self._metrics: Endpoint | None = None
         self._questions: deque[tuple[Answer, Reply, float]] = deque()
+        self._underlay = UnderlayMonitor()
+        self._selector.register(self._underlay, selectors.EVENT_READ, self._underlay_changed)
+        self._looked_at_underlay = 0.0  # monotonic seconds
+        self._underlay_due: float | None = None  # the same: the node may be another one by then
         self._open_door(listener)
         self._start(config)
         self._front = Door(config.state_dir, self._ask, stay=stay)
@@ -92,13 +101,12 @@ class Child:
         self._bells = Bells(self._engine.store, self._engine)
         self._serve_metrics(config.metrics_address)
         self._engine.start()
-        self._bells.start()
-        log.info(
-            "started",
-            node=self._engine.node.address,
-            interface=self._engine.node.interface,
-            pid=os.getpid(),
-        )
+        node = self._engine.node
+        log.info("started", node=node.address, interface=node.interface, pid=os.getpid())
+        if node.address:
+            self._bells.start()
+        else:
+            log.warning("links to other nodes wait: no parent_address", reason=node.why_without)
 
     def _stop(self) -> None:
         self._bells.stop()
@@ -128,15 +136,17 @@ class Child:
         next_sweep = time.monotonic() + _SWEEP_S
         idle_since = time.monotonic()
         while self._running:
-            deadline = self._service.next_deadline()
-            timeout_s = min(next_sweep, deadline or next_sweep) - time.monotonic()
+            due = [next_sweep, self._service.next_deadline(), self._underlay_due]
+            timeout_s = min(one for one in due if one is not None) - time.monotonic()
             for key, _ in self._selector.select(max(timeout_s, 0)):
                 try:
                     key.data(key.fd)
                 except Exception as error:  # noqa: BLE001 - a surprise must not end the rest
                     log.crash("an event could not be handled", error)
-            self._service.settle()
             now = time.monotonic()
+            if self._underlay_due is not None and now >= self._underlay_due:
+                self._look_at_underlay()
+            self._service.settle()
             if now >= next_sweep:
                 next_sweep = now + _SWEEP_S
                 self._sweep(now)
@@ -287,6 +297,37 @@ class Child:
         if lost is None or lost:
             self._engine.interfaces_lost(key, lost)
 
+    # The node's own address ---------------------------------------------------------------------
+
+    def _underlay_changed(self, _fd: int) -> None:
+        if self._underlay.concerns(self._engine.node) and self._underlay_due is None:
+            self._underlay_due = max(
+                time.monotonic() + _UNDERLAY_S, self._looked_at_underlay + _UNDERLAY_REST_S
+            )
+
+    def _look_at_underlay(self) -> None:
+        """Work as the node that this is now: another engine, when its end is another one."""
+        now = self._looked_at_underlay = time.monotonic()
+        before = self._engine.node
+        try:
+            node = self._underlay.find(self._config)
+            if node == before:
+                self._underlay_due = None
+                return
+            engine = self._engine_for(self._config)
+        except (KernelError, OSError) as error:
+            log.error("the node's address cannot be found again", error=str(error))
+            self._underlay_due = now + _UNDERLAY_REST_S
+            return
+        self._underlay_due = None
+        log.warning(
+            "the node's address or interface has changed",
+            before=before.address or "none",
+            node=node.address or "none",
+            interface=node.interface,
+        )
+        self._replace(self._config, engine)
+
     # Requests -----------------------------------------------------------------------------------
 
     def _accept(self, _fd: int) -> None:
@@ -354,6 +395,10 @@ class Child:
             figures.served(operation, time.monotonic() - since)
 
         try:
+            if operation in _OF_THE_NODE:
+                self._underlay_changed(self._underlay.fileno())
+                if self._underlay_due is not None:
+                    self._look_at_underlay()
             if operation in _CURRENT:
                 self._follow(request.get("settings"), request.get("started_s"))
             self._service.handle(request, reply)
@@ -388,6 +433,10 @@ class Child:
         engine = self._engine_for(config)
         log.info("the configuration has changed")
         self._changed_s = started_s
+        self._replace(config, engine)
+
+    def _replace(self, config: Config, engine: Engine) -> None:
+        """Put an engine in the place of the other one."""
         self._stop()
         self._watch_namespaces()
         log.configure(config.log_file, config.log_level, "ratchet-child", to_stderr=self._stay)

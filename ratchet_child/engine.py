@@ -18,6 +18,7 @@ from typing import Any
 
 from ratchet import log
 from ratchet.attachments import Directory
+from ratchet.cni.ip import Host
 from ratchet.config import Config
 from ratchet_child.kernel.devices import Devices
 from ratchet_child.kernel.kinds import Kind, every_kind
@@ -71,7 +72,12 @@ class Parts:
             node=node,
             store=EtcdV2Store(config),
             devices=devices,
-            kinds=every_kind(devices, port=config.vxlan_port, parent_interface=node.interface),
+            kinds=every_kind(
+                devices,
+                port=config.vxlan_port,
+                parent_interface=node.interface,
+                routed_from=Host.parse(node.address) if node.is_routed else None,
+            ),
             directory=directory,
             records=Records(directory.state_dir),
             addresses=EarlierAddresses(directory.state_dir),
@@ -138,6 +144,11 @@ class Engine:
         An etcd that has not answered yet may hold what an earlier process had published.
         """
         return self._earlier.is_known and self.registry.is_idle
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps this node's pods from being linked with those of other nodes."""
+        return self.node.why_without or None
 
     def start(self) -> None:
         self.registry.scan()

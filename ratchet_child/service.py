@@ -95,11 +95,8 @@ class Service:
         left = []
         for waiter in self._waiters:
             complete = self._engine.status.is_served(waiter.key, waiter.number, waiter.mode)
-            # Without etcd nobody can say which far pods are there: the pod need not wait for that.
             helpless = (
-                waiter.mode == "present"
-                and self._engine.etcd.is_away
-                and now >= waiter.since + _AWAY_S
+                waiter.mode == "present" and self._is_cut_off and now >= waiter.since + _AWAY_S
             )
             if complete or helpless or now >= waiter.deadline:
                 waiter.reply(self._links(waiter, complete=complete))
@@ -112,12 +109,17 @@ class Service:
     def next_deadline(self) -> float | None:
         """Return the moment (monotonic) at which `settle` must be called at the latest."""
         deadlines = [waiter.deadline for waiter in self._waiters]
-        if deadlines and self._engine.etcd.is_away:
+        if deadlines and self._is_cut_off:
             deadlines.append(self._clock.monotonic() + _AWAY_S / 4)
         lookup = None if self._lookups is None else self._lookups.next_deadline()
         if lookup is not None:
             deadlines.append(lookup)
         return min(deadlines, default=None)
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether nobody can say which far pods are there: a pod need not wait for that."""
+        return self._engine.etcd.is_away or self._engine.trouble is not None
 
     def _attached(self, asked: messages.Attached, reply: Reply) -> None:
         taken = self._taken(asked.attachment)
@@ -177,6 +179,7 @@ class Service:
         return status.NodeStatus(
             node=node.address,
             parent_interface=node.interface,
+            trouble=self._engine.trouble,
             etcd=etcd.error,
             etcd_away=etcd.is_away,
             etcd_since=etcd.since,

@@ -60,6 +60,7 @@ class Node:
     child_error: str | None
     address: str | None
     interface: str | None
+    trouble: str | None  # what keeps its pods from being linked with those of other nodes
     etcd: str  # reachable, away, unknown
     etcd_since: float | None
     etcd_error: str | None
@@ -176,8 +177,9 @@ def _from_answer(state_dir: str, answer: dict[str, Any]) -> Node:
         state_dir=state_dir,
         child="running",
         child_error=None,
-        address=found.node,
+        address=found.node or None,
         interface=found.parent_interface or None,
+        trouble=found.trouble,
         etcd="reachable" if found.etcd is None else "away" if found.etcd_away else "unknown",
         etcd_since=found.etcd_since,
         etcd_error=found.etcd if found.etcd_away else None,
@@ -190,7 +192,9 @@ def _from_records(state_dir: str, child: str, why: str) -> Node:
     directory = Directory(state_dir)
     pods = _sorted(map(_recorded, directory.live()))
     unfinished = len(directory.deleted())
-    return Node(state_dir, child, why, None, None, "unknown", None, None, None, pods, unfinished)
+    return Node(
+        state_dir, child, why, None, None, None, "unknown", None, None, None, pods, unfinished
+    )
 
 
 def _sorted(pods: Iterator[Pod]) -> tuple[Pod, ...]:

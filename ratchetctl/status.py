@@ -77,7 +77,8 @@ def exit_status(found: Node) -> int:
     if found.child != "running":
         return WRONG if found.pods or found.unfinished else WELL
     has_fault = any(link.fault is not None for pod in found.pods for link in pod.links)
-    if found.etcd == "away" or states & {ERROR, SUPERSEDED} or has_fault:
+    is_ill = found.etcd == "away" or found.trouble is not None
+    if is_ill or states & {ERROR, SUPERSEDED} or has_fault:
         return WRONG
     return WAITS if WAITING in states or found.etcd != "reachable" else WELL
 
@@ -89,6 +90,7 @@ def as_json(found: Node) -> dict[str, Any]:
         "child": {"state": found.child, "error": found.child_error},
         "node": found.address,
         "parent_interface": found.interface,
+        "trouble": found.trouble,
         "etcd": {
             "state": found.etcd,
             "since": _iso(found.etcd_since),
@@ -124,6 +126,9 @@ def show(found: Node, console: Console) -> None:
         )
         if found.front is not None:
             console.print(_plain(_front(found.front)), soft_wrap=True)
+        console.print()
+    if found.trouble is not None:
+        console.print(_plain(f"links to other nodes wait: {found.trouble}"), soft_wrap=True)
         console.print()
     if not found.pods:
         console.print("no labelled pods")

@@ -123,7 +123,7 @@ class Netlink:
             data = self._socket.recv(_RECEIVE_BYTES)
         except TimeoutError as error:
             raise OSError(errno.ETIMEDOUT, "the kernel did not answer") from error
-        return list(_messages(data))
+        return list(messages(data))
 
 
 class Namespace:
@@ -192,7 +192,7 @@ class Monitor:
                     raise
                 overrun = True
                 continue
-            for kind, _, message in _messages(data):
+            for kind, _, message in messages(data):
                 ifname = _ifname(message)
                 if ifname is not None:
                     last[ifname] = _is_loss(kind, message)
@@ -252,7 +252,8 @@ def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
     return _NLMSG.pack(length, kind, flags, sequence, 0) + body + b"\0" * (-length % 4)
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Split what was received: type, sequence number and the whole of each message."""
     offset = 0
     while offset + _NLMSG.size <= len(data):
         length, kind, _, sequence, _ = _NLMSG.unpack_from(data, offset)

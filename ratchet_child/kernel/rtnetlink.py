@@ -29,11 +29,12 @@ _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
 _IFLA_VXLAN_ID, _IFLA_VXLAN_GROUP, _IFLA_VXLAN_LINK, _IFLA_VXLAN_LEARNING = 1, 2, 3, 7
 _IFLA_VXLAN_PORT, _IFLA_VXLAN_GROUP6 = 15, 16
+_IFLA_VXLAN_LOCAL, _IFLA_VXLAN_LOCAL6 = 4, 17
 _IFLA_LINK, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 5, 29, 37
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_PROTO = 1, 2, 8, 11
 _IFA_F_NODAD = 0x02
-_RTA_OIF, _RT_TABLE_MAIN = 4, 254
+_RTA_DST, _RTA_OIF = 1, 4
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _NESTED = 0x3FFF  # the type without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
@@ -70,14 +71,23 @@ def veth(peer: bytes) -> bytes:
     return _kind("veth", _attribute(_VETH_INFO_PEER, peer))
 
 
-def vxlan(vni: int, remote: Host, lower_index: int, port: int) -> bytes:
-    """What makes a new interface a vxlan end with one far end."""
+def vxlan(
+    vni: int, remote: Host, lower_index: int | None, port: int, local: Host | None = None
+) -> bytes:
+    """What makes a new interface a vxlan end with one far end.
+
+    Without a lower device the node's routes lead it. `local` is the address that it sends from.
+    """
     group = _IFLA_VXLAN_GROUP if remote.version == 4 else _IFLA_VXLAN_GROUP6
+    own = _IFLA_VXLAN_LOCAL if remote.version == 4 else _IFLA_VXLAN_LOCAL6
+    lower = b"" if lower_index is None else _attribute(_IFLA_VXLAN_LINK, _u32(lower_index))
+    sender = b"" if local is None else _attribute(own, local.packed)
     return _kind(
         "vxlan",
         _attribute(_IFLA_VXLAN_ID, _u32(vni))
         + _attribute(group, remote.packed)
-        + _attribute(_IFLA_VXLAN_LINK, _u32(lower_index))
+        + lower
+        + sender
         + _attribute(_IFLA_VXLAN_PORT, struct.pack("!H", port))
         # There is one far end: nothing to learn (RFC 7348 §4.1).
         + _attribute(_IFLA_VXLAN_LEARNING, b"\0"),
@@ -86,7 +96,12 @@ def vxlan(vni: int, remote: Host, lower_index: int, port: int) -> bytes:
 
 def mtu(index: int, mtu_bytes: int) -> bytes:
     """An interface's MTU."""
-    return interface(index) + _attribute(_IFLA_MTU, _u32(mtu_bytes))
+    return interface(index) + mtu_attribute(mtu_bytes)
+
+
+def mtu_attribute(mtu_bytes: int) -> bytes:
+    """An MTU as a part of a message."""
+    return _attribute(_IFLA_MTU, _u32(mtu_bytes))
 
 
 def address(index: int, given: Address) -> bytes:
@@ -151,6 +166,12 @@ def every_route(family: int) -> bytes:
     return _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
+def route_to(host: Host) -> bytes:
+    """Ask for the route that a packet to a host takes."""
+    family, bits = (socket.AF_INET, 32) if host.version == 4 else (socket.AF_INET6, 128)
+    return _RTMSG.pack(family, bits, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, host.packed)
+
+
 def nsid_of(namespace_fd: int) -> bytes:
     """Ask by which number a namespace is known in the one that is asked (RTM_GETNSID)."""
     return bytes(4) + _attribute(_NETNSA_FD, _u32(namespace_fd))
@@ -188,12 +209,9 @@ def read_address(message: bytes) -> AddressMessage | None:
     return AddressMessage(index, Address(host, prefix_len), is_ours)
 
 
-def default_route_index(message: bytes) -> int | None:
-    """Return the device of a default route of the main table; None for any other route."""
-    _, dst_len, _, _, table, *_ = _RTMSG.unpack_from(message, _HEADER_BYTES)
-    if dst_len or table != _RT_TABLE_MAIN:
-        return None
-    return number(attributes(message, _HEADER_BYTES + _RTMSG.size).get(_RTA_OIF)) or None
+def route_device(message: bytes) -> int:
+    """Return the index of the device of a route; 0 for one without."""
+    return number(attributes(message, _HEADER_BYTES + _RTMSG.size).get(_RTA_OIF)) or 0
 
 
 def read_nsid(message: bytes) -> int:
@@ -201,16 +219,17 @@ def read_nsid(message: bytes) -> int:
     return _signed(attributes(message, _HEADER_BYTES + 4).get(_NETNSA_NSID))
 
 
-def vxlan_data(data: Attributes) -> tuple[int | None, Host | None, int | None, int | None]:
-    """Return a tunnel's VNI, remote, port and lower device."""
-    remote = data.get(_IFLA_VXLAN_GROUP) or data.get(_IFLA_VXLAN_GROUP6)
+def vxlan_data(
+    data: Attributes,
+) -> tuple[int | None, Host | None, int | None, int | None, Host | None]:
+    """Return a tunnel's VNI, remote, port, lower device, and the address that it sends from."""
     port = data.get(_IFLA_VXLAN_PORT)
-    family = socket.AF_INET if remote is not None and len(remote) == 4 else socket.AF_INET6
     return (
         number(data.get(_IFLA_VXLAN_ID)),
-        None if remote is None else Host.parse(socket.inet_ntop(family, remote)),
+        _host(data.get(_IFLA_VXLAN_GROUP) or data.get(_IFLA_VXLAN_GROUP6)),
         None if port is None else int.from_bytes(port, "big"),
         number(data.get(_IFLA_VXLAN_LINK)),
+        _host(data.get(_IFLA_VXLAN_LOCAL) or data.get(_IFLA_VXLAN_LOCAL6)),
     )
 
 
@@ -234,6 +253,13 @@ def number(data: bytes | None) -> int | None:
 def text(data: bytes) -> str:
     """Read a string that ends with a zero byte."""
     return data.partition(b"\0")[0].decode(errors="replace")
+
+
+def _host(packed: bytes | None) -> Host | None:
+    if packed is None:
+        return None
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    return Host.parse(socket.inet_ntop(family, packed))
 
 
 def _signed(data: bytes | None) -> int:

@@ -15,12 +15,20 @@ from ratchet_child.model.links import DeclaredLink, Place
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """This node's end of all tunnels."""
+    """This node's end of all tunnels.
+
+    `address` is empty when there is none, for the reason in `why_without`: such a node publishes
+    nothing and has only the links inside it. `index` is the lower device's in the kernel, None when
+    it is not there or the tunnels have none (`is_routed`: the node's routes lead them).
+    """
 
     address: str
     interface: str
     state_dir: str = ""
     mtu_bytes: int | None = None  # of links that say nothing about it; None: the kernel's choice
+    index: int | None = None
+    is_routed: bool = False
+    why_without: str = ""
 
 
 @dataclass(frozen=True, slots=True)

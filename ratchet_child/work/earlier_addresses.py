@@ -30,6 +30,11 @@ class EarlierAddresses:
                 self._write([*known, address])
         return [one for one in known if one != address]
 
+    def known(self) -> list[str]:
+        """Return all addresses below which something may be left."""
+        with self._lock:
+            return self._read()
+
     def forget(self, address: str) -> None:
         """Nothing is left below an address. *Safe to call twice.*"""
         with self._lock:

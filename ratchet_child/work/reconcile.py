@@ -86,6 +86,9 @@ class Reconciler:
             wanted_now = self._wanted(state, pod, memory, local_only=not looked)
             unusable = self._ends.bring(state, wanted_now, remove=False)
             self._tell_local_peers(state)
+        if not self._node.address:
+            self._end_without_address(state, gone, number)
+            return
         self._earlier.require(self._etcd.error)
         for one in gone:
             log.debug("withdrawing", pod=state.key, container=one.container, node=one.node_address)
@@ -111,6 +114,13 @@ class Reconciler:
         state.progress.vanished = attachment.container_id
         self._registry.note_gone(state.key, Gone.detached(attachment, self._node.address))
         return False
+
+    def _end_without_address(self, state: PodState, gone: list[Gone], number: int) -> None:
+        """End a run on a node that can publish nothing: the links inside it are all there is."""
+        for one in gone:
+            self._withdrawal.forget(state, one)
+        state.progress.serve(number)
+        self._on_change()
 
     def _undeclare(self, state: PodState, pod: LocalPod, dropped: set[tuple[str, str]]) -> None:
         """Take back what the record in hand no longer declares.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ratchet.attachments import Directory
+from ratchet.errors import StoreError
 from ratchet_child import killswitch
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey
@@ -51,16 +52,29 @@ class Withdrawal:
             self._pairing.leave(self._node.address)
         if gone.node_address != self._node.address:
             self.leave_earlier_addresses()
+        self._forget(state, gone)
+        with self._registry.lock:
+            if gone.container in state.heard.doubted:
+                state.heard.doubted.discard(gone.container)
+                once_more = replace(gone, record=None, netns=None)
+                state.heard.again[once_more] = self._clock.monotonic() + _LATE_S
+
+    def _forget(self, state: PodState, gone: Gone) -> None:
         if gone.record is not None:
             killswitch.reach("forget record")
             self._directory.forget(gone.record)
         with self._registry.lock:
             self._registry.forget_gone(state, gone)
-            if gone.container in state.heard.doubted:
-                state.heard.doubted.discard(gone.container)
-                once_more = replace(gone, record=None, netns=None)
-                state.heard.again[once_more] = self._clock.monotonic() + _LATE_S
             self._registry.rouse_peers_of(state.key, gone.published)
+
+    def forget(self, state: PodState, gone: Gone) -> None:
+        """Forget a container on a node without an address, which has nothing in etcd.
+
+        *Raises* StoreError when it had another address earlier: its keys are still there.
+        """
+        if self._addresses.known():
+            raise StoreError("withdraw what this node has published", self._node.why_without)
+        self._forget(state, gone)
 
     def has_moved(self, state: PodState, gone: Gone) -> bool:
         """Whether the container is still here, and only its node's address is another one."""

@@ -8,6 +8,7 @@ common (name, addresses, MTU, removal) is in `devices`. A new kind is a module i
 
 from __future__ import annotations
 
+from ratchet.cni.ip import Host
 from ratchet_child.kernel.devices import Devices
 from ratchet_child.kernel.kinds.api import Kind, Site, VniInUseError
 from ratchet_child.kernel.kinds.veth import VethKind
@@ -16,11 +17,13 @@ from ratchet_child.kernel.kinds.vxlan import VxlanKind
 __all__ = ["Kind", "Site", "VniInUseError", "every_kind"]
 
 
-def every_kind(devices: Devices, *, port: int, parent_interface: str) -> dict[str, Kind]:
-    """Return the kinds by name. `port` and `parent_interface` are those of this node's tunnels."""
+def every_kind(
+    devices: Devices, *, port: int, parent_interface: str, routed_from: Host | None = None
+) -> dict[str, Kind]:
+    """Return the kinds by name. The rest is of this node's tunnels: see `VxlanKind`."""
     kinds: tuple[Kind, ...] = (
         VethKind(devices),
-        VxlanKind(devices, port=port, parent_interface=parent_interface),
+        VxlanKind(devices, port=port, parent_interface=parent_interface, routed_from=routed_from),
     )
     for kind in kinds:
         devices.readers[kind.name] = kind.read

@@ -17,15 +17,22 @@ from ratchet_child.kernel.kinds.api import Site, VniInUseError
 from ratchet_child.kernel.rtnetlink import LinkMessage
 from ratchet_child.model.interfaces import Vxlan
 
+_RTM_GETROUTE = 26
+_OVERHEAD_BYTES = {4: 50, 6: 70}  # RFC 7348 §5: the headers around a frame
+
 
 @dataclass(frozen=True, slots=True)
 class FoundVxlan:
-    """A tunnel's end: `lower` is the index of the device below it, in the node's namespace."""
+    """A tunnel's end: `lower` is the index of the device below it, in the node's namespace.
+
+    `local` is the address that it sends from, None for the kernel's choice.
+    """
 
     vni: int | None
     remote: Host | None
     port: int | None
     lower: int | None
+    local: Host | None = None
 
 
 class VxlanKind:
@@ -34,25 +41,37 @@ class VxlanKind:
     name = "vxlan"
     makes_both_ends = False
 
-    def __init__(self, devices: Devices, *, port: int, parent_interface: str) -> None:
+    def __init__(
+        self,
+        devices: Devices,
+        *,
+        port: int,
+        parent_interface: str,
+        routed_from: Host | None = None,
+    ) -> None:
+        """`routed_from`: tunnels have no lower device, and send from that address of the node."""
         self._devices = devices
         self._port = port
         self._parent_interface = parent_interface
+        self._routed_from = routed_from
 
     def read(self, link: LinkMessage) -> FoundVxlan:
         return FoundVxlan(*rtnetlink.vxlan_data(link.data))
 
     def is_same(self, here: Site, there: Site | None) -> bool:  # noqa: ARG002 - see `Kind`
         medium = _medium(here)
-        lower = self._lower()
         return here.found is not None and here.found.details == FoundVxlan(
-            medium.vni, medium.remote, self._port, lower
+            medium.vni, medium.remote, self._port, self._lower(), self._local(medium.remote)
         )
 
     def make(self, here: Site, there: Site | None) -> None:  # noqa: ARG002 - see `Kind`
         medium = _medium(here)
         message = self._devices.new(here.namespace, here.wanted)
-        message += rtnetlink.vxlan(medium.vni, medium.remote, self._lower(), self._port)
+        lower, local = self._lower(), self._local(medium.remote)
+        if lower is None and here.wanted.mtu_bytes is None:
+            # Without a lower device the kernel takes 1,500 bytes, whatever fits.
+            message += rtnetlink.mtu_attribute(self._mtu_towards(medium.remote))
+        message += rtnetlink.vxlan(medium.vni, medium.remote, lower, self._port, local)
         code = self._devices.make(message)
         ifname = here.wanted.ifname
         if code == errno.EEXIST and index_of(here.namespace.netlink, ifname) is None:
@@ -63,8 +82,14 @@ class VxlanKind:
     def settle(self, here: Site, there: Site | None) -> None:
         """A tunnel's end has its carrier at once."""
 
-    def _lower(self) -> int:
+    def _local(self, remote: Host) -> Host | None:
+        one = self._routed_from
+        return one if one is not None and one.version == remote.version else None
+
+    def _lower(self) -> int | None:
         """Return the index of the node's interface under the tunnels. *Raises* KernelError."""
+        if self._routed_from is not None:
+            return None
         index = index_of(self._devices.node, self._parent_interface)
         if index is None:
             raise KernelError(
@@ -72,6 +97,19 @@ class VxlanKind:
                 "this node has no interface of that name",
             )
         return index
+
+    def _mtu_towards(self, remote: Host) -> int:
+        """Return what fits into a tunnel by the device of its route. *Raises* KernelError."""
+        node = self._devices.node
+        what = f"find the route to {remote}"
+        try:
+            answers = node.get(_RTM_GETROUTE, rtnetlink.route_to(remote))
+            oif = rtnetlink.route_device(answers[0])
+            link = node.get(RTM_GETLINK, rtnetlink.interface(oif))
+        except (OSError, IndexError) as error:
+            raise KernelError(what, str(error)) from error
+        overhead = _OVERHEAD_BYTES[remote.version]
+        return rtnetlink.read_link(link[0]).mtu_bytes - overhead
 
     def _is_visible(self, vni: int) -> bool:
         """Say whether a device in the node's own namespace has the VNI."""

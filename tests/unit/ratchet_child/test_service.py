@@ -29,6 +29,7 @@ class FakeEngine:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.node = SimpleNamespace(address="10.0.0.1", interface="eth1")
+        self.trouble: str | None = None
         self.served = 0
         self.asked = 0
         self.scans = 0

@@ -66,6 +66,7 @@ def answer(*pods: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "ok": True,
         "node": "10.0.0.1",
         "parent_interface": "eth0",
+        "trouble": None,
         "etcd": None,
         "etcd_away": False,
         "etcd_since": 1000.0,
@@ -287,6 +288,7 @@ def test_json_has_everything(child: Child) -> None:
         "child": {"state": "running", "error": None},
         "node": "10.0.0.1",
         "parent_interface": "eth0",
+        "trouble": None,
         "etcd": {"state": "reachable", "since": "1970-01-01T00:16:40Z", "error": None},
         "front": None,
         "pods": [

@@ -130,7 +130,7 @@ def test_a_tunnel_is_read_as_it_is_made(remote: str) -> None:
     body = new("in1") + rtnetlink.vxlan(12, Host.parse(remote), 3, 4789)
     found = rtnetlink.read_link(bytes(HEADER_BYTES) + body)
     assert found.kind == "vxlan"
-    assert rtnetlink.vxlan_data(found.data) == (12, Host.parse(remote), 4789, 3)
+    assert rtnetlink.vxlan_data(found.data) == (12, Host.parse(remote), 4789, 3, None)
 
 
 @pytest.mark.parametrize("text", ["192.168.2.100/24", "fd00::1/64"])
