@@ -36,6 +36,8 @@ class LinkStatus:
     peer_ifname: str | None = None
     peer_address: str | None = None
     peer_node: str | None = None
+    silent_since: float | None = None
+    """Since when the far node has not been heard of."""
     kind: str | None = None
     vni: int | None = None
     since: float | None = None
@@ -241,7 +243,8 @@ _READERS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
     **dict.fromkeys(("address", "peer_ifname", "peer_address", "peer_node"), _optional_text),
     **dict.fromkeys(("kind", "kubernetes_name", "etcd"), _optional_text),
     **dict.fromkeys(("error", "fault", "last_error", "trouble"), _optional_text),
-    **dict.fromkeys(("since", "last_error_at", "attached_at", "etcd_since"), _time),
+    **dict.fromkeys(("since", "silent_since", "last_error_at"), _time),
+    **dict.fromkeys(("attached_at", "etcd_since"), _time),
     "calls": _counts,
     "fallbacks": _counts,
     "front": lambda obj, key: obj.get(key),

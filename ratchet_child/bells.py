@@ -100,6 +100,7 @@ class Bells:
         self._retry_s = _RETRY_S
         self._index, self._cluster, self._listed_at = found.index, cluster, asked_at
         while not self._stopped.is_set():
+            self._engine.keep_alive()
             event = self._store.watch(keys.node(self._engine.node.address), self._index + 1)
             if event is None or self._store.cluster != cluster:
                 return

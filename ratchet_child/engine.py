@@ -105,6 +105,7 @@ class Engine:
             self.node,
             is_local=self.registry.is_present,
             claimed_earlier=self._earlier.claim,
+            clock=clock,
             new_lock=parts.new_lock,
         )
         self.ends = Ends(
@@ -135,7 +136,9 @@ class Engine:
             pauses=parts.pauses,
             threads=parts.threads,
         )
-        self.status = Status(self.registry, self.ends, self.etcd, clock)
+        self.status = Status(
+            self.node, self.registry, self.ends, self.pairing.machines, self.etcd, clock
+        )
 
     @property
     def is_idle(self) -> bool:
@@ -147,8 +150,13 @@ class Engine:
 
     @property
     def trouble(self) -> str | None:
-        """What keeps this node's pods from being linked with those of other nodes."""
-        return self.node.why_without or None
+        """What is wrong with this node's address."""
+        return self.node.why_without or self.pairing.machines.trouble
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether its pods cannot be published, so that nobody can say which far pods are there."""
+        return not self.node.address or self.pairing.machines.waits
 
     def start(self) -> None:
         self.registry.scan()
@@ -203,6 +211,11 @@ class Engine:
         if idle:
             self.pairing.leave(self.node.address)
 
+    def keep_alive(self) -> None:
+        """Have other nodes know that this one is there. *Raises* StoreError."""
+        if self.pairing.machines.keep(self.registry.far_nodes):
+            self.look_again()
+
     def etcd_is_away(self, error: str) -> None:
         self.etcd.failed(error)
 
@@ -227,7 +240,7 @@ class Engine:
         with self.registry.lock:
             state = self.registry.get(key)
             if published is not None:
-                if published.state_dir not in ("", self.node.state_dir):
+                if not published.is_of(self.node.state_dir, self.node.machine):
                     return
                 if state is not None and state.container == published.container:
                     return

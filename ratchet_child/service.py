@@ -119,7 +119,7 @@ class Service:
     @property
     def _is_cut_off(self) -> bool:
         """Whether nobody can say which far pods are there: a pod need not wait for that."""
-        return self._engine.etcd.is_away or self._engine.trouble is not None
+        return self._engine.etcd.is_away or self._engine.is_cut_off
 
     def _attached(self, asked: messages.Attached, reply: Reply) -> None:
         taken = self._taken(asked.attachment)

@@ -10,12 +10,15 @@ from typing import Any
 
 from ratchet import status
 from ratchet.attachments import Attachment
+from ratchet.cni.frozen import replace
 from ratchet_child.metrics import figures
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import Place, Side
+from ratchet_child.model.local import Node
 from ratchet_child.model.plan import End
 from ratchet_child.pairing import v010
+from ratchet_child.pairing.machines import Machines
 from ratchet_child.pods.history import ERROR, UP, WAITING
 from ratchet_child.pods.registry import Registry
 from ratchet_child.pods.state import PodState
@@ -26,9 +29,19 @@ from ratchet_child.work.ends import Ends
 class Status:
     """Every method may be called from any thread, which must not hold the registry's lock."""
 
-    def __init__(self, registry: Registry, ends: Ends, etcd: Health, clock: Clock) -> None:
+    def __init__(
+        self,
+        node: Node,
+        registry: Registry,
+        ends: Ends,
+        machines: Machines,
+        etcd: Health,
+        clock: Clock,
+    ) -> None:
+        self._node = node
         self._registry = registry
         self._ends = ends
+        self._machines = machines
         self._etcd = etcd
         self._clock = clock
 
@@ -47,8 +60,13 @@ class Status:
 
     def counts(self) -> figures.Counts:
         """Return how many pods and links there are in each state."""
+        silent = [self._machines.silent_since(one) for one in self._registry.far_nodes()]
         counts = figures.Counts(
-            dict.fromkeys((UP, WAITING, ERROR), 0), etcd=self._etcd.error is None
+            dict.fromkeys((UP, WAITING, ERROR), 0),
+            etcd=self._etcd.error is None,
+            has_address=bool(self._node.address),
+            is_address_shared=self._machines.trouble is not None,
+            silent_nodes=sum(1 for since in silent if since is not None),
         )
         with self._registry.lock:
             states = self._registry.states()
@@ -98,7 +116,10 @@ class Status:
             shown, now = [], self._clock.time()
             for end in () if state.inside.wanted is None else state.inside.wanted.ends:
                 how, error = state.state_of(end)
-                shown.append(_link(state, end.side, how, error, end, places, now))
+                one = _link(state, end.side, how, error, end, places, now)
+                place = places.get(end.side.peer)
+                since = None if place is None else self._machines.silent_since(place.address)
+                shown.append(one if since is None else replace(one, silent_since=since))
             for waiting in state.waiting:
                 how = WAITING if waiting.error is None else ERROR
                 shown.append(_link(state, waiting.side, how, waiting.error, None, places, now))

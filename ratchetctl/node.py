@@ -60,7 +60,7 @@ class Node:
     child_error: str | None
     address: str | None
     interface: str | None
-    trouble: str | None  # what keeps its pods from being linked with those of other nodes
+    trouble: str | None  # what is wrong with its address
     etcd: str  # reachable, away, unknown
     etcd_since: float | None
     etcd_error: str | None

@@ -80,7 +80,8 @@ def exit_status(found: Node) -> int:
     is_ill = found.etcd == "away" or found.trouble is not None
     if is_ill or states & {ERROR, SUPERSEDED} or has_fault:
         return WRONG
-    return WAITS if WAITING in states or found.etcd != "reachable" else WELL
+    is_silent = any(link.silent_since is not None for pod in found.pods for link in pod.links)
+    return WAITS if WAITING in states or is_silent or found.etcd != "reachable" else WELL
 
 
 def as_json(found: Node) -> dict[str, Any]:
@@ -106,6 +107,7 @@ def as_json(found: Node) -> dict[str, Any]:
                     {
                         **link.to_json(),
                         "since": _iso(link.since),
+                        "silent_since": _iso(link.silent_since),
                         "last_error_at": _iso(link.last_error_at),
                     }
                     for link in pod.links
@@ -128,7 +130,7 @@ def show(found: Node, console: Console) -> None:
             console.print(_plain(_front(found.front)), soft_wrap=True)
         console.print()
     if found.trouble is not None:
-        console.print(_plain(f"links to other nodes wait: {found.trouble}"), soft_wrap=True)
+        console.print(_plain(f"this node's address: {found.trouble}"), soft_wrap=True)
         console.print()
     if not found.pods:
         console.print("no labelled pods")
@@ -150,7 +152,7 @@ def show(found: Node, console: Console) -> None:
                 _plain(" ".join(filter(None, (link.peer, link.peer_ifname)))),
                 _plain(link.peer_node or "-"),
                 _plain(" ".join(str(one) for one in _by(link)) or "-"),
-                f"{_state(link)} {_for(link.since, now)}".strip(),
+                _since(link, now),
             )
     console.print(pods)
     if links.row_count:
@@ -226,12 +228,25 @@ def _counted(links: Iterable[LinkStatus]) -> str:
     return ", ".join(f"{counts[one]} {one}" for one in (UP, WAITING, ERROR, UNKNOWN) if counts[one])
 
 
+def _since(link: LinkStatus, now: float) -> str:
+    """Return a link's state, since when, and since when its far node is silent."""
+    shown = f"{_state(link)} {_for(link.since, now)}".strip()
+    if link.silent_since is None:
+        return shown
+    return f"{shown}, silent {_for(link.silent_since, now)}"
+
+
 def _errors(pod: Pod, now: float) -> Iterable[str]:
     if pod.state == SUPERSEDED:
         yield f"{pod.full_name}: superseded: a container that was attached later has the name"
     yield from _error(pod.full_name, pod.error, pod.last_error, pod.last_error_at, now)
     for link in pod.links:
         where = f"{pod.full_name} {link.ifname}"
+        if link.silent_since is not None:
+            yield (
+                f"{where}: the far node {link.peer_node} has not been heard of for"
+                f" {_for(link.silent_since, now)}: the link may lead nowhere"
+            )
         if link.fault is not None:
             yield f"{where}: fault: the kernel refuses {link.fault}"
         yield from _error(where, link.error, link.last_error, link.last_error_at, now)

@@ -12,7 +12,7 @@ import struct
 
 from ratchet.cni.ip import Host
 from ratchet.config import Config
-from ratchet_child.kernel import rtnetlink
+from ratchet_child.kernel import machine, rtnetlink
 from ratchet_child.kernel.devices import RTM_GETADDR, RTM_GETLINK, index_of
 from ratchet_child.kernel.netns import Netlink, messages
 from ratchet_child.model.local import Node
@@ -56,6 +56,8 @@ def this_node(config: Config, netlink: Netlink) -> Node:
         index=found.index,
         is_routed=found.is_routed,
         why_without=found.why,
+        machine=machine.identity(),
+        host=socket.gethostname(),
     )
 
 

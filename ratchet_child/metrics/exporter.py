@@ -149,6 +149,21 @@ def _of_node(counts: Counts) -> Iterator[Any]:
     pods.add_metric(["error"], counts.troubled)
     yield pods
     yield GaugeMetricFamily("ratchet_etcd_up", "Whether etcd answers.", int(counts.etcd))
+    yield GaugeMetricFamily(
+        "ratchet_parent_address_known",
+        "Whether the node has a parent_address.",
+        int(counts.has_address),
+    )
+    yield GaugeMetricFamily(
+        "ratchet_parent_address_shared",
+        "Whether another machine has the node's parent_address, too.",
+        int(counts.is_address_shared),
+    )
+    yield GaugeMetricFamily(
+        "ratchet_silent_nodes",
+        "Nodes of this node's peers that have not been heard of.",
+        counts.silent_nodes,
+    )
 
 
 def _of_figures() -> Iterator[Any]:

@@ -56,7 +56,7 @@ class Durations:
 
 @dataclass(slots=True)
 class Counts:
-    """How many links and pods there are in each state, and whether etcd answers."""
+    """How many links and pods there are in each state, and how the node is."""
 
     links: dict[str, int]
     etcd: bool
@@ -64,6 +64,9 @@ class Counts:
     attached: int = 0
     superseded: int = 0
     troubled: int = 0
+    has_address: bool = True
+    is_address_shared: bool = False
+    silent_nodes: int = 0
 
 
 class Figures:

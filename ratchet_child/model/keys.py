@@ -15,6 +15,7 @@ it, without a leading slash: `Store` adds the prefix and quotes what a URL needs
     association/<pair>/links/<primary>:<ifname>   a declaration: every link of every primary (JSON)
     nodes/<node>/pods/<pod>                   what a node has published for a pod (JSON)
     nodes/<node>/bell/<pod>                   "look at your links with this pod again" (expires)
+    machines/<node>@<machine>                 a machine that is there, under that address (expires)
 
 `<pod>` is the pod's name in the namespace `default` and `<namespace>:<name>` elsewhere; `<node>` is
 the node's `parent_address`. Nothing from a label reaches a key but names that `ratchet.labels` has
@@ -35,6 +36,7 @@ from ratchet.links import Link, read_address
 from ratchet.names import is_namespace, is_new_ifname, is_pod_name
 
 VXLANID = "vxlanid"
+MACHINES = "machines"
 FIRST_VNI = 11
 LAST_VNI = 2**24 - 1  # RFC 7348 §4: 24 bits
 
@@ -110,16 +112,21 @@ class Published:
     container: str
     declared: tuple[tuple[str, str], ...]  # (pair, ifname) of each declaration
     state_dir: str = ""  # of the child that wrote it: a node with two networks has two
+    machine: str = ""  # that wrote it: two may have one address
 
     def dumps(self) -> str:
-        return json.dumps(
-            {
-                "container": self.container,
-                "declared": [list(one) for one in self.declared],
-                "state_dir": self.state_dir,
-            },
-            separators=(",", ":"),
-        )
+        value = {
+            "container": self.container,
+            "declared": [list(one) for one in self.declared],
+            "state_dir": self.state_dir,
+        }
+        if self.machine:
+            value["machine"] = self.machine
+        return json.dumps(value, separators=(",", ":"))
+
+    def is_of(self, state_dir: str, machine: str) -> bool:
+        """Whether a child has written it, or a version that did not say who it was."""
+        return self.state_dir in ("", state_dir) and (not machine or self.machine in ("", machine))
 
     @classmethod
     def loads(cls, text: str) -> Published:
@@ -139,6 +146,7 @@ class Published:
             container=_string(value, "container"),
             declared=tuple(pairs),
             state_dir=_string(value, "state_dir") if value.get("state_dir") else "",
+            machine=_string(value, "machine") if value.get("machine") else "",
         )
 
 
@@ -196,6 +204,10 @@ def node_pods(address: str) -> str:
 
 def node_pod(address: str, pod: PodKey) -> str:
     return f"nodes/{address}/pods/{pod}"
+
+
+def machine(address: str, identity: str) -> str:
+    return f"{MACHINES}/{address}@{identity}"
 
 
 def bells(address: str) -> str:

@@ -29,6 +29,8 @@ class Node:
     index: int | None = None
     is_routed: bool = False
     why_without: str = ""
+    machine: str = ""  # its identity, empty where there is none
+    host: str = ""  # the machine's name, for people
 
 
 @dataclass(frozen=True, slots=True)

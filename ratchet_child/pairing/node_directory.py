@@ -50,7 +50,7 @@ class NodeDirectory:
         The entry tells for good how old the container is.
         """
         declared = tuple((link.pair, link.ifname) for link in pod.links)
-        published = Published(pod.container, declared, self._node.state_dir)
+        published = Published(pod.container, declared, self._node.state_dir, self._node.machine)
         with self._lock:
             write = self._store.create if again else self._store.set
             write(keys.node_pod(self._node.address, pod.key), published.dumps())
@@ -99,6 +99,6 @@ class NodeDirectory:
                 except ValueError as error:
                     log.warning("a published pod cannot be read", key=name, error=str(error))
                     continue
-                if published.state_dir in ("", self._node.state_dir):
+                if published.is_of(self._node.state_dir, self._node.machine):
                     found.published[key] = (published, entry.modified)
         return found

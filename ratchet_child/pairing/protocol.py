@@ -14,6 +14,7 @@ Here is the order of the steps and what is remembered of them. Each piece has it
     v010            a link in the words of Ratchet CNI v0.1.0
     offers          what is declared on a pod
     node_keys       what a node knows of itself
+    machines        which machine has which address, and which are there
     ringing         bells
 """
 
@@ -26,6 +27,7 @@ from typing import Any
 
 from ratchet import log
 from ratchet_child.model import keys
+from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.links import DeclaredLink, Place, first_at
 from ratchet_child.model.local import LocalPod, Memory, Node
@@ -33,6 +35,7 @@ from ratchet_child.pairing import v010
 from ratchet_child.pairing.association import note_place, place_of
 from ratchet_child.pairing.declarations import Declarations
 from ratchet_child.pairing.incoming import IncomingLinks
+from ratchet_child.pairing.machines import Machines
 from ratchet_child.pairing.node_directory import NodeDirectory, NodeKeys
 from ratchet_child.pairing.places import Places
 from ratchet_child.pairing.ringing import Ringer
@@ -51,6 +54,7 @@ class Pairing:
         *,
         is_local: Callable[[PodKey], bool],
         claimed_earlier: Callable[[PodKey], tuple[str, int] | None],
+        clock: Clock,
         new_lock: Callable[[], AbstractContextManager[Any]] = threading.Lock,
     ) -> None:
         """Join the parts; `is_local` says if a pod is attached here and not superseded.
@@ -62,6 +66,7 @@ class Pairing:
         self._store = store
         self._is_local = is_local
         self._ringer = Ringer(store, node.address)
+        self.machines = Machines(store, node, clock, new_lock())
         self._directory = NodeDirectory(store, node, new_lock())
         self._places = Places(
             store,
@@ -275,6 +280,7 @@ class Pairing:
 
     def leave(self, node_address: str) -> None:
         """Remove an address of this node at which it has no pods any more."""
+        self.machines.leave(node_address)
         self._directory.leave(node_address)
 
     # What this node hears -----------------------------------------------------------------------

@@ -279,6 +279,16 @@ class Registry:
                     places[peer] = Place(str(other.container), self._node.address)
         return places
 
+    def far_nodes(self) -> set[str]:
+        """The addresses of the other nodes with which this one's pods have links."""
+        with self.lock:
+            return {
+                place.address
+                for state in self._states.values()
+                for place in list(state.progress.memory.places.values())
+                if place.address != self._node.address
+            }
+
     def declared_on(self, key: PodKey) -> list[DeclaredLink]:
         """The links that pods of this node declare on a pod, by their records."""
         declared = []

@@ -94,6 +94,12 @@ class Reconciler:
             log.debug("withdrawing", pod=state.key, container=one.container, node=one.node_address)
             self._withdrawal.withdraw(state, one)
         if pod is not None:
+            if not memory.published:
+                self._pairing.machines.register()
+                if self._pairing.machines.waits:
+                    state.progress.serve(number)
+                    self._on_change()
+                    return
             self._undeclare(state, pod, dropped)
             self._pair(state, pod, memory, look, number, unusable)
         for one in moved if memory.published and not memory.superseded else ():

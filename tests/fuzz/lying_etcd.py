@@ -20,6 +20,7 @@ from typing import Any
 from ratchet import labels
 from ratchet.config import Config
 from ratchet.errors import StoreError
+from ratchet_child.model.clock import SystemClock
 from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.local import LocalPod, Memory, Node
 from ratchet_child.pairing.protocol import Pairing
@@ -405,6 +406,7 @@ def pairing_opened() -> Iterator[Check]:
                 Node("10.0.0.1", "eth0", "/run/x"),
                 is_local=lambda _: False,
                 claimed_earlier=lambda _: ("c1", 5),
+                clock=SystemClock(),
             )
             pod = LocalPod(PodKey("default", "r1"), "c1", links)
             memory = Memory(unheard=True)

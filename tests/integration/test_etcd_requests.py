@@ -5,9 +5,9 @@ what limits a cluster. So a change of either is made on purpose: `RATCHET_RECORD
 anew, and its diff is read.
 
 What is compared: for each step and node, each request with its method, key and fields. Made equal
-are container IDs, addresses, state directories and etcd's indices. A node's watches, and the
-listing that goes before one, are one thread's and stand apart. The rest is in order wherever one
-pod is at work on a node; where two are, each in its thread, they are sorted. Requests that a
+are container IDs, addresses, state directories, machines and etcd's indices. A node's watches, and
+the listing that goes before one, are one thread's and stand apart. The rest is in order wherever
+one pod is at work on a node; where two are, each in its thread, they are sorted. Requests that a
 waiting pod makes when its time has come, after a step has gone quiet, belong to no step.
 
 A loaded machine may let such a moment fall into a step, or two reasons to look at a pod into one:
@@ -110,7 +110,8 @@ class Scene:
         text = " ".join([one.method, one.path.removeprefix("/v2/keys"), *shown])
         for name, word in self._names.items():
             text = re.sub(re.escape(name) + r"(?![0-9a-f.])", word, text)
-        return text
+        text = re.sub(r"(@|\"machine\":\")[0-9a-f]{16}\b", r"\1MACHINE", text)
+        return re.sub(r'("host":").*?(","since":)\d+', r"\1HOST\2INDEX", text)
 
 
 def has(pod: Pod, *ifnames: str) -> Callable[[], bool]:

@@ -150,13 +150,22 @@ class Etcd:
 
     def reads(self) -> int:
         """Return how often it has been asked for a key or directory, found or not."""
+        return self._asked("gets")
+
+    def writes(self) -> int:
+        """Return how often it was to change something, with success or not."""
+        return self._asked(
+            *("sets", "create", "update", "delete", "compareAndSwap", "compareAndDelete")
+        )
+
+    def _asked(self, *operations: str) -> int:
         connection = self._connect()
         try:
             connection.request("GET", "/v2/stats/store", headers=self._headers)
             found = json.loads(connection.getresponse().read())
         finally:
             connection.close()
-        return int(found["getsSuccess"]) + int(found["getsFail"])
+        return sum(int(found[f"{one}{how}"]) for one in operations for how in ("Success", "Fail"))
 
     def wipe(self) -> None:
         """Delete everything."""

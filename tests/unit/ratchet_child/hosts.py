@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ratchet.cni.ip import Address
 from ratchet.links import Link
+from ratchet_child.model.clock import SystemClock
 from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.local import LocalPod, Memory, Node
 from ratchet_child.pairing.protocol import Pairing
@@ -37,6 +38,7 @@ class Host:
             Node(self.address, "eth1"),
             is_local=self.local.__contains__,
             claimed_earlier=self.earlier.get,
+            clock=SystemClock(),
         )
 
     def attach(self, pod: LocalPod) -> Memory:

@@ -10,6 +10,7 @@ import pytest
 
 from ratchet.errors import StoreError
 from ratchet_child.bells import Bells
+from ratchet_child.model.clock import SystemClock
 from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.local import Node
 from ratchet_child.pairing.protocol import Pairing
@@ -38,6 +39,7 @@ class Listening:
                 Node("10.0.0.1", "eth1"),
                 is_local=lambda key: False,
                 claimed_earlier=lambda key: None,
+                clock=SystemClock(),
             ),
             rung=lambda by, names: self.heard.append(("rung", by, names)),
             look_again=lambda: self.heard.append(("look again",)),
@@ -45,6 +47,7 @@ class Listening:
                 ("listed", key, published and published.container)
             ),
             etcd_is_back=self._back,
+            keep_alive=lambda: None,
             clock=self,
             registry=SimpleNamespace(is_idle=True),
             etcd_is_away=lambda error: self.heard.append(("away", error)),

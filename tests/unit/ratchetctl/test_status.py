@@ -31,6 +31,7 @@ def link(**changes: Any) -> dict[str, Any]:
         "peer_ifname": "in2",
         "peer_address": "192.168.2.101/24",
         "peer_node": "10.0.0.2",
+        "silent_since": None,
         "primary": True,
         "vni": 11,
         "kind": "vxlan",
@@ -240,6 +241,23 @@ def test_child_of_a_version_that_knows_no_faults_is_understood(child: Child) -> 
 def test_why_etcd_is_away_is_shown(child: Child) -> None:
     child.says(etcd="refused", etcd_away=True)
     assert re.search(r"etcd is away for \d+ d: refused$", child.status().stdout, re.MULTILINE)
+
+
+def test_a_link_whose_far_node_is_silent_is_not_plainly_up(child: Child) -> None:
+    child.says(pod("a", link(silent_since=2000.0)))
+    done = child.status()
+    assert done.exit_code == 3
+    assert re.search(r"up \d+ d, silent \d+ d$", done.stdout, re.MULTILINE)
+    assert "default/a in1: the far node 10.0.0.2 has not been heard of for" in done.stdout
+    assert child.json()["pods"][0]["links"][0]["silent_since"] == "1970-01-01T00:33:20Z"
+
+
+def test_what_is_wrong_with_the_nodes_address_is_shown(child: Child) -> None:
+    child.says(pod("a", link()), node="", trouble="there is no default route")
+    done = child.status()
+    assert done.exit_code == 4
+    assert "this node's address: there is no default route" in done.stdout
+    assert (child.json()["node"], child.json()["trouble"]) == (None, "there is no default route")
 
 
 def test_node_without_pods_says_so(child: Child) -> None:
