@@ -32,8 +32,9 @@ _IFLA_VXLAN_PORT, _IFLA_VXLAN_GROUP6 = 15, 16
 _IFLA_VXLAN_LOCAL, _IFLA_VXLAN_LOCAL6 = 4, 17
 _IFLA_LINK, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 5, 29, 37
 _RTEXT_FILTER_SKIP_STATS = 8
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_PROTO = 1, 2, 8, 11
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS, _IFA_PROTO = 1, 2, 4, 8, 11
 _IFA_F_NODAD = 0x02
+_POINT_TO_POINT_BITS = 31  # RFC 3021: such a network has no broadcast address
 _RTA_DST, _RTA_OIF = 1, 4
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _NESTED = 0x3FFF  # the type without NLA_F_NESTED and NLA_F_NET_BYTEORDER
@@ -114,6 +115,10 @@ def address(index: int, given: Address) -> bytes:
         + _attribute(_IFA_ADDRESS, packed)
         + _attribute(_IFA_PROTO, bytes((ADDRESS_PROTOCOL,)))
     )
+    if given.version == 4 and given.prefix_len < _POINT_TO_POINT_BITS:
+        host_bits = (1 << (32 - given.prefix_len)) - 1
+        broadcast = int.from_bytes(packed, "big") | host_bits
+        message += _attribute(_IFA_BROADCAST, broadcast.to_bytes(4, "big"))
     # A link has two ends and its addresses are given: nothing to detect, and usable at once.
     return message + _attribute(_IFA_FLAGS, _u32(flags)) if flags else message
 

@@ -5,6 +5,10 @@ only. As many as are wanted at the moment are taken at once, and some in stock w
 take theirs at the same time. What is taken is claimed by a key of its own before it is used, since
 an administrator (or a v0.1.0 node, which reads and writes without comparing) can set the counter
 back. What is in stock when the process ends is skipped.
+
+A v0.1.0 node claims nothing: the VNI of its link stands in `association/<pair>/vxlanid` alone. None
+that stands there is taken. They are listed when the counter was written without comparing, which
+gives the key another index of creation, and when this process sees it for the first time.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ class Vnis:
         self._count_lock = threading.Lock()
         self._wanted = 0
         self._taken: list[int] = []
+        self._created: int | None = None  # the counter's, as seen last
+        self._told: frozenset[int] = frozenset()  # what stood in `association/*/vxlanid` then
 
     def take(self, container: str, declaration_key: str, *, again: bool = False) -> int:
         """Claim a VNI that nobody uses for a link, and return it.
@@ -45,6 +51,9 @@ class Vnis:
                     return int(name)
         while True:
             vni = self._next()
+            if vni in self._told:
+                self._advance_past_claims()
+                continue
             log.debug("VNI taken", declaration=declaration_key, vni=vni)
             if self._store.create(keys.claim(vni), value):
                 return vni
@@ -89,6 +98,18 @@ class Vnis:
         claims, _ = self._store.tree("vni")
         return {name: one for name, one in claims.items() if _is_number(name)}
 
+    def _note(self, counter: Entry | None) -> None:
+        """Learn what nodes of v0.1.0 have taken, if they may have taken any."""
+        if counter is None or counter.created == self._created:
+            return
+        entries, _ = self._store.tree("association", recursive=True)
+        self._told = frozenset(
+            int(one.value)
+            for name, one in entries.items()
+            if name.endswith("/vxlanid") and _is_number(one.value)
+        )
+        self._created = counter.created
+
     def _next(self) -> int:
         with self._count_lock:
             self._wanted += 1
@@ -104,6 +125,7 @@ class Vnis:
         """Move the counter past `count` VNIs, or more when others move it as well; these VNIs."""
         while True:
             entry = self._store.get(keys.VXLANID)
+            self._note(entry)
             first = _number(entry.value) if entry else keys.FIRST_VNI
             following = min(first + count, keys.LAST_VNI + 1)  # all round: what is used is claimed
             if entry is None:
@@ -111,6 +133,7 @@ class Vnis:
             else:
                 written = self._store.swap(keys.VXLANID, str(following), entry.modified)
             if written is not None:
+                self._created = written.created
                 return [*range(first, following)]
             count = max(count, _STOCK)
 
@@ -122,6 +145,8 @@ class Vnis:
             if self._taken:
                 return
             entry = self._store.get(keys.VXLANID)
+            self._note(entry)
+            used |= self._told
             start = _number(entry.value) if entry else keys.FIRST_VNI
             for vni in (*range(start, keys.LAST_VNI + 1), *range(keys.FIRST_VNI, start)):
                 if vni not in used:

@@ -216,6 +216,7 @@ def test_ours_as_pair_pairs_with_an_old_node(
     assert vxlan_of(in1)["id"] == vxlan_of(in2)["id"] == 11
     assert vxlan_of(in2)["remote"] == far.address
     assert ours.netns.addresses("in2") == ["192.168.2.101/24"]
+    assert "brd 192.168.2.255" in ours.netns.ip("addr", "show", "dev", "in2")
 
     node.delete(ours).succeeded()
     ours.netns.wait_no_link("in2")

@@ -91,6 +91,24 @@ def test_address_has_its_prefix_and_ipv6_no_detection(given: str, flags: int) ->
     assert (found.get_attr("IFA_FLAGS") or 0) == flags
 
 
+@pytest.mark.parametrize(
+    ("given", "broadcast"),
+    [
+        ("192.168.2.100/24", "192.168.2.255"),
+        ("10.1.2.3/30", "10.1.2.3"),
+        ("10.1.2.3/8", "10.255.255.255"),
+        ("10.0.0.0/31", None),
+        ("10.0.0.1/32", None),
+        ("fd00::1/64", None),
+    ],
+)
+def test_address_has_the_broadcast_address_of_its_network(
+    given: str, broadcast: str | None
+) -> None:
+    found = read(ifaddrmsg, rtnetlink.address(5, Address.parse(given)))
+    assert found.get_attr("IFA_BROADCAST") == broadcast
+
+
 # Reading ----------------------------------------------------------------------------------------
 
 

@@ -199,3 +199,64 @@ def test_a_claim_never_passes_to_another_link_nor_past_another_heir(etcd: Memory
 def test_a_lost_claim_is_made_again(etcd: MemoryEtcd) -> None:
     assert vnis_of(etcd).claim_again(11, "c", "k")
     assert etcd.contents() == {"vni/11": "c k"}
+
+
+# Beside nodes of v0.1.0 --------------------------------------------------------------------------
+
+
+def old_primary(etcd: MemoryEtcd, pair: str) -> int:
+    """Take a VNI as v0.1.0 does: read, write without comparing, and claim nothing."""
+    store = MemoryStore(etcd)
+    entry = store.get("vxlanid")
+    vni = int(entry.value) if entry else 11
+    store.set("vxlanid", str(vni + 1))
+    store.set(f"association/{pair}/vxlanid", str(vni))
+    return vni
+
+
+def test_the_vni_of_an_old_link_is_not_taken_when_the_counter_is_set_back(
+    etcd: MemoryEtcd,
+) -> None:
+    """An old node that has read before others took theirs sets it back so."""
+    vnis = vnis_of(etcd)
+    assert vnis.take("c", "k0") == 11
+    old = [old_primary(etcd, f"p{number}") for number in range(3)]
+    assert old == [12, 13, 14]
+    MemoryStore(etcd).set("vxlanid", "12")
+    assert [vnis.take("c", f"k{number}") for number in range(1, 4)] == [15, 16, 17]
+
+
+def test_a_process_that_starts_knows_of_the_old_links(etcd: MemoryEtcd) -> None:
+    assert old_primary(etcd, "p") == 11
+    MemoryStore(etcd).set("vxlanid", "11")
+    assert vnis_of(etcd).take("c", "k") == 12
+
+
+def test_what_is_no_vni_is_passed_over(etcd: MemoryEtcd) -> None:
+    store = MemoryStore(etcd)
+    store.set("vxlanid", "11")
+    for number, value in enumerate(("", "x", "9" * 40, "-1")):
+        store.set(f"association/p{number}/vxlanid", value)
+    assert vnis_of(etcd).take("c", "k") == 11
+
+
+def test_old_links_are_listed_once_for_as_long_as_no_old_node_takes_another(
+    etcd: MemoryEtcd,
+) -> None:
+    old_primary(etcd, "p")
+    asked: list[str] = []
+    vnis = Vnis(MemoryStore(etcd, lambda name, key: asked.append(f"{name} {key}")))
+    for number in range(5):
+        vnis.take("c", f"k{number}")
+    assert asked.count("tree recursively association") == 1
+    old_primary(etcd, "q")
+    vnis.take("c", "k5")
+    assert asked.count("tree recursively association") == 2
+
+
+def test_without_old_nodes_nothing_is_listed(etcd: MemoryEtcd) -> None:
+    asked: list[str] = []
+    vnis = Vnis(MemoryStore(etcd, lambda name, key: asked.append(f"{name} {key}")))
+    for number in range(5):
+        vnis.take("c", f"k{number}")
+    assert not [one for one in asked if one.startswith("tree")]
