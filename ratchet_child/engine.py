@@ -212,8 +212,14 @@ class Engine:
             self.pairing.leave(self.node.address)
 
     def keep_alive(self) -> None:
-        """Have other nodes know that this one is there. *Raises* StoreError."""
-        if self.pairing.machines.keep(self.registry.far_nodes):
+        """Have other nodes know that this one is there, and look for what nobody rings for.
+
+        *Raises* StoreError.
+        """
+        if not self.pairing.machines.is_due:
+            return
+        is_another = self.pairing.machines.keep(self.registry.far_nodes)
+        if self.pairing.look_for_shared_vnis() or is_another:
             self.look_again()
 
     def etcd_is_away(self, error: str) -> None:

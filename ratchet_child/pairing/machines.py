@@ -88,6 +88,11 @@ class Machines:
         """Return since when a node has not been heard of; None for one that is."""
         return self._silent.get(address)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for `keep`."""
+        return self._is_registered and (self._clock.monotonic() >= self._renewed_at + _RENEW_S)
+
     # What is asked ------------------------------------------------------------------------------
 
     def register(self) -> None:
@@ -108,7 +113,7 @@ class Machines:
 
         `addresses` gives those of the nodes with which this one has links.
         """
-        if self._clock.monotonic() < self._renewed_at + _RENEW_S:
+        if not self.is_due:
             return False
         with self._lock:
             if not self._is_registered:

@@ -77,9 +77,9 @@ class Pairing:
             claimed_earlier=claimed_earlier,
         )
         self._v010_keys = V010Keys(store, self._ringer)
-        self._declarations = Declarations(
-            store, self._v010_keys, Vnis(store, new_lock()), claimed_earlier
-        )
+        self._vnis = Vnis(store, new_lock())
+        self._shared_vnis: frozenset[int] = frozenset()
+        self._declarations = Declarations(store, self._v010_keys, self._vnis, claimed_earlier)
         self._incoming = IncomingLinks()
 
     # Publish ------------------------------------------------------------------------------------
@@ -229,6 +229,15 @@ class Pairing:
             place = memory.places.get(offer.primary)
             if place is not None:
                 self._ringer.ring(place.address, pod.key, [offer.primary])
+
+    def look_for_shared_vnis(self) -> bool:
+        """Look whether old links have VNIs of ours, too; whether there are more than before."""
+        before, self._shared_vnis = self._shared_vnis, self._vnis.shared()
+        return not self._shared_vnis <= before
+
+    def shares_vni(self, declared: DeclaredLink) -> bool:
+        """Whether a link of v0.1.0 has the same VNI, as was found last."""
+        return declared.vni in self._shared_vnis
 
     def renumber(self, pod: LocalPod, memory: Memory, declared: DeclaredLink) -> bool:
         """Give a link the next VNI: this node cannot use the one that it has.

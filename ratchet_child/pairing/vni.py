@@ -8,7 +8,8 @@ back. What is in stock when the process ends is skipped.
 
 A v0.1.0 node claims nothing: the VNI of its link stands in `association/<pair>/vxlanid` alone. None
 that stands there is taken. They are listed when the counter was written without comparing, which
-gives the key another index of creation, and when this process sees it for the first time.
+gives the key another index of creation, and when this process sees it for the first time. An old
+node may yet have read before we wrote, and write after: `shared` finds that out later.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ratchet_child.model import keys
 from ratchet_child.store.api import Entry, Store
 
 _STOCK = 8
+_LOOKS = 2
 
 
 class Vnis:
@@ -37,6 +39,8 @@ class Vnis:
         self._wanted = 0
         self._taken: list[int] = []
         self._created: int | None = None  # the counter's, as seen last
+        self._listed = 0, 0  # for `shared`: such an index, and how often it has been listed for it
+        self._shared: frozenset[int] = frozenset()
         self._told: frozenset[int] = frozenset()  # what stood in `association/*/vxlanid` then
 
     def take(self, container: str, declaration_key: str, *, again: bool = False) -> int:
@@ -93,6 +97,28 @@ class Vnis:
             claimer, _, claimed_for = entry.value.partition(" ")
             if claimer == container and int(name) != but and of(claimed_for):
                 self._store.remove(keys.claim(int(name)), entry.modified)
+
+    def shared(self) -> frozenset[int]:
+        """Return the VNIs that links of ours have in common with others' of v0.1.0.
+
+        One request for as long as no old node takes a VNI. For one thread.
+        """
+        counter = self._store.get(keys.VXLANID)
+        created = 0 if counter is None else counter.created
+        listed, times = self._listed
+        # Twice: an old node writes the VNI into its link's keys some time after the counter.
+        if created and (created != listed or times < _LOOKS):
+            claims = self._claims()
+            entries, _ = self._store.tree("association", recursive=True)
+            self._shared = frozenset(
+                int(entry.value)
+                for name, entry in entries.items()
+                if name.endswith("/vxlanid")
+                and entry.value in claims
+                and not _is_for(claims[entry.value], name.removesuffix("/vxlanid"))
+            )
+            self._listed = created, (times + 1 if created == listed else 1)
+        return self._shared
 
     def _claims(self) -> dict[str, Entry]:
         claims, _ = self._store.tree("vni")
@@ -158,6 +184,11 @@ class Vnis:
             else:
                 written = self._store.swap(keys.VXLANID, str(vni + 1), entry.modified)
             self._taken = [vni] if written is not None else []
+
+
+def _is_for(claim: Entry, pair: str) -> bool:
+    """Whether a VNI is claimed for a link that is declared on a pair."""
+    return claim.value.partition(" ")[2].startswith(f"association/{pair}/links/")
 
 
 def _number(text: str) -> int:

@@ -165,6 +165,12 @@ class Reconciler:
         if not memory.superseded:
             refused = {one.side.declared for one in wanted_now.waiting if one.is_taken}
             self._pairing.refuse(pod, memory, refused)
+        unusable += [
+            one
+            for one in memory.own.values()
+            # A far end of v0.1.0 would not follow.
+            if self._pairing.shares_vni(one) and one.pair not in memory.deaf
+        ]
         renumbered = [self._pairing.renumber(pod, memory, declared) for declared in unusable]
         if any(renumbered):
             with self._registry.lock:  # the far node is told in the next run

@@ -326,6 +326,30 @@ def test_old_pod_that_comes_again_elsewhere_is_linked_again(
     forget(cluster, [theirs, again], "in2")
 
 
+def test_a_link_gets_another_vni_when_an_old_node_has_taken_the_same(
+    cluster: Cluster, node: Node, far: Node
+) -> None:
+    """v0.1.0 reads the counter and writes it later: the link is between two nodes of ours."""
+    left, right = cluster.pod("a"), cluster.pod("b")
+    node.add(left, in1_in2("b")).succeeded()
+    far.add(right, PAIR).succeeded()
+    left.netns.wait_ping("192.168.2.101")
+    cluster.etcd.put(f"{ROOT}/vxlanid", "12")
+    cluster.etcd.put(f"{ROOT}/association/stranger/vxlanid", "11")
+
+    wait_for(
+        "another VNI at both ends",
+        lambda: {
+            vxlan_of(left.netns.wait_link("in1", "vxlan"))["id"],
+            vxlan_of(right.netns.wait_link("in2", "vxlan"))["id"],
+        },
+        until=lambda vnis: vnis == {12},
+        timeout_s=45,
+    )
+    left.netns.wait_ping("192.168.2.101")
+    cluster.etcd.delete(f"{ROOT}/association/stranger")
+
+
 def test_vnis_stay_apart_when_old_and_new_nodes_take_turns(
     cluster: Cluster, node: Node, old: OldNode
 ) -> None:

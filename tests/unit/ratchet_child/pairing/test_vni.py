@@ -260,3 +260,27 @@ def test_without_old_nodes_nothing_is_listed(etcd: MemoryEtcd) -> None:
     for number in range(5):
         vnis.take("c", f"k{number}")
     assert not [one for one in asked if one.startswith("tree")]
+
+
+def test_a_vni_that_an_old_node_took_at_the_same_moment_is_found_shared(etcd: MemoryEtcd) -> None:
+    vnis, store = vnis_of(etcd), MemoryStore(etcd)
+    for pair in ("p", "q"):
+        vni = vnis.take("c", f"association/{pair}/links/a:in1")
+        store.set(f"association/{pair}/vxlanid", str(vni))  # as ours tell old nodes of a link
+    assert vnis.shared() == frozenset()
+    store.set("vxlanid", "13")  # the old node had read 12 before
+    assert vnis.shared() == frozenset()
+    store.set("association/r/vxlanid", "12")
+    assert vnis.shared() == {12}
+
+
+def test_shared_vnis_cost_one_request_while_no_old_node_takes_one(etcd: MemoryEtcd) -> None:
+    asked: list[str] = []
+    vnis = Vnis(MemoryStore(etcd, lambda name, key: asked.append(name)))
+    vnis.take("c", "association/p/links/a:in1")
+    vnis.shared()
+    vnis.shared()
+    asked.clear()
+    for _ in range(5):
+        vnis.shared()
+    assert asked == ["get"] * 5
