@@ -125,7 +125,7 @@ class Published:
         return json.dumps(value, separators=(",", ":"))
 
     def is_of(self, state_dir: str, machine: str) -> bool:
-        """Whether a child has written it, or a version that did not say who it was."""
+        """Say whether a child has written it, or a version that did not say who it was."""
         return self.state_dir in ("", state_dir) and (not machine or self.machine in ("", machine))
 
     @classmethod

@@ -178,7 +178,7 @@ class Machines:
                 log.warning("the node of a peer is silent", node=address)
 
     def _keeps_a_key(self, address: str) -> bool:
-        """Whether a node keeps such a key: one of an earlier version does not."""
+        """Say whether a node keeps such a key: one of an earlier version does not."""
         known = self._knows_machines.get(address)
         if known is None:
             entries, _ = self._store.tree(keys.node_pods(address))
@@ -196,7 +196,7 @@ class Machines:
 
 
 def _machine(name: str, entry: Entry) -> Machine | None:
-    """A machine's key; None for what another program has written there."""
+    """Read a machine's key; None for what another program has written there."""
     address, at, identity = name.partition("@")
     try:
         value = json.loads(entry.value)

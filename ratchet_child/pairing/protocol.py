@@ -236,7 +236,7 @@ class Pairing:
         return not self._shared_vnis <= before
 
     def shares_vni(self, declared: DeclaredLink) -> bool:
-        """Whether a link of v0.1.0 has the same VNI, as was found last."""
+        """Say whether a link of v0.1.0 has the same VNI, as was found last."""
         return declared.vni in self._shared_vnis
 
     def renumber(self, pod: LocalPod, memory: Memory, declared: DeclaredLink) -> bool:

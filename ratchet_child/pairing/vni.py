@@ -187,7 +187,7 @@ class Vnis:
 
 
 def _is_for(claim: Entry, pair: str) -> bool:
-    """Whether a VNI is claimed for a link that is declared on a pair."""
+    """Say whether a VNI is claimed for a link that is declared on a pair."""
     return claim.value.partition(" ")[2].startswith(f"association/{pair}/links/")
 
 

@@ -280,7 +280,7 @@ class Registry:
         return places
 
     def far_nodes(self) -> set[str]:
-        """The addresses of the other nodes with which this one's pods have links."""
+        """Return the addresses of the other nodes with which this one's pods have links."""
         with self.lock:
             return {
                 place.address
