@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Result = dict[str, Any] | None
 
 LABELS_TIMEOUT_S = 7.0  # the child gives the API server 5
-HEALTH_TIMEOUT_S = 10.0
+HEALTH_TIMEOUT_S = 3.0  # the child answers at once
 
 
 def cmd_add(request: Request) -> Result:
@@ -99,26 +99,45 @@ def cmd_gc(request: Request) -> Result:
 
 
 def cmd_status(request: Request) -> Result:
-    """CNI spec 1.1.0 §2, STATUS: the delegate's and the boot network's, then etcd's."""
+    """CNI spec 1.1.0 §2, STATUS: the delegate's and the boot network's word.
+
+    A runtime takes the whole node down for it, so it fails only where no pod could be started:
+    etcd, without which an ADD succeeds, and a child that does not serve are told elsewhere.
+    """
+    from ratchet import repeated  # noqa: PLC0415 - not for a pod
+
     config = _configured(request)
     _attend(config)
+    try:
+        _require_ready(config, request)
+    except CniError as exc:
+        exc.repeats = repeated.note(config.state_dir, "STATUS", exc)
+        raise
+    repeated.over(config.state_dir, "STATUS")
+    return None
+
+
+def _require_ready(config: Config, request: Request) -> None:
     errors: list[CniError] = []
     for plugin in _plugins_that_know(config, request, errors):
         invoke.run(plugin, request.path, request.environ)
     if errors:
         raise errors[0]
     if not config.use_labels:
-        return None
-    from ratchet import messages, spawn  # noqa: PLC0415 - a pass-through need not ask the child
+        return
+    from ratchet import messages, repeated, spawn  # noqa: PLC0415 - not for a pass-through
 
-    answer = spawn.ask(config, messages.Health(), HEALTH_TIMEOUT_S)
-    failure = messages.Failure.from_json(answer)
-    if failure is not None:
-        raise _failure(failure)
-    health = messages.EtcdHealth.from_json(answer)
-    if health.error is not None:
-        raise StoreError(config.etcd_host, health.error)
-    return None
+    try:
+        answer = spawn.ask(config, messages.Health(), HEALTH_TIMEOUT_S)
+    except CniError as exc:  # pods start all the same, and their links follow
+        repeats = repeated.note(config.state_dir, "child", exc)
+        if repeated.is_told(repeats):
+            log.warning("links will wait for the child", error=exc, repeated=repeats or None)
+        return
+    repeated.over(config.state_dir, "child")
+    refused = messages.NodeHealth.from_json(answer).labels
+    if refused is not None:
+        raise CniError(refused.code, refused.msg, refused.details)
 
 
 OPERATIONS = {

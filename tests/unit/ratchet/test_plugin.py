@@ -10,7 +10,7 @@ import pytest
 from ratchet import plugin, statedir
 from ratchet.cni import invoke
 from ratchet.cni.errors import CniError, DelegateError
-from ratchet.errors import ChildError, ConfigError, StoreError
+from ratchet.errors import ConfigError
 
 from .fakes import Became, Child, Plugins, install, request
 
@@ -208,21 +208,39 @@ def test_labels_that_cannot_be_read_are_an_error_and_not_a_no(
     assert caught.value.code == code
 
 
-def test_status_is_the_delegates_then_etcds(
-    plugins: Plugins, child: Child, config: dict[str, Any]
+@pytest.mark.parametrize(
+    "answer", [{"ok": True, "etcd": "connection refused"}, {"ok": False, "code": 108}, None]
+)
+def test_status_is_not_etcds_or_the_childs(
+    plugins: Plugins, child: Child, config: dict[str, Any], answer: dict[str, Any] | None
 ) -> None:
     config["cniVersion"] = "1.1.0"
-    child.answer = {"ok": True, "etcd": None}
+    child.answer = answer
     assert plugin.cmd_status(request("STATUS", config)) is None
     assert plugins.ran() == [("STATUS", "bridge")]
     assert child.asked == [{"op": "health"}]
-    child.answer = {"ok": True, "etcd": "connection refused"}
-    with pytest.raises(StoreError) as caught:
+
+
+def test_status_fails_where_labels_are_refused_and_counts_what_it_repeats(
+    plugins: Plugins, child: Child, config: dict[str, Any]
+) -> None:
+    config["cniVersion"] = "1.1.0"
+    refused = {"ok": False, "code": 102, "msg": "refused", "details": "401"}
+    child.answer = {"ok": True, "etcd": None, "labels": refused}
+    for repeats in range(3):
+        with pytest.raises(CniError, match="refused") as caught:
+            plugin.cmd_status(request("STATUS", config))
+        assert (caught.value.code, caught.value.repeats) == (102, repeats)
+    child.answer = {"ok": True, "etcd": None, "labels": None}
+    assert plugin.cmd_status(request("STATUS", config)) is None
+    child.answer = {"ok": True, "etcd": None, "labels": refused}
+    with pytest.raises(CniError) as caught:
         plugin.cmd_status(request("STATUS", config))
-    assert caught.value.code == 50
-    child.answer = None
-    with pytest.raises(ChildError):
-        plugin.cmd_status(request("STATUS", config))
+    assert caught.value.repeats == 0
+
+
+def test_status_is_the_delegates(plugins: Plugins, config: dict[str, Any]) -> None:
+    config["cniVersion"] = "1.1.0"
     plugins.answer("STATUS", "bridge", CniError(51, "full"))
     with pytest.raises(CniError, match="full"):
         plugin.cmd_status(request("STATUS", config))
