@@ -11,7 +11,7 @@ from __future__ import annotations
 from ratchet import log, pods, statedir
 from ratchet.cni import config as cni_config
 from ratchet.cni import invoke, version
-from ratchet.cni.errors import CniError, DelegateError
+from ratchet.cni.errors import INCOMPATIBLE_VERSION, CniError, DelegateError
 from ratchet.config import Config
 from ratchet.errors import (
     ChildError,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Result = dict[str, Any] | None
 
 LABELS_TIMEOUT_S = 7.0  # the child gives the API server 5
+ASKED_FROM = "0.4.0"  # every plugin since 2017 speaks 0.3.1
 HEALTH_TIMEOUT_S = 3.0  # the child answers at once
 
 
@@ -220,11 +221,11 @@ def _failure(failure: Failure) -> CniError:
 def _pass_through(config: Config, request: Request) -> Result:
     """Become the delegate. Chained after another plugin without one: hand its result on.
 
-    A delegate with another cniVersion than ours, in which it answers an ADD, is run instead. (Where
-    we state none, the runtime takes what it gets.)
+    A delegate that answers an ADD in another cniVersion than ours is run instead, because it states
+    that one or does not know ours. (Where we state none, the runtime takes what it gets.)
     """
     _attend(config)
-    plugins = _plugins(config.delegate, request)
+    plugins = _plugins(config, config.delegate, request)
     if not plugins:
         return _previous(config, request) if request.command == "ADD" else None
     if request.command == "DEL":
@@ -232,13 +233,13 @@ def _pass_through(config: Config, request: Request) -> Result:
         plugins.reverse()
     while len(plugins) > 1:
         plugin = plugins.pop(0)
-        result = invoke.run(plugin, request.path, request.environ)
+        result = _run(plugin, request)
         if request.command == "ADD":
             answer = _answer(plugin, result, plugins[0].get("cniVersion"), request)
             plugins[0] = cni_config.with_result(plugins[0], answer)
     last, ours = plugins[0], config.cni_version
     if request.command == "ADD" and ours and not version.same(last.get("cniVersion"), ours):
-        result = invoke.run(last, request.path, request.environ)
+        result = _run(last, request)
         return _answer(last, result, ours, request)
     return invoke.become(last, request.path, request.environ)
 
@@ -251,19 +252,90 @@ def _attend(config: Config) -> None:
         spawn.attend(config)
 
 
-def _plugins(delegate: dict[str, Any] | None, request: Request) -> list[dict[str, Any]]:
-    """Return the configurations of a delegate's plugins that know the operation."""
+def _run(plugin: dict[str, Any], request: Request) -> Result:
+    """Run a delegate. Its error goes up as it is, but for one that would seem to be ours."""
+    try:
+        return invoke.run(plugin, request.path, request.environ)
+    except CniError as exc:
+        if exc.code != INCOMPATIBLE_VERSION:
+            raise
+        raise CniError(exc.code, f"delegate {plugin['type']}: {exc.msg}", exc.details) from exc
+
+
+def _plugins(
+    config: Config,
+    delegate: dict[str, Any] | None,
+    request: Request,
+    errors: list[CniError] | None = None,
+    *,
+    lower: bool = False,
+) -> list[dict[str, Any]]:
+    """Return the configurations of a delegate's plugins that know the operation.
+
+    ``lower`` allows a lower version also where a plugin's configuration states one. What is wrong
+    with a plugin is added to ``errors``, or raised where there are none.
+    """
     if delegate is None or cni_config.forbids(delegate, request.command):
         return []
-    plugins = [
-        cni_config.for_delegate(plugin, request.config)
-        for plugin in cni_config.plugins_of(delegate)
-    ]
-    return [
-        _with_its_previous(plugin, request)
-        for plugin in plugins
-        if version.allows(plugin.get("cniVersion", ""), request.command)
-    ]
+    found = []
+    for own in cni_config.plugins_of(delegate):
+        plugin = cni_config.for_delegate(own, request.config)
+        try:
+            spoken = _version(config, request, plugin, lower=lower or not own.get("cniVersion"))
+        except CniError as exc:
+            if errors is None:
+                raise
+            errors.append(exc)
+            continue
+        if spoken is not None and version.allows(spoken, request.command):
+            if spoken:
+                plugin["cniVersion"] = spoken
+            found.append(_with_its_previous(plugin, request))
+    return found
+
+
+def _version(
+    config: Config, request: Request, plugin: dict[str, Any], *, lower: bool
+) -> str | None:
+    """Return the version in which a plugin is spoken to: the one stated, or the next that it knows.
+
+    None where it is not known whether it knows an operation that not every plugin has. Raises
+    CniError.
+    """
+    stated: str = plugin.get("cniVersion") or ""
+    if not version.at_least(stated, ASKED_FROM):
+        return stated
+    program = invoke.find(plugin["type"], request.path)
+    known = statedir.known_versions(config.state_dir, program)
+    is_rare = request.command in ("GC", "STATUS")
+    if known is None:
+        from ratchet import plugin_versions  # noqa: PLC0415 - for a plugin that is new
+
+        question = {"cniVersion": stated, "type": plugin["type"], "name": config.name}
+        try:
+            known = plugin_versions.ask(
+                config.state_dir, program, question, request.path, request.environ
+            )
+        except CniError:
+            if is_rare:
+                raise
+            known = []
+    if not known and is_rare:
+        log.debug("not sent to a plugin that does not know it", plugin=plugin["type"])
+        return None
+    if not known or stated in known:
+        return stated
+    # A DEL that fails is repeated for ever: the plugin itself is to say so.
+    if not lower and request.command == "DEL":
+        return stated
+    offered = [one for one in known if not version.at_least(one, stated)] if lower else []
+    if not offered:
+        raise CniError(
+            INCOMPATIBLE_VERSION,
+            f"delegate {plugin['type']} does not know cniVersion {stated}",
+            f"{program} knows {', '.join(known)}",
+        )
+    return offered[-1]
 
 
 def _with_its_previous(plugin: dict[str, Any], request: Request) -> dict[str, Any]:
@@ -282,33 +354,13 @@ def _with_its_previous(plugin: dict[str, Any], request: Request) -> dict[str, An
 def _plugins_that_know(
     config: Config, request: Request, errors: list[CniError]
 ) -> list[dict[str, Any]]:
-    """Return the plugins that know GC and STATUS; add what kept others from saying so.
-
-    A plugin that states no version is given ours, and may be older: it would take an operation that
-    it does not know for a broken request. So these two, which are rare, are preceded by VERSION.
-    """
-    found = []
-    environ = {**request.environ, "CNI_COMMAND": "VERSION"}
-    plugins = _plugins(config.delegate, request)
+    """Return the plugins that know GC and STATUS; add what kept others from saying so."""
+    plugins = _plugins(config, config.delegate, request, errors)
     if config.use_labels:
-        boot_network = _plugins(config.boot_network, request)
+        # A boot network is attached in any version that it knows.
+        boot_network = _plugins(config, config.boot_network, request, errors, lower=True)
         plugins += [plugin for plugin in boot_network if plugin not in plugins]
-    for plugin in plugins:
-        stated = plugin.get("cniVersion", "")
-        question = {"cniVersion": stated, "type": plugin["type"], "name": config.name}
-        try:
-            answer = invoke.run(question, request.path, environ) or {}
-        except CniError as exc:
-            errors.append(exc)
-            continue
-        known = answer.get("supportedVersions")
-        if isinstance(known, list) and stated in known:
-            found.append(plugin)
-        else:
-            log.debug(
-                "an operation was not sent to a plugin that does not know it", plugin=plugin["type"]
-            )
-    return found
+    return plugins
 
 
 def _answer(

@@ -25,6 +25,7 @@ AT_REST = "at-rest"  # the child has ended with nothing left to do, in the boot 
 GIVEN_UP = "given-up"  # the child died again and again, and was not started any more
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 VOLATILE = ("/run/", "/var/run/")  # emptied by a reboot: file-hierarchy(7)
+VERSIONS = "versions"
 
 # stat(2), without the 2 ms that its module costs: inode(7)
 _TYPE, _LINK, _STICKY = 0o170000, 0o120000, 0o1000
@@ -44,6 +45,31 @@ def record_path(state_dir: str, container_id: str, ifname: str) -> str:
 def boot_path(state_dir: str, container_id: str, ifname: str) -> str:
     """Return where the record is kept until the boot network's DEL has succeeded."""
     return f"{state_dir}/{BOOTS}/{attachment_name(container_id, ifname)}{RECORD_SUFFIX}"
+
+
+def versions_path(state_dir: str, program: str) -> str:
+    """Return where it is kept which versions of the specification a plugin's program knows."""
+    return f"{state_dir}/{VERSIONS}/{os.path.basename(program)}"
+
+
+def known_versions(state_dir: str, program: str) -> list[str] | None:
+    """Return what a program is known to know; None when it is not known, or not of this file."""
+    try:
+        fd = os.open(versions_path(state_dir, program), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, 8192)
+        finally:
+            os.close(fd)
+        of, stamped, versions = text.decode("utf-8", "surrogateescape").split("\n")
+        return versions.split() if of == program and stamped == stamp(program) else None
+    except (OSError, ValueError):
+        return None
+
+
+def stamp(path: str) -> str:
+    """Return what changes when a file is replaced or written. Raises OSError."""
+    status = os.stat(path)
+    return f"{status.st_dev} {status.st_ino} {status.st_mtime_ns} {status.st_size}"
 
 
 def is_attached(config: Config, container_id: str, ifname: str) -> bool:

@@ -236,7 +236,7 @@ def test_an_eligible_pods_result_has_an_address_in_every_version(
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("version", [None, "0.2.0", "0.3.1", "1.0.0", "1.1.0"])
+@pytest.mark.parametrize("version", [None, "0.2.0", "0.3.1", "1.0.0"])
 @pytest.mark.parametrize("labels", [{}, {"ratchet": "false"}])
 def test_a_pass_through_is_byte_for_byte_the_plugins_own(
     parent: Parent, version: str | None, labels: dict[str, str]
@@ -255,7 +255,29 @@ def test_a_pass_through_is_byte_for_byte_the_plugins_own(
             stdout=subprocess.PIPE,
         )  # fmt: skip
         assert parent.call(command, **ours) == (direct.returncode, direct.stdout)
-    assert not os.path.exists(parent.config["state_dir"])
+    kept = parent.config["state_dir"]
+    assert not os.path.exists(kept) or os.listdir(kept) == ["versions"]
+
+
+@pytest.mark.root
+def test_a_delegate_older_than_our_version_is_answered_for_in_ours(parent: Parent) -> None:
+    """The distribution's plugins, which know 1.0.0 at most, in a configuration of 1.1.0."""
+    ours = {
+        "delegate": {"type": "loopback"},
+        "args": {"cni": {"labels": {}}},
+        "cniVersion": "1.1.0",
+    }
+    code, out = parent.call("ADD", **ours)
+    assert code == 0, out
+    result = json.loads(out)
+    assert result["cniVersion"] == "1.1.0"
+    assert result["ips"][0]["address"] == "127.0.0.1/8"
+    for command in ("CHECK", "DEL"):
+        assert parent.call(command, **ours, prevResult=result) == (0, b"")
+    ours["delegate"] = {"type": "loopback", "cniVersion": "1.1.0"}
+    code, out = parent.call("ADD", **ours)
+    assert (code, json.loads(out)["code"]) == (1, 1)
+    assert "loopback does not know cniVersion 1.1.0" in json.loads(out)["msg"]
 
 
 @pytest.mark.root

@@ -60,7 +60,8 @@ def test_an_unlabelled_pod_is_the_delegates_and_leaves_no_trace(
     given = {"args": config["args"]} if labels is not None else {}
     assert found.config == {**DELEGATE, "name": "net", "cniVersion": "1.0.0", **given}
     assert found.environ == request("ADD", config).environ
-    assert not (tmp_path / "state").exists()
+    # What the delegate's program knows is kept; nothing is kept of the pod.
+    assert [one.name for one in (tmp_path / "state").iterdir()] == ["versions"]
 
 
 def test_use_labels_false_asks_nobody(
@@ -361,3 +362,61 @@ def test_a_delegates_name_and_version_of_null_are_none(
     config["delegate"] = {**DELEGATE, "name": None, "cniVersion": None}
     found = became(plugin.cmd_add, "ADD", config).config
     assert (found["name"], found["cniVersion"]) == ("net", "1.0.0")
+
+
+# A delegate without a version of its own is given ours, and may be older.
+
+
+def test_a_delegate_that_does_not_know_ours_is_given_the_highest_that_it_knows(
+    plugins: Plugins, config: dict[str, Any]
+) -> None:
+    config["cniVersion"] = "1.1.0"
+    plugins.newest = "0.4.0"
+    plugins.answer("ADD", "bridge", OLDER)
+    assert plugin.cmd_add(request("ADD", config)) == {**NEWER, "cniVersion": "1.1.0"}
+    assert plugins.calls[0].config["cniVersion"] == "0.4.0"
+    config["prevResult"] = {**NEWER, "cniVersion": "1.1.0"}
+    detached = became(plugin.cmd_del, "DEL", config).config
+    assert (detached["cniVersion"], detached["prevResult"]) == ("0.4.0", OLDER)
+    plugins.newest = "0.3.1"
+    assert became(plugin.cmd_check, "CHECK", config).config["cniVersion"] == "0.4.0"  # remembered
+
+
+def test_a_plugin_is_asked_for_its_versions_once_a_file(
+    plugins: Plugins, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins.newest = "1.0.0"
+    stamps = iter(["1", "1", "1", "2", "2"])
+    monkeypatch.setattr(statedir, "stamp", lambda _: next(stamps))
+    asked = []
+    plugins.before = lambda call: asked.append(call.command)
+    for command in (plugin.cmd_add, plugin.cmd_add, plugin.cmd_del):
+        became(command, "ADD" if command is plugin.cmd_add else "DEL", config)
+    assert asked == ["VERSION"]
+    became(plugin.cmd_add, "ADD", config)
+    assert asked == ["VERSION", "VERSION"]
+
+
+def test_a_stated_version_that_the_delegate_does_not_know_names_the_delegate(
+    plugins: Plugins, child: Child, config: dict[str, Any]
+) -> None:
+    config.update(cniVersion="1.1.0", delegate={**DELEGATE, "cniVersion": "1.1.0"})
+    plugins.newest = "1.0.0"
+    for operation, command in ((plugin.cmd_add, "ADD"), (plugin.cmd_status, "STATUS")):
+        with pytest.raises(CniError, match=r"bridge does not know cniVersion 1\.1\.0") as caught:
+            operation(request(command, config))
+        assert caught.value.code == 1
+        assert "1.0.0" in caught.value.details
+    assert became(plugin.cmd_del, "DEL", config).config["cniVersion"] == "1.1.0"
+    config.update(delegate=DELEGATE, boot_network={"type": "ptp", "cniVersion": "1.1.0"})
+    assert plugin.cmd_status(request("STATUS", config)) is None  # it is attached in 1.0.0
+
+
+def test_a_delegate_that_does_not_tell_its_versions_is_given_ours(
+    plugins: Plugins, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise CniError(4, "no VERSION here")
+
+    monkeypatch.setattr(invoke, "run", refuse)
+    assert became(plugin.cmd_add, "ADD", config).config["cniVersion"] == "1.0.0"
