@@ -8,6 +8,8 @@ than a whole pass-through.
 
 from __future__ import annotations
 
+import os
+
 from ratchet import log, pods, statedir
 from ratchet.cni import config as cni_config
 from ratchet.cni import invoke, version
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     Result = dict[str, Any] | None
 
 LABELS_TIMEOUT_S = 7.0  # the child gives the API server 5
+SOURCE = "label_source"
 ASKED_FROM = "0.4.0"  # every plugin since 2017 speaks 0.3.1
 HEALTH_TIMEOUT_S = 3.0  # the child answers at once
 
@@ -188,6 +191,13 @@ def _eligible_pod(config: Config, request: Request) -> Pod | None:
         return _labels_from_child(config, namespace, name, uid)
 
     pod = pods.find_pod(config, request, ask_child)
+    if pod.is_untold or os.path.lexists(statedir.failed_path(config.state_dir, SOURCE)):
+        from ratchet import repeated  # noqa: PLC0415 - for a configuration that makes no links
+
+        if not pod.is_untold:
+            repeated.over(config.state_dir, SOURCE)
+        elif repeated.note(config.state_dir, SOURCE, pods.NO_SOURCE) == 0:
+            log.warning(pods.NO_SOURCE)
     return pod if pods.is_eligible(pod) else None
 
 

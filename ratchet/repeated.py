@@ -16,7 +16,7 @@ from ratchet.cni import codec
 
 def note(state_dir: str, what: str, error: object) -> int:
     """Note that something has failed; return how often it has failed in this way before."""
-    path = _path(state_dir, what)
+    path = statedir.failed_path(state_dir, what)
     text, count, since = _read(path)
     if text != str(error):
         count, since = 0, time.time()
@@ -29,13 +29,13 @@ def note(state_dir: str, what: str, error: object) -> int:
 
 def over(state_dir: str, what: str) -> None:
     """Note that something has succeeded, and log that if it had failed before."""
-    path = _path(state_dir, what)
+    path = statedir.failed_path(state_dir, what)
     if not os.path.lexists(path):
         return
     text, count, since = _read(path)
     statedir.remove(path)
     for_s = f"{max(time.time() - since, 0):.0f}"
-    log.info(f"{what} succeeds again", failures=count, for_s=for_s, last_error=text)
+    log.info(f"{what} is well again", failures=count, for_s=for_s, last_error=text)
 
 
 def is_told(repeats: int) -> bool:
@@ -43,8 +43,9 @@ def is_told(repeats: int) -> bool:
     return repeats != 1 and str(repeats).rstrip("0") in ("", "1")
 
 
-def _path(state_dir: str, what: str) -> str:
-    return f"{state_dir}/{what}.failed.json"
+def last(state_dir: str, what: str) -> str | None:
+    """Return how something has failed last; None when it has not, or has succeeded since."""
+    return _read(statedir.failed_path(state_dir, what))[0] or None
 
 
 def _read(path: str) -> tuple[str, int, float]:

@@ -47,6 +47,11 @@ def boot_path(state_dir: str, container_id: str, ifname: str) -> str:
     return f"{state_dir}/{BOOTS}/{attachment_name(container_id, ifname)}{RECORD_SUFFIX}"
 
 
+def failed_path(state_dir: str, what: str) -> str:
+    """Return where it is kept that something fails again and again."""
+    return f"{state_dir}/{what}.failed.json"
+
+
 def versions_path(state_dir: str, program: str) -> str:
     """Return where it is kept which versions of the specification a plugin's program knows."""
     return f"{state_dir}/{VERSIONS}/{os.path.basename(program)}"

@@ -113,6 +113,8 @@ class NodeStatus:
     etcd_away: bool
     etcd_since: float | None
     pods: tuple[PodStatus, ...]
+    labels: str | None = None
+    """Why the API server did not tell the last pod's labels; None when it did."""
     front: FrontStatus | None = None
     """None from a child that has no front."""
 
@@ -237,7 +239,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
     **dict.fromkeys(("primary", "superseded", "etcd_away"), _truth),
     **dict.fromkeys(("links", "pods"), _list),
     **dict.fromkeys(("address", "peer_ifname", "peer_address", "peer_node"), _optional_text),
-    **dict.fromkeys(("kind", "kubernetes_name", "etcd"), _optional_text),
+    **dict.fromkeys(("kind", "kubernetes_name", "etcd", "labels"), _optional_text),
     **dict.fromkeys(("error", "fault", "last_error"), _optional_text),
     **dict.fromkeys(("since", "last_error_at", "attached_at", "etcd_since"), _time),
     "calls": _counts,

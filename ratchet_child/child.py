@@ -116,7 +116,9 @@ class Child:
 
     def _counts(self) -> figures.Counts:
         """Return the counts of the engine in use, whichever that is."""
-        return self._engine.status.counts()
+        counts = self._engine.status.counts()
+        counts.labels = self._service.labels_error is None
+        return counts
 
     def run(self) -> None:
         """Serve. Returns when the child is to end."""

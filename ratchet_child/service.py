@@ -60,6 +60,12 @@ class Service:
         if self._lookups is not None:
             self._lookups.close()
 
+    @property
+    def labels_error(self) -> str | None:
+        """Why the API server did not tell the last pod's labels; None when it did."""
+        error = None if self._lookups is None else self._lookups.error
+        return None if error is None else str(error)
+
     def handle(self, request: Answer, reply: Reply) -> None:
         """Answer a request, now or later. `reply` may be called from another thread."""
         try:
@@ -179,6 +185,7 @@ class Service:
             etcd=etcd.error,
             etcd_away=etcd.is_away,
             etcd_since=etcd.since,
+            labels=self.labels_error,
             front=status.FrontStatus(**front()),
             pods=self._engine.status.pods(),
         ).to_json()

@@ -149,6 +149,11 @@ def _of_node(counts: Counts) -> Iterator[Any]:
     pods.add_metric(["error"], counts.troubled)
     yield pods
     yield GaugeMetricFamily("ratchet_etcd_up", "Whether etcd answers.", int(counts.etcd))
+    yield GaugeMetricFamily(
+        "ratchet_labels_up",
+        "Whether the last question about labels was answered.",
+        int(counts.labels),
+    )
 
 
 def _of_figures() -> Iterator[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ratchet import plugin, statedir
+from ratchet import log, plugin, pods, repeated, statedir
 from ratchet.cni import invoke
 from ratchet.cni.errors import CniError, DelegateError
 from ratchet.errors import ConfigError
@@ -420,3 +420,42 @@ def test_a_delegate_that_does_not_tell_its_versions_is_given_ours(
 
     monkeypatch.setattr(invoke, "run", refuse)
     assert became(plugin.cmd_add, "ADD", config).config["cniVersion"] == "1.0.0"
+
+
+# No source of labels.
+
+
+def test_that_nothing_tells_the_labels_is_told_once_until_it_is_mended(
+    plugins: Plugins, child: Child, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(log, "warning", lambda message, **_: told.append(message))
+    for _ in range(3):
+        with pytest.raises(Became):
+            plugin.cmd_add(request("ADD", config, args=KUBERNETES))
+    assert told == [pods.NO_SOURCE]
+    assert "set kubeconfig" in told[0]
+    assert repeated.last(config["state_dir"], plugin.SOURCE) == pods.NO_SOURCE
+    child.answer = {"ok": True, "labels": {}, "annotations": {}}
+    with pytest.raises(Became):
+        plugin.cmd_add(request("ADD", {**config, "kubeconfig": "/k"}, args=KUBERNETES))
+    assert repeated.last(config["state_dir"], plugin.SOURCE) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "args"),
+    [
+        ({"use_labels": False}, KUBERNETES),
+        ({"args": {"cni": {"labels": {}}}}, KUBERNETES),
+        ({"runtimeConfig": {"io.kubernetes.cri.pod-annotations": None}}, KUBERNETES),
+        ({"label_source": "runtime"}, KUBERNETES),
+        ({}, "K8S_POD_NAME=podman"),
+        ({}, ""),
+    ],
+)
+def test_where_labels_can_come_from_somewhere_nothing_is_told(
+    plugins: Plugins, config: dict[str, Any], changes: dict[str, Any], args: str
+) -> None:
+    with pytest.raises(Became):
+        plugin.cmd_add(request("ADD", {**config, **changes}, args=args))
+    assert repeated.last(config["state_dir"], plugin.SOURCE) is None

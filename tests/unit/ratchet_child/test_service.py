@@ -261,6 +261,7 @@ class FakeLookups:
         self.settled = 0
         self.deadline: float | None = None
         self.refusal: CniError | None = None
+        self.error: CniError | None = None
 
     def refused(self) -> CniError | None:
         return self.refusal
@@ -311,6 +312,15 @@ def test_health_says_that_labels_are_refused(
     service.handle({"op": "health"}, replies)
     told = {"ok": False, "code": 102, "msg": "refused", "details": "401"}
     assert [answer["labels"] for answer in replies] == [None, told]
+
+
+def test_status_says_why_labels_cannot_be_read(
+    service: Service, replies: Replies, lookups: FakeLookups
+) -> None:
+    service.handle({"op": "status"}, replies)
+    lookups.error = CniError(11, "away", "no route")
+    service.handle({"op": "status"}, replies)
+    assert [answer["labels"] for answer in replies] == [None, "away (no route)"]
 
 
 def test_lookups_have_their_time_looked_at(service: Service, lookups: FakeLookups) -> None:
