@@ -124,6 +124,7 @@ class Child:
         """Serve. Returns when the child is to end."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._end())
+        signal.signal(signal.SIGHUP, lambda *_: log.reopen())
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
         self._listen_to_supervisor()
         self._keeper.ready()
