@@ -31,6 +31,7 @@ from ratchet_child.metrics import figures
 from ratchet_child.metrics.exporter import Endpoint
 from ratchet_child.model.keys import PodKey
 from ratchet_child.pods.unfinished import UnfinishedFiles
+from ratchet_child.pods.vanished import Vanished
 from ratchet_child.service import (
     MAX_REQUEST_BYTES,
     Answer,
@@ -88,6 +89,7 @@ class Child:
     def _use(self, config: Config, engine: Engine) -> None:
         self._config = config
         self._engine = engine
+        self._vanished = Vanished(self._directory, engine.registry, engine.clock)
         self._service = Service(self._engine, config.kubeconfig)
         self._bells = Bells(self._engine.store, self._engine)
         self._serve_metrics(config.metrics_address)
@@ -249,6 +251,7 @@ class Child:
         """Find what nobody reports: records of killed parents, namespaces that are gone."""
         self._engine.registry.scan()
         self._engine.registry.check_namespaces()
+        self._vanished.sweep()
         self._unfinished.sweep(now)
         self._front.sweep()
         self._watch_namespaces()
