@@ -161,22 +161,25 @@ def _configured(request: Request) -> Config:
         arm.serve(config.state_dir)
     log.configure(config.log_file, config.log_level, "ratchet", to_stderr=True)
     if request.command not in ("DEL", "CHECK"):
-        _require_private(config)
+        _require_private(config.state_dir)
     return config
 
 
-def _require_private(config: Config) -> None:
+def _require_private(state_dir: str) -> None:
     """Refuse a state directory that others can change: records say what a DEL runs, as root."""
-    replaceable = statedir.open_to_others(config.state_dir)
+    replaceable = statedir.open_to_others(state_dir)
     if replaceable is not None:
-        raise StateError.open_to_others(config.state_dir, replaceable)
+        raise StateError.open_to_others(state_dir, replaceable)
 
 
 def _is_attached(config: Config, request: Request) -> bool:
     """Say whether there is a record. A DEL without one must not fail for the directory's sake."""
     if not statedir.is_attached(config, request.container_id, request.ifname):
         return False
-    _require_private(config)
+    _require_private(config.state_dir)
+    lasting = statedir.lasting_dir(config.state_dir)
+    if lasting is not None and os.path.lexists(lasting):
+        _require_private(lasting)
     return True
 
 
