@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 LABELS_TIMEOUT_S = 7.0  # the child gives the API server 5
 SOURCE = "label_source"
+# A DEL must not fail for the state directory's sake where nothing in it is used.
+_UNCHECKED = ("DEL", "CHECK")
 ASKED_FROM = "0.4.0"  # every plugin since 2017 speaks 0.3.1
 HEALTH_TIMEOUT_S = 3.0  # the child answers at once
 
@@ -160,7 +162,7 @@ def _configured(request: Request) -> Config:
     if arm is not None:
         arm.serve(config.state_dir)
     log.configure(config.log_file, config.log_level, "ratchet", to_stderr=True)
-    if request.command not in ("DEL", "CHECK"):
+    if request.command not in _UNCHECKED:
         _require_private(config.state_dir)
     return config
 
@@ -318,6 +320,8 @@ def _version(
     stated: str = plugin.get("cniVersion") or ""
     if not version.at_least(stated, ASKED_FROM):
         return stated
+    if request.command in _UNCHECKED and statedir.open_to_others(config.state_dir) is not None:
+        return stated  # nothing is believed of what stands there, and nothing is written
     program = invoke.find(plugin["type"], request.path)
     known = statedir.known_versions(config.state_dir, program)
     is_rare = request.command in ("GC", "STATUS")
