@@ -38,7 +38,7 @@ LABELS_TIMEOUT_S = 7.0  # the child gives the API server 5
 SOURCE = "label_source"
 # A DEL must not fail for the state directory's sake where nothing in it is used.
 _UNCHECKED = ("DEL", "CHECK")
-ASKED_FROM = "0.4.0"  # every plugin since 2017 speaks 0.3.1
+ASKED_FROM = "0.2.0"  # which brought VERSION
 HEALTH_TIMEOUT_S = 3.0  # the child answers at once
 
 
@@ -328,11 +328,8 @@ def _version(
     if known is None:
         from ratchet import plugin_versions  # noqa: PLC0415 - for a plugin that is new
 
-        question = {"cniVersion": stated, "type": plugin["type"], "name": config.name}
         try:
-            known = plugin_versions.ask(
-                config.state_dir, program, question, request.path, request.environ
-            )
+            known = plugin_versions.ask(config, plugin, program, request)
         except CniError:
             if is_rare:
                 raise

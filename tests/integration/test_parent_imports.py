@@ -86,7 +86,7 @@ def test_a_pass_through_imports_this_and_nothing_else(
     config: dict[str, Any], tmp_path: Path, command: str
 ) -> None:
     # A delegate that is new, or has been replaced, is asked for its versions.
-    asking = {"ratchet.plugin_versions"}
+    asking = {"ratchet.plugin_versions", "ratchet.books", "ratchet.cni.ip", "ratchet.cni.frozen"}
     assert imported(command, config, tmp_path) == PASS_THROUGH | asking
     assert imported(command, config, tmp_path) == PASS_THROUGH
 

@@ -319,3 +319,23 @@ def test_an_internal_error_is_a_cni_error_without_a_traceback_on_stdout(tmp_path
     assert done.returncode == 1
     assert json.loads(done.stdout)["code"] == 199
     assert b"ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.root
+def test_a_delegate_that_begins_new_books_is_told_once(parent: Parent, tmp_path: Path) -> None:
+    """The name is gone under which host-local keeps the addresses of the pods that are there."""
+    books = tmp_path / "networks"
+    (books / "cbr0").mkdir(parents=True)
+    (books / "cbr0" / "10.244.1.2").write_text("older\neth0")
+    ipam = {"type": "host-local", "subnet": "10.244.1.0/24", "dataDir": str(books)}
+    log_file = tmp_path / "log"
+    ours = {
+        "delegate": {"type": "ptp", "ipam": ipam},
+        "args": {"cni": {"labels": {}}},
+        "cniVersion": "1.0.0",
+        "log_file": str(log_file),
+    }
+    for command in ("ADD", "DEL", "ADD", "DEL"):
+        code, out = parent.call(command, **ours)
+        assert code == 0, out
+    assert log_file.read_text().count("under the name cbr0") == 1
