@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ratchet import books, statedir
 from ratchet.cni import invoke, version
+from ratchet.cni.errors import DelegateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +24,12 @@ TIMEOUT_S = 10.0
 def ask(config: Config, plugin: dict[str, Any], program: str, request: Request) -> list[str]:
     """Return the versions that a plugin answers to VERSION, of those that we know.
 
-    None at all when it answers something else. Raises CniError as the plugin gives it.
+    None at all when it answers something else. Raises CniError as the plugin gives it, and DelegateError.
     """
-    stamp = statedir.stamp(program)
+    try:
+        stamp = statedir.stamp(program)
+    except OSError as exc:  # it was just removed
+        raise DelegateError(f"cannot look at {program}", exc.strerror or repr(exc)) from exc
     question = {
         "cniVersion": plugin.get("cniVersion"),
         "type": plugin["type"],

@@ -298,7 +298,7 @@ class Bed:
         """Every file below the state directory, with what is in it."""
         found = {}
         for folder, _, names in os.walk(self.state_dir):
-            for name in names:
+            for name in names if os.path.basename(folder) != "versions" else ():
                 path = os.path.join(folder, name)
                 with open(path, "rb") as file:
                     found[os.path.relpath(path, self.state_dir)] = file.read()
