@@ -24,7 +24,8 @@ TIMEOUT_S = 10.0
 def ask(config: Config, plugin: dict[str, Any], program: str, request: Request) -> list[str]:
     """Return the versions that a plugin answers to VERSION, of those that we know.
 
-    None at all when it answers something else. Raises CniError as the plugin gives it, and DelegateError.
+    None at all when it answers something else. Raises CniError as the plugin gives it, and
+    DelegateError.
     """
     try:
         stamp = statedir.stamp(program)

@@ -206,7 +206,7 @@ def _from_records(state_dir: str, child: str, why: str) -> Node:
 
 
 def _no_source(state_dir: str) -> str | None:
-    """What a parent has noted that was given no source of labels."""
+    """Return what a parent has noted that was given no source of labels."""
     return repeated.last(state_dir, SOURCE)
 
 

@@ -45,6 +45,7 @@ NODE: dict[str, Any] = {
     "parent_interface": "eth0",
     "etcd": None,
     "etcd_away": False,
+    "labels": None,
     "etcd_since": 700.0,
     "front": {"calls": {"answered": 3}, "fallbacks": {"late": 2}},
     "pods": [POD],
