@@ -155,7 +155,7 @@ class Service:
         return status.Links(complete, links).to_json()
 
     def _health(self) -> Answer:
-        """Answer what is known: STATUS comes every few seconds, and must not wait for what is away."""
+        """Answer what is known: STATUS comes often, and must not wait for what is away."""
         etcd = self._engine.etcd
         refused = None if self._lookups is None else self._lookups.refused()
         return messages.NodeHealth(
