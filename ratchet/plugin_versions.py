@@ -29,8 +29,8 @@ def ask(config: Config, plugin: dict[str, Any], program: str, request: Request) 
     """
     try:
         stamp = statedir.stamp(program)
-    except OSError as exc:  # it was just removed
-        raise DelegateError(f"cannot look at {program}", exc.strerror or repr(exc)) from exc
+    except (OSError, ValueError) as exc:  # it was just removed
+        raise DelegateError(f"cannot look at {program!a}", str(exc)) from exc
     question = {
         "cniVersion": plugin.get("cniVersion"),
         "type": plugin["type"],

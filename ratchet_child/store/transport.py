@@ -147,9 +147,11 @@ class Transport:
         begins_in_s: float | None = None,
     ) -> Answer:
         connection, self.status = self._connection, None
+        deadline = time.monotonic() + timeout_s
         try:
             if connection.sock is None:
                 _connect(connection, timeout_s)
+                timeout_s = max(deadline - time.monotonic(), 0.001)
             response = exchange(
                 connection,
                 method,

@@ -255,7 +255,7 @@ def test_state_directory_that_others_can_write_is_refused(
         node.status(config={**config, "cniVersion": "1.1.0"}),
     ):
         assert outcome.error["code"] == 104
-        assert "others than root can write" in outcome.error_text
+        assert "somebody other than root can write" in outcome.error_text
         assert str(open_folder) in outcome.error_text
     # Without a record there is nothing to be afraid of, and a DEL that fails is repeated for ever.
     node.delete(pod, config=config).succeeded()
