@@ -52,8 +52,8 @@ def status(config_file: str | None, state_dir: str | None, output: str, pod: str
     for the network configuration in /etc/cni/net.d.
 
     The exit status is 0 if everything is up, 3 if something waits, 4 if something is wrong (an
-    error, a fault, a superseded pod, etcd away, labels that cannot be read, records but no child), and
-    1 if the command failed.
+    error, a fault, a superseded pod, etcd away, labels that cannot be read, records but no child),
+    and 1 if the command failed.
     """
     if config_file is not None and state_dir is not None:
         raise click.UsageError("--config and --state-dir say the same: give one")
