@@ -11,6 +11,10 @@ A record's life::
     attachments/<id>.<ifname>.<time>.deleted      detached, the child removes what it had made
     boot/<id>.<ifname>.json          the boot network's DEL has not succeeded yet
 
+The same name below ``/var/lib`` (``statedir.lasting_dir``) is kept from the ADD on where the pod
+has a boot network of its own: after a reboot, which empties ``/run``, it is all that tells the DEL
+what to give back.
+
 The second name under ``boot`` is what lets a DEL that the boot network refused be repeated: by then
 the record itself is the child's, who forgets it as soon as the links are gone.
 """
@@ -229,17 +233,37 @@ class Directory:
         except OSError as exc:
             raise StateError(f"cannot write {kept}", _reason(exc)) from exc
 
+    def keep_lasting(self, attachment: Attachment) -> None:
+        """Keep an attachment where a reboot leaves it, or replace what is kept there. Never raises.
+
+        A disk that is full or read-only must not keep a pod from starting.
+        """
+        path = statedir.lasting_path(self.state_dir, attachment.container_id, attachment.ifname)
+        if path is None:
+            return
+        try:
+            statedir.write_private(path, codec.encode(attachment.to_json()))
+        except OSError as exc:
+            log.warning("a reboot would leak the pod's address", path=path, error=_reason(exc))
+
     def kept_boot(self, container_id: str, ifname: str) -> Attachment | None:
         """Return the record whose boot network still wants its DEL."""
-        return _of(self._boot(container_id, ifname), container_id, ifname)
+        kept = _of(self._boot(container_id, ifname), container_id, ifname)
+        lasting = statedir.lasting_path(self.state_dir, container_id, ifname)
+        return kept if kept is not None or lasting is None else _of(lasting, container_id, ifname)
 
     def kept_boots(self) -> list[Attachment]:
-        found = (load(path) for path in _listed(self.boots, RECORD_SUFFIX))
+        folder = statedir.lasting_dir(self.state_dir)
+        lasting = [] if folder is None else _listed(f"{folder}/{statedir.BOOTS}", RECORD_SUFFIX)
+        found = (load(path) for path in [*lasting, *_listed(self.boots, RECORD_SUFFIX)])
         return [attachment for attachment in found if attachment is not None]
 
     def forget_boot(self, container_id: str, ifname: str) -> None:
         """Forget a boot network whose DEL has succeeded. Safe to call twice. Raises StateError."""
         self.forget(self._boot(container_id, ifname))
+        lasting = statedir.lasting_path(self.state_dir, container_id, ifname)
+        if lasting is not None:
+            self.forget(lasting)
 
     def _record(self, container_id: str, ifname: str) -> str:
         return statedir.record_path(self.state_dir, container_id, ifname)

@@ -135,7 +135,7 @@ def _run(
             if exc.code != INCOMPATIBLE_VERSION:
                 raise
             refused = exc
-    raise refused
+    raise CniError(refused.code, f"boot network {plugin['type']}: {refused.msg}", refused.details)
 
 
 def _in_version(previous: dict[str, Any] | None, plugin: dict[str, Any]) -> dict[str, Any] | None:

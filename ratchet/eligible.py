@@ -53,10 +53,12 @@ def attach(config: Config, request: Request, pod: Pod) -> dict[str, Any]:
     kubernetes = _other_name(attachment)
     log.info("ADD", netns=attachment.netns, kubernetes=kubernetes, **_fields(attachment))
     with Undo() as undo:
-        _record(directory, attachment, undo)
+        _record(config, directory, attachment, undo)
         attachment = _boot(directory, attachment, request, undo)
         undo.callback(_quietly, attachment, _hand_over, config, directory, attachment)
         directory.write(attachment)
+        if _is_lasting(config):
+            directory.keep_lasting(attachment)
         answer = _answer(config, attachment)
         _await_links(config, attachment)
         undo.drop()
@@ -239,12 +241,19 @@ def _clear_leftover(directory: Directory, request: Request, before: Attachment |
     _quietly(leftover, directory.forget_boot, request.container_id, request.ifname)
 
 
-def _record(directory: Directory, attachment: Attachment, undo: Undo) -> None:
+def _is_lasting(config: Config) -> bool:
+    """Tell whether a DEL after a reboot must be told whose the pod was, and not the delegate's."""
+    return config.boot_network is not None
+
+
+def _record(config: Config, directory: Directory, attachment: Attachment, undo: Undo) -> None:
     if attachment.boot is None:
         return  # nothing will be changed before the record is written as a whole
     container_id, ifname = attachment.container_id, attachment.ifname
     undo.callback(_quietly, attachment, directory.remove, container_id, ifname)
     directory.write(attachment)
+    if _is_lasting(config):
+        directory.keep_lasting(attachment)
 
 
 def _boot(directory: Directory, attachment: Attachment, request: Request, undo: Undo) -> Attachment:

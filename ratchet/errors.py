@@ -11,7 +11,7 @@ into these and chain the cause. Nobody matches message text.
     └── RatchetError            199     something that should not happen: the log has the traceback
         ├── ConfigError         7       a key of the network configuration is wrong
         ├── PodUnknownError     11      the pod's labels cannot be read now; try again later
-        ├── StoreError          50      etcd is not available
+        ├── StoreError          50      etcd is not available (the child's; no operation answers it)
         ├── LabelError          100     a label of the pod is wrong
         ├── PodSourceError      102     the pod's labels cannot be read; trying again will not help
         ├── LinkWaitError       103     "wait": "all", and the links were not up in time
@@ -101,6 +101,14 @@ class LabelError(RatchetError):
 class PodUnknownError(RatchetError):
     code = TRY_AGAIN_LATER
     sentence = "the pod's labels cannot be read now; try again later: {}"
+    source_answers = False
+    """Whether that is the pod's trouble and not the source's."""
+
+    @classmethod
+    def no_such_pod(cls, pod: str, why: str) -> PodUnknownError:
+        self = cls(pod, why)
+        self.source_answers = True
+        return self
 
 
 class PodSourceError(RatchetError):

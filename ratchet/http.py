@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import select
 import socket
 import time
 from collections.abc import Mapping
@@ -73,11 +74,13 @@ def exchange(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     timeout_s: float,
+    begins_in_s: float | None = None,
     limit_bytes: int,
 ) -> http.client.HTTPResponse:
     """Send a request, connecting first if need be, and return the answer for `content` to read.
 
-    `timeout_s` is for all of it, the reading included, and `limit_bytes` for all that is received.
+    `timeout_s` is for all of it, the reading included, `begins_in_s` for the first byte of the
+    answer, and `limit_bytes` for all that is received.
     Raises OSError (TimeoutError past the time, ConnectionError if no connection was made in it),
     HTTPException, and ValueError for a chunk whose length is none. The connection is then of no
     more use.
@@ -98,7 +101,16 @@ def exchange(
             raise ConnectionError("no connection in time") from error
     connection.sock.settimeout(max(deadline - time.monotonic(), 0.001))
     connection.request(method, path, body, headers or {})
+    if begins_in_s is not None:
+        _await_answer(connection.sock, begins_in_s)
     return connection.getresponse()
+
+
+def _await_answer(connected: socket.socket, begins_in_s: float) -> None:
+    poller = select.poll()  # select() knows no descriptors above 1023
+    poller.register(connected, select.POLLIN)
+    if not poller.poll(begins_in_s * 1000):
+        raise ConnectionError("the answer does not begin")
 
 
 def content(response: http.client.HTTPResponse, limit_bytes: int) -> bytes:

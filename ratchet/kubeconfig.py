@@ -230,7 +230,7 @@ def _as_file(material: Material) -> Iterator[str]:
 
 
 def _server(cluster: _Section) -> str:
-    text = cluster.text("server", needed=True) or ""
+    text = _unbracketed(cluster.text("server", needed=True) or "")
     try:
         url = urlsplit(text)
         port_is_right = url.port is None or url.port > 0
@@ -249,6 +249,18 @@ def _server(cluster: _Section) -> str:
         raise cluster.error("server", "is not a URL such as https://host:6443")
     # The scheme as urlsplit has it, in lower case.
     return f"{url.scheme}://{text.partition('://')[2].rstrip('/')}"
+
+
+def _unbracketed(url: str) -> str:
+    """Return a URL without the brackets that belong to IPv6 addresses alone (RFC 3986 §3.2.2).
+
+    Calico's node container writes https://[10.96.0.1]:443.
+    """
+    scheme, separator, rest = url.partition("://[")
+    host, bracket, port = rest.partition("]")
+    if not separator or not bracket or ":" in host:
+        return url
+    return f"{scheme}://{host}{port}"
 
 
 def _decode(content: bytes, path: str) -> dict[Any, Any]:

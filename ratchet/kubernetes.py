@@ -180,7 +180,7 @@ class _Server:
             return _decoded(response, pod, deadline)
         said = self._said(response, pod, deadline)
         if status == 404:
-            raise PodUnknownError(pod, f"the API server has no such pod{said}")
+            raise PodUnknownError.no_such_pod(pod, f"the API server has no such pod{said}")
         if status == 401:
             raise PodSourceError(
                 pod,
@@ -314,7 +314,7 @@ def _checked(
     annotations = _words(metadata, "annotations", pod)
     uids = [metadata.get("uid"), *(annotations.get(key) for key in _STATIC_POD_UIDS)]
     if uid is not None and uid not in uids:
-        raise PodUnknownError(
+        raise PodUnknownError.no_such_pod(
             pod, f"another pod has this name now, not the one with UID {shown(uid)}"
         )
     return labels, annotations

@@ -20,15 +20,19 @@ if TYPE_CHECKING:
 
 LEVELS = ("debug", "info", "warning", "error")
 LONGEST_VALUE = 8192
+# How long a line may go to a file that has been moved away. A parent's life is shorter.
+MOVED_S = 1.0
 
 
 class Sink:
     """Where lines go. One object, so that ``configure`` can be called again."""
 
-    __slots__ = ("fd", "level", "path", "program", "stderr", "to_stderr")
+    __slots__ = ("fd", "level", "looked_at", "path", "program", "stderr", "to_stderr")
 
     def __init__(self, stderr: Callable[[bytes], object] | None = None) -> None:
         self.fd = -1
+        self.looked_at = 0.0
+        """When it was looked last whether the file is still there, seconds since the epoch."""
         self.path: str | None = None
         self.level = 1
         self.program = "ratchet"
@@ -150,8 +154,9 @@ def _write(level: int, message: str, fields: dict[str, object]) -> None:
     own = _of_thread.sink
     if level < own.level:
         return
+    now = time.time()
     try:
-        text = line(LEVELS[level], own.program, message, fields, time.time())
+        text = line(LEVELS[level], own.program, message, fields, now)
         data = text.encode("utf-8", "backslashreplace")
     except Exception:  # noqa: BLE001 - a value whose str() fails must not fail a pod
         return
@@ -162,8 +167,52 @@ def _write(level: int, message: str, fields: dict[str, object]) -> None:
     if own.path is not None:
         if own.fd < 0:
             own.fd = open_file(own.path)
+            own.looked_at = now
+        elif not 0 <= now - own.looked_at < MOVED_S:
+            own.looked_at = now
+            if _is_moved(own.path, own.fd):
+                _reopen(own)
         if own.fd >= 0:
             _append(own.fd, data)
+
+
+def reopen() -> None:
+    """Open the file anew, as it is called now. Safe in a signal handler, and in any thread."""
+    _reopen(_of_thread.sink)
+
+
+def _reopen(own: Sink) -> None:
+    """Open a sink's file anew: logrotate moves it away, or removes it.
+
+    The descriptor keeps its number: another thread may be about to write to it.
+    """
+    if own.fd < 0 or own.path is None:
+        return
+    new = open_file(own.path)
+    if new < 0:  # better into the old one than nowhere
+        return
+    try:
+        old = os.fstat(own.fd)
+        # A child that a parent has started has its last words there.
+        for fd in (1, 2):
+            if _is_same(os.fstat(fd), old):
+                os.dup2(new, fd)
+        os.dup2(new, own.fd, inheritable=False)
+    except OSError:
+        pass
+    finally:
+        os.close(new)
+
+
+def _is_moved(path: str, fd: int) -> bool:
+    try:
+        return not _is_same(os.stat(path), os.fstat(fd))
+    except OSError:  # it is not there any more
+        return True
+
+
+def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def open_file(path: str) -> int:

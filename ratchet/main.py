@@ -66,8 +66,14 @@ def logged(operation: Operation) -> Operation:
         try:
             return operation(request)
         except CniError as exc:
+            if exc.repeats:
+                from ratchet import repeated  # noqa: PLC0415 - not for a pod
+
+                if not repeated.is_told(exc.repeats):
+                    raise
             log.error(
                 exc.msg,
+                repeated=exc.repeats or None,
                 operation=request.command,
                 code=exc.code,
                 details=exc.details or None,

@@ -61,7 +61,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Answer whether etcd answers."""
+    """Answer whether etcd and the source of labels answer, by what is known already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,19 +156,25 @@ class PodLabels:
 
 
 @dataclass(frozen=True, slots=True)
-class EtcdHealth:
+class NodeHealth:
     """To `Health`."""
 
-    error: str | None
-    """None when etcd answers."""
+    etcd: str | None
+    """Why etcd does not answer; None when it does."""
+    labels: Failure | None = None
+    """Why the source of labels refuses this node; None when it does not, as far as is known."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"ok": True, "etcd": self.error}
+        labels = None if self.labels is None else self.labels.to_json()
+        return {"ok": True, "etcd": self.etcd, "labels": labels}
 
     @classmethod
-    def from_json(cls, obj: Mapping[str, Any]) -> EtcdHealth:
-        error = obj.get("etcd")
-        return cls(None if error is None else str(error))
+    def from_json(cls, obj: Mapping[str, Any]) -> NodeHealth:
+        etcd, labels = obj.get("etcd"), obj.get("labels")
+        return cls(
+            None if etcd is None else str(etcd),
+            Failure.from_json(labels) if isinstance(labels, dict) else None,
+        )
 
 
 # Values -----------------------------------------------------------------------------------------

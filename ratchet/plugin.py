@@ -8,10 +8,12 @@ than a whole pass-through.
 
 from __future__ import annotations
 
+import os
+
 from ratchet import log, pods, statedir
 from ratchet.cni import config as cni_config
 from ratchet.cni import invoke, version
-from ratchet.cni.errors import CniError, DelegateError
+from ratchet.cni.errors import INCOMPATIBLE_VERSION, CniError, DelegateError
 from ratchet.config import Config
 from ratchet.errors import (
     ChildError,
@@ -33,7 +35,11 @@ if TYPE_CHECKING:
     Result = dict[str, Any] | None
 
 LABELS_TIMEOUT_S = 7.0  # the child gives the API server 5
-HEALTH_TIMEOUT_S = 10.0
+SOURCE = "label_source"
+# A DEL must not fail for the state directory's sake where nothing in it is used.
+_UNCHECKED = ("DEL", "CHECK")
+ASKED_FROM = "0.2.0"  # which brought VERSION
+HEALTH_TIMEOUT_S = 3.0  # the child answers at once
 
 
 def cmd_add(request: Request) -> Result:
@@ -99,26 +105,45 @@ def cmd_gc(request: Request) -> Result:
 
 
 def cmd_status(request: Request) -> Result:
-    """CNI spec 1.1.0 §2, STATUS: the delegate's and the boot network's, then etcd's."""
+    """CNI spec 1.1.0 §2, STATUS: the delegate's and the boot network's word.
+
+    A runtime takes the whole node down for it, so it fails only where no pod could be started:
+    etcd, without which an ADD succeeds, and a child that does not serve are told elsewhere.
+    """
+    from ratchet import repeated  # noqa: PLC0415 - not for a pod
+
     config = _configured(request)
     _attend(config)
+    try:
+        _require_ready(config, request)
+    except CniError as exc:
+        exc.repeats = repeated.note(config.state_dir, "STATUS", exc)
+        raise
+    repeated.over(config.state_dir, "STATUS")
+    return None
+
+
+def _require_ready(config: Config, request: Request) -> None:
     errors: list[CniError] = []
     for plugin in _plugins_that_know(config, request, errors):
         invoke.run(plugin, request.path, request.environ)
     if errors:
         raise errors[0]
     if not config.use_labels:
-        return None
-    from ratchet import messages, spawn  # noqa: PLC0415 - a pass-through need not ask the child
+        return
+    from ratchet import messages, repeated, spawn  # noqa: PLC0415 - not for a pass-through
 
-    answer = spawn.ask(config, messages.Health(), HEALTH_TIMEOUT_S)
-    failure = messages.Failure.from_json(answer)
-    if failure is not None:
-        raise _failure(failure)
-    health = messages.EtcdHealth.from_json(answer)
-    if health.error is not None:
-        raise StoreError(config.etcd_host, health.error)
-    return None
+    try:
+        answer = spawn.ask(config, messages.Health(), HEALTH_TIMEOUT_S)
+    except CniError as exc:  # pods start all the same, and their links follow
+        repeats = repeated.note(config.state_dir, "child", exc)
+        if repeated.is_told(repeats):
+            log.warning("links will wait for the child", error=exc, repeated=repeats or None)
+        return
+    repeated.over(config.state_dir, "child")
+    refused = messages.NodeHealth.from_json(answer).labels
+    if refused is not None:
+        raise CniError(refused.code, refused.msg, refused.details)
 
 
 OPERATIONS = {
@@ -137,23 +162,26 @@ def _configured(request: Request) -> Config:
     if arm is not None:
         arm.serve(config.state_dir)
     log.configure(config.log_file, config.log_level, "ratchet", to_stderr=True)
-    if request.command not in ("DEL", "CHECK"):
-        _require_private(config)
+    if request.command not in _UNCHECKED:
+        _require_private(config.state_dir)
     return config
 
 
-def _require_private(config: Config) -> None:
+def _require_private(state_dir: str) -> None:
     """Refuse a state directory that others can change: records say what a DEL runs, as root."""
-    replaceable = statedir.open_to_others(config.state_dir)
+    replaceable = statedir.open_to_others(state_dir)
     if replaceable is not None:
-        raise StateError.open_to_others(config.state_dir, replaceable)
+        raise StateError.open_to_others(state_dir, replaceable)
 
 
 def _is_attached(config: Config, request: Request) -> bool:
     """Say whether there is a record. A DEL without one must not fail for the directory's sake."""
     if not statedir.is_attached(config, request.container_id, request.ifname):
         return False
-    _require_private(config)
+    _require_private(config.state_dir)
+    lasting = statedir.lasting_dir(config.state_dir)
+    if lasting is not None and os.path.lexists(lasting):
+        _require_private(lasting)
     return True
 
 
@@ -168,6 +196,13 @@ def _eligible_pod(config: Config, request: Request) -> Pod | None:
         return _labels_from_child(config, namespace, name, uid)
 
     pod = pods.find_pod(config, request, ask_child)
+    if pod.is_untold or os.path.lexists(statedir.failed_path(config.state_dir, SOURCE)):
+        from ratchet import repeated  # noqa: PLC0415 - for a configuration that makes no links
+
+        if not pod.is_untold:
+            repeated.over(config.state_dir, SOURCE)
+        elif repeated.note(config.state_dir, SOURCE, pods.NO_SOURCE) == 0:
+            log.warning(pods.NO_SOURCE)
     return pod if pods.is_eligible(pod) else None
 
 
@@ -201,11 +236,11 @@ def _failure(failure: Failure) -> CniError:
 def _pass_through(config: Config, request: Request) -> Result:
     """Become the delegate. Chained after another plugin without one: hand its result on.
 
-    A delegate with another cniVersion than ours, in which it answers an ADD, is run instead. (Where
-    we state none, the runtime takes what it gets.)
+    A delegate that answers an ADD in another cniVersion than ours is run instead, because it states
+    that one or does not know ours. (Where we state none, the runtime takes what it gets.)
     """
     _attend(config)
-    plugins = _plugins(config.delegate, request)
+    plugins = _plugins(config, config.delegate, request)
     if not plugins:
         return _previous(config, request) if request.command == "ADD" else None
     if request.command == "DEL":
@@ -213,13 +248,13 @@ def _pass_through(config: Config, request: Request) -> Result:
         plugins.reverse()
     while len(plugins) > 1:
         plugin = plugins.pop(0)
-        result = invoke.run(plugin, request.path, request.environ)
+        result = _run(plugin, request)
         if request.command == "ADD":
             answer = _answer(plugin, result, plugins[0].get("cniVersion"), request)
             plugins[0] = cni_config.with_result(plugins[0], answer)
     last, ours = plugins[0], config.cni_version
     if request.command == "ADD" and ours and not version.same(last.get("cniVersion"), ours):
-        result = invoke.run(last, request.path, request.environ)
+        result = _run(last, request)
         return _answer(last, result, ours, request)
     return invoke.become(last, request.path, request.environ)
 
@@ -232,19 +267,89 @@ def _attend(config: Config) -> None:
         spawn.attend(config)
 
 
-def _plugins(delegate: dict[str, Any] | None, request: Request) -> list[dict[str, Any]]:
-    """Return the configurations of a delegate's plugins that know the operation."""
+def _run(plugin: dict[str, Any], request: Request) -> Result:
+    """Run a delegate. Its error goes up as it is, but for one that would seem to be ours."""
+    try:
+        return invoke.run(plugin, request.path, request.environ)
+    except CniError as exc:
+        if exc.code != INCOMPATIBLE_VERSION:
+            raise
+        raise CniError(exc.code, f"delegate {plugin['type']}: {exc.msg}", exc.details) from exc
+
+
+def _plugins(
+    config: Config,
+    delegate: dict[str, Any] | None,
+    request: Request,
+    errors: list[CniError] | None = None,
+    *,
+    lower: bool = False,
+) -> list[dict[str, Any]]:
+    """Return the configurations of a delegate's plugins that know the operation.
+
+    ``lower`` allows a lower version also where a plugin's configuration states one. What is wrong
+    with a plugin is added to ``errors``, or raised where there are none.
+    """
     if delegate is None or cni_config.forbids(delegate, request.command):
         return []
-    plugins = [
-        cni_config.for_delegate(plugin, request.config)
-        for plugin in cni_config.plugins_of(delegate)
-    ]
-    return [
-        _with_its_previous(plugin, request)
-        for plugin in plugins
-        if version.allows(plugin.get("cniVersion", ""), request.command)
-    ]
+    found = []
+    for own in cni_config.plugins_of(delegate):
+        plugin = cni_config.for_delegate(own, request.config)
+        try:
+            spoken = _version(config, request, plugin, lower=lower or not own.get("cniVersion"))
+        except CniError as exc:
+            if errors is None:
+                raise
+            errors.append(exc)
+            continue
+        if spoken is not None and version.allows(spoken, request.command):
+            if spoken:
+                plugin["cniVersion"] = spoken
+            found.append(_with_its_previous(plugin, request))
+    return found
+
+
+def _version(
+    config: Config, request: Request, plugin: dict[str, Any], *, lower: bool
+) -> str | None:
+    """Return the version in which a plugin is spoken to: the one stated, or the next that it knows.
+
+    None where it is not known whether it knows an operation that not every plugin has. Raises
+    CniError.
+    """
+    stated: str = plugin.get("cniVersion") or ""
+    if not version.at_least(stated, ASKED_FROM):
+        return stated
+    if request.command in _UNCHECKED and statedir.open_to_others(config.state_dir) is not None:
+        return stated  # nothing is believed of what stands there, and nothing is written
+    program = invoke.find(plugin["type"], request.path)
+    known = statedir.known_versions(config.state_dir, program)
+    is_rare = request.command in ("GC", "STATUS")
+    if known is None:
+        from ratchet import plugin_versions  # noqa: PLC0415 - for a plugin that is new
+
+        try:
+            known = plugin_versions.ask(config, plugin, program, request)
+        except CniError:
+            if is_rare:
+                raise
+            known = []
+    if not known and is_rare:
+        log.debug("not sent to a plugin that does not know it", plugin=plugin["type"])
+        return None
+    if not known or stated in known:
+        return stated
+    # A DEL that fails is repeated for ever: the plugin itself is to say so.
+    if not lower and request.command == "DEL":
+        return stated
+    offered = [one for one in known if not version.at_least(one, stated)] if lower else []
+    if not offered:
+        raise CniError(
+            INCOMPATIBLE_VERSION,
+            f"delegate {plugin['type']} does not know cniVersion {stated}",
+            f"{program} knows {', '.join(known)}",
+        )
+    return offered[-1]
 
 
 def _with_its_previous(plugin: dict[str, Any], request: Request) -> dict[str, Any]:
@@ -263,33 +368,13 @@ def _with_its_previous(plugin: dict[str, Any], request: Request) -> dict[str, An
 def _plugins_that_know(
     config: Config, request: Request, errors: list[CniError]
 ) -> list[dict[str, Any]]:
-    """Return the plugins that know GC and STATUS; add what kept others from saying so.
-
-    A plugin that states no version is given ours, and may be older: it would take an operation that
-    it does not know for a broken request. So these two, which are rare, are preceded by VERSION.
-    """
-    found = []
-    environ = {**request.environ, "CNI_COMMAND": "VERSION"}
-    plugins = _plugins(config.delegate, request)
+    """Return the plugins that know GC and STATUS; add what kept others from saying so."""
+    plugins = _plugins(config, config.delegate, request, errors)
     if config.use_labels:
-        boot_network = _plugins(config.boot_network, request)
+        # A boot network is attached in any version that it knows.
+        boot_network = _plugins(config, config.boot_network, request, errors, lower=True)
         plugins += [plugin for plugin in boot_network if plugin not in plugins]
-    for plugin in plugins:
-        stated = plugin.get("cniVersion", "")
-        question = {"cniVersion": stated, "type": plugin["type"], "name": config.name}
-        try:
-            answer = invoke.run(question, request.path, environ) or {}
-        except CniError as exc:
-            errors.append(exc)
-            continue
-        known = answer.get("supportedVersions")
-        if isinstance(known, list) and stated in known:
-            found.append(plugin)
-        else:
-            log.debug(
-                "an operation was not sent to a plugin that does not know it", plugin=plugin["type"]
-            )
-    return found
+    return plugins
 
 
 def _answer(

@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     AskChild = Callable[[str, str, str | None], tuple[Words, Words] | None]
 
 DEFAULT_NAMESPACE = "default"
+NO_SOURCE = (
+    "nothing tells the labels of this node's pods, so all of them are the delegate's:"
+    " set kubeconfig (or have the runtime pass annotations), or set use_labels to false"
+)
 ELIGIBLE_KEY = "ratchet"
 ANNOTATIONS_CAPABILITY = "io.kubernetes.cri.pod-annotations"
 API_TIMEOUT_S = 5.0
@@ -57,7 +61,7 @@ ENGINE_TIMEOUT_S = 5.0
 class Pod:
     """A pod as its runtime and label source know it; `name` and `uid` are None if neither does."""
 
-    __slots__ = ("annotations", "labels", "name", "namespace", "uid")
+    __slots__ = ("annotations", "is_untold", "labels", "name", "namespace", "uid")
 
     def __init__(
         self, namespace: str, name: str | None, uid: str | None, labels: Words, annotations: Words
@@ -67,6 +71,8 @@ class Pod:
         self.uid = uid
         self.labels = labels
         self.annotations = annotations
+        self.is_untold = False
+        """Whether this is a Kubernetes pod, and no source is configured that knows its labels."""
 
     def __repr__(self) -> str:
         return f"Pod({self.namespace}/{self.name}, uid {self.uid})"
@@ -101,7 +107,11 @@ def find_pod(config: Config, request: Request, ask_child: AskChild) -> Pod:
         and not (name and not namespace)
         and os.path.exists(config.docker_socket)
     ):
-        _ask_docker(config, request, namespace, pod)
+        pod.is_untold = not _ask_docker(config, request, namespace, pod)
+    else:
+        pod.is_untold = True
+    # Without both names it is podman's or nobody's, who have no labels to give.
+    pod.is_untold = pod.is_untold and bool(namespace and name) and not _has_annotations(request)
     return pod
 
 
@@ -232,7 +242,13 @@ def _ask_kubernetes(
     pod.labels, pod.annotations = answer
 
 
-def _ask_docker(config: Config, request: Request, namespace: str | None, pod: Pod) -> None:
+def _has_annotations(request: Request) -> bool:
+    """Say whether the runtime passes pods' annotations: those of a pod without any are null."""
+    runtime = request.config.get("runtimeConfig")
+    return isinstance(runtime, dict) and ANNOTATIONS_CAPABILITY in runtime
+
+
+def _ask_docker(config: Config, request: Request, namespace: str | None, pod: Pod) -> bool:
     from ratchet.docker import read_container  # noqa: PLC0415 - only for containers of an engine
 
     container = read_container(config.docker_socket, request.container_id, ENGINE_TIMEOUT_S)
@@ -242,7 +258,7 @@ def _ask_docker(config: Config, request: Request, namespace: str | None, pod: Po
                 f"container {request.container_id}",
                 f"the engine at {config.docker_socket} has no such container",
             )
-        return
+        return False
     pod.labels = container.labels
     pod.annotations = container.annotations
     # What the runtime says of the pod's identity goes before what the engine's labels say.
@@ -250,6 +266,7 @@ def _ask_docker(config: Config, request: Request, namespace: str | None, pod: Po
         pod.namespace = container.namespace or DEFAULT_NAMESPACE
     pod.name = pod.name or container.name
     pod.uid = pod.uid or container.uid
+    return True
 
 
 def _invalid(key: str, value: str, allowed: str) -> CniError:

@@ -25,7 +25,9 @@ AT_REST = "at-rest"  # the child has ended with nothing left to do, in the boot 
 GIVEN_UP = "given-up"  # the child died again and again, and was not started any more
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 VOLATILE = ("/run/", "/var/run/")  # emptied by a reboot: file-hierarchy(7)
+VERSIONS = "versions"
 
+_LASTING = "/var/lib"
 # stat(2), without the 2 ms that its module costs: inode(7)
 _TYPE, _LINK, _STICKY = 0o170000, 0o120000, 0o1000
 _MOST_LINKS = 40  # path_resolution(7)
@@ -46,11 +48,68 @@ def boot_path(state_dir: str, container_id: str, ifname: str) -> str:
     return f"{state_dir}/{BOOTS}/{attachment_name(container_id, ifname)}{RECORD_SUFFIX}"
 
 
+def failed_path(state_dir: str, what: str) -> str:
+    """Return where it is kept that something fails again and again."""
+    return f"{state_dir}/{what}.failed.json"
+
+
+def versions_path(state_dir: str, program: str) -> str:
+    """Return where it is kept which versions of the specification a plugin's program knows."""
+    return f"{state_dir}/{VERSIONS}/{os.path.basename(program)}"
+
+
+def known_versions(state_dir: str, program: str) -> list[str] | None:
+    """Return what a program is known to know; None when it is not known, or not of this file."""
+    try:
+        fd = os.open(versions_path(state_dir, program), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, 8192)
+        finally:
+            os.close(fd)
+        of, stamped, versions = text.decode("utf-8", "surrogateescape").split("\n")
+        return versions.split() if of == program and stamped == stamp(program) else None
+    except (OSError, ValueError):
+        return None
+
+
+def stamp(path: str) -> str:
+    """Return what changes when a file is replaced or written. Raises OSError."""
+    status = os.stat(path)
+    return f"{status.st_dev} {status.st_ino} {status.st_mtime_ns} {status.st_size}"
+
+
+def lasting_dir(state_dir: str) -> str | None:
+    """Return where is kept what must outlive the machine; None where the state directory does.
+
+    /run is memory. What the boot network's plugins keep on the disk, such as addresses that are
+    taken, is still there after a reboot, and so must be what is needed to give it back.
+    """
+    for memory in VOLATILE:
+        if state_dir.startswith(memory):
+            return f"{_LASTING}/{state_dir[len(memory) :]}"
+    return None
+
+
+def lasting_path(state_dir: str, container_id: str, ifname: str) -> str | None:
+    """Return where an attachment with a boot network of its own is kept on the disk."""
+    folder = lasting_dir(state_dir)
+    return None if folder is None else boot_path(folder, container_id, ifname)
+
+
 def is_attached(config: Config, container_id: str, ifname: str) -> bool:
     """Tell whether an attachment is ours to check or to detach, without reading its record."""
-    return os.path.lexists(record_path(config.state_dir, container_id, ifname)) or os.path.lexists(
-        boot_path(config.state_dir, container_id, ifname)
+    state_dir = config.state_dir
+    return (
+        os.path.lexists(record_path(state_dir, container_id, ifname))
+        or os.path.lexists(boot_path(state_dir, container_id, ifname))
+        or is_lasting(state_dir, container_id, ifname)
     )
+
+
+def is_lasting(state_dir: str, container_id: str, ifname: str) -> bool:
+    """Tell whether the disk remembers an attachment."""
+    path = lasting_path(state_dir, container_id, ifname)
+    return path is not None and os.path.lexists(path)
 
 
 def is_left_alone(state_dir: str) -> bool:

@@ -40,6 +40,7 @@ class Bells:
         self._cluster: str | None = None  # whose index that is
         self._listed_at: float | None = None  # monotonic seconds
         self._retry_s = _RETRY_S
+        self._told: set[str] = set()  # why etcd is away, since it answered last
         self._thread = threading.Thread(target=self._run, name="bells", daemon=True)
 
     def start(self) -> None:
@@ -50,13 +51,10 @@ class Bells:
         self._stopped.set()
 
     def _run(self) -> None:
-        told: set[str] = set()  # why etcd is away, since it answered last
+        told = self._told
         while not self._stopped.is_set():
             try:
                 self._listen()
-                if told:
-                    log.info("etcd answers again")
-                    told.clear()
             except HistoryLostError:
                 log.info("the watch has lost its place in etcd's history")
                 self._stopped.wait(_LOST_S)
@@ -98,10 +96,19 @@ class Bells:
                 self._engine.listed(pod, written)
         self._engine.etcd_is_back(found.published if missed else None)
         self._retry_s = _RETRY_S
+        if self._told:
+            log.info("etcd answers again")
+            self._told.clear()
         self._index, self._cluster, self._listed_at = found.index, cluster, asked_at
         while not self._stopped.is_set():
             self._engine.keep_alive()
-            event = self._store.watch(keys.node(self._engine.node.address), self._index + 1)
+            try:
+                event = self._store.watch(keys.node(self._engine.node.address), self._index + 1)
+            except StoreError as error:
+                # Whether etcd is away is told by whether it lists the keys again.
+                log.debug("the watch was cut", error=str(error))
+                self._stopped.wait(_LOST_S if self._clock.monotonic() - asked_at > 1 else _RETRY_S)
+                return
             if event is None or self._store.cluster != cluster:
                 return
             self._listed_at = self._clock.monotonic()

@@ -32,6 +32,7 @@ from ratchet_child.metrics import figures
 from ratchet_child.metrics.exporter import Endpoint
 from ratchet_child.model.keys import PodKey
 from ratchet_child.pods.unfinished import UnfinishedFiles
+from ratchet_child.pods.vanished import Vanished
 from ratchet_child.service import (
     MAX_REQUEST_BYTES,
     Answer,
@@ -97,6 +98,7 @@ class Child:
     def _use(self, config: Config, engine: Engine) -> None:
         self._config = config
         self._engine = engine
+        self._vanished = Vanished(self._directory, engine.registry, engine.clock)
         self._service = Service(self._engine, config.kubeconfig)
         self._bells = Bells(self._engine.store, self._engine)
         self._serve_metrics(config.metrics_address)
@@ -124,12 +126,15 @@ class Child:
 
     def _counts(self) -> figures.Counts:
         """Return the counts of the engine in use, whichever that is."""
-        return self._engine.status.counts()
+        counts = self._engine.status.counts()
+        counts.labels = self._service.labels_error is None
+        return counts
 
     def run(self) -> None:
         """Serve. Returns when the child is to end."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._end())
+        signal.signal(signal.SIGHUP, lambda *_: log.reopen())
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
         self._listen_to_supervisor()
         self._keeper.ready()
@@ -256,6 +261,7 @@ class Child:
         """Find what nobody reports: records of killed parents, namespaces that are gone."""
         self._engine.registry.scan()
         self._engine.registry.check_namespaces()
+        self._vanished.sweep()
         self._unfinished.sweep(now)
         self._front.sweep()
         self._watch_namespaces()

@@ -3,7 +3,7 @@
 In threads of their own, and with a clock: a name server, or an API server that sends a byte now and
 then, may keep a thread for as long as it likes, but not the parent. So each question is answered by
 a thread or by the clock, whichever comes first. Nothing is remembered of a pod: whoever asks wants
-to know how it is now.
+to know how it is now. Of the source it is remembered how the last question has ended.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ratchet import log
-from ratchet.errors import CniError, PodUnknownError
+from ratchet.errors import CniError, PodSourceError, PodUnknownError
 from ratchet_child.model.clock import Clock
 
 TIMEOUT_S = 5.0
@@ -36,6 +36,27 @@ class Lookups:
         self._threads = 0
         self._lock = threading.Lock()
         self._reader: Any = None
+        self._error: CniError | None = None
+        self._refused: _Lookup | None = None
+
+    @property
+    def error(self) -> CniError | None:
+        """Why the source could not be read when it was asked last; None when it could."""
+        return self._error
+
+    def refused(self) -> CniError | None:
+        """Return why the source refuses this node; None when it does not, as far as is known.
+
+        A node that counts as not ready is given no pods whose labels anybody would ask for. So
+        what was refused is asked again, for the next time that somebody wants to know.
+        """
+        error, last = self._error, self._refused
+        if not isinstance(error, PodSourceError):
+            return None
+        if last is not None and last.is_answered:
+            self.ask(last.namespace, last.name, None, lambda _: None)
+            self._refused = self._under_way[-1]
+        return error
 
     def ask(self, namespace: str, name: str, uid: Any, answer: Answer) -> None:
         """Have a pod's labels and annotations told, or the error that the parent is to report."""
@@ -53,7 +74,8 @@ class Lookups:
         for lookup in self._under_way:
             if now >= lookup.deadline:
                 pod = f"pod {lookup.namespace}/{lookup.name}"
-                lookup.answer(PodUnknownError(pod, "the API server does not answer in time"))
+                late = PodUnknownError(pod, "the API server does not answer in time")
+                self._answer(lookup, late)
         self._under_way = [one for one in self._under_way if not one.is_answered]
 
     def next_deadline(self) -> float | None:
@@ -76,12 +98,22 @@ class Lookups:
                 lookup.namespace, lookup.name, lookup.uid, lookup.deadline
             )
         except CniError as error:
-            lookup.answer(error)
+            self._answer(lookup, error)
         except Exception as error:  # noqa: BLE001 - the parent must hear of it
             log.crash("reading labels failed", error, pod=lookup.name)
-            lookup.answer(CniError(199, "internal error", str(error)))
+            self._answer(lookup, CniError(199, "internal error", str(error)))
         else:
-            lookup.answer(labels)
+            self._answer(lookup, labels)
+
+    def _answer(self, lookup: _Lookup, found: Labels | CniError) -> None:
+        """Answer a question that has not been answered yet, and note how the source is."""
+        if lookup.is_answered:
+            return
+        if isinstance(found, PodSourceError):
+            self._refused = lookup
+        is_pods = isinstance(found, PodUnknownError) and found.source_answers
+        self._error = found if isinstance(found, CniError) and not is_pods else None
+        lookup.answer(found)
 
     def _pod_reader(self) -> Any:
         with self._lock:

@@ -1,26 +1,24 @@
 """What parents and `ratchetctl` ask the child, over its Unix socket: one JSON line each way.
 
 A request that waits for links is kept until they are there or its time is over; nothing in here
-blocks. etcd and the API server are asked in threads of their own.
+blocks. The API server is asked in threads of their own, and etcd is not asked at all.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from ratchet import messages, status
-from ratchet.errors import CniError, RatchetError, StoreError, shown
+from ratchet.errors import CniError, RatchetError, shown
 from ratchet_child.engine import Engine
 from ratchet_child.lookups import Labels, Lookups
 from ratchet_child.metrics.figures import front
-from ratchet_child.model.keys import VXLANID, PodKey
+from ratchet_child.model.keys import PodKey
 
 MAX_REQUEST_BYTES = 1 << 20
-_HEALTH_THREADS = 2
 _LONGEST_WAIT_S = 120.0
 _AWAY_S = 1.0
 
@@ -52,7 +50,6 @@ class Service:
         self._engine = engine
         self._clock = engine.clock
         self._waiters: list[_Waiter] = []
-        self._health_threads = ThreadPoolExecutor(_HEALTH_THREADS, thread_name_prefix="health")
         self._lookups = None if kubeconfig is None else Lookups(kubeconfig, engine.clock)
 
     def close(self) -> None:
@@ -60,9 +57,14 @@ class Service:
         for waiter in self._waiters:
             waiter.reply(self._links(waiter, complete=False))
         self._waiters.clear()
-        self._health_threads.shutdown(wait=False)
         if self._lookups is not None:
             self._lookups.close()
+
+    @property
+    def labels_error(self) -> str | None:
+        """Why the API server did not tell the last pod's labels; None when it did."""
+        error = None if self._lookups is None else self._lookups.error
+        return None if error is None else str(error)
 
     def handle(self, request: Answer, reply: Reply) -> None:
         """Answer a request, now or later. `reply` may be called from another thread."""
@@ -83,7 +85,7 @@ class Service:
                 case messages.Labels():
                     self._labels(asked, reply)
                 case messages.Health():
-                    self._health_threads.submit(self._health, reply)
+                    reply(self._health())
                 case messages.Status():
                     reply(self._status())
         except CniError as error:
@@ -154,13 +156,16 @@ class Service:
         links = () if complete else self._engine.status.links(waiter.key)
         return status.Links(complete, links).to_json()
 
-    def _health(self, reply: Reply) -> None:
-        try:
-            self._engine.store.get(VXLANID)
-        except StoreError as error:
-            reply(messages.EtcdHealth(f"{error.subject}: {error.details}").to_json())
-        else:
-            reply(messages.EtcdHealth(None).to_json())
+    def _health(self) -> Answer:
+        """Answer what is known: STATUS comes often, and must not wait for what is away."""
+        etcd = self._engine.etcd
+        refused = None if self._lookups is None else self._lookups.refused()
+        return messages.NodeHealth(
+            etcd.error if etcd.is_away else None,
+            None
+            if refused is None
+            else messages.Failure(refused.code, refused.msg, refused.details),
+        ).to_json()
 
     def _labels(self, asked: messages.Labels, reply: Reply) -> None:
         if self._lookups is None:
@@ -183,6 +188,7 @@ class Service:
             etcd=etcd.error,
             etcd_away=etcd.is_away,
             etcd_since=etcd.since,
+            labels=self.labels_error,
             front=status.FrontStatus(**front()),
             pods=self._engine.status.pods(),
         ).to_json()

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from ratchetctl import scalars
 from ratchetctl.errors import ManifestError, OperatorError
+from ratchetctl.scalars import Scalar
 
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
 DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
@@ -314,9 +316,11 @@ class _Fields:
 
     def flag(self, key: str) -> bool:
         value = self.values.get(key)
-        if value is not None and not isinstance(value, bool):
+        if value is None:
+            return False
+        if not isinstance(value, Scalar) or value.flag is None:
             raise ManifestError(self.where, self.path(key), value, "must be true or false")
-        return bool(value)
+        return value.flag
 
     def texts(self, key: str) -> list[str]:
         value = self.values.get(key) or []
@@ -353,9 +357,7 @@ class _Fields:
 
 def _quote(value: object) -> str:
     """Say why a value that is no string is wrong: nearly always quotes were forgotten."""
-    if isinstance(value, bool):
-        return f'must be a string: write "{str(value).lower()}" with the quotes'
-    if isinstance(value, (int, float)):
+    if isinstance(value, Scalar):
         return f'must be a string: write "{value}" with the quotes'
     return "must be a string"
 
@@ -365,6 +367,12 @@ class _Strict(yaml.constructor.SafeConstructor):
 
     YAML 1.2 §3.2.1.3 forbids the first and Kubernetes refuses it; PyYAML would take the last one.
     """
+
+    yaml_implicit_resolvers = scalars.RESOLVERS
+    yaml_constructors = {  # noqa: RUF012 - PyYAML's own way
+        **yaml.constructor.SafeConstructor.yaml_constructors,
+        **scalars.CONSTRUCTORS,
+    }
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)

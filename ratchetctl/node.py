@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet import client, log, messages, statedir
+from ratchet import client, log, messages, repeated, statedir
 from ratchet.attachments import Attachment, Directory
 from ratchet.cni.frozen import replace
 from ratchet.config import Config
 from ratchet.errors import ChildError, ConfigError
+from ratchet.plugin import SOURCE
 from ratchet.status import ERROR, UP, WAITING, FrontStatus, LinkStatus, NodeStatus, PodStatus
 from ratchetctl.errors import StatusError
 
@@ -27,7 +28,13 @@ ANSWER_TIMEOUT_S = 5.0
 
 UNKNOWN, SUPERSEDED = "unknown", "superseded"
 _SUFFIXES = (".conf", ".conflist", ".json")  # as libcni has them
-_MARKS = (statedir.SETTINGS, statedir.SOCKET, statedir.LOCK, statedir.RECORDS)
+_MARKS = (
+    f"{SOURCE}.failed.json",
+    statedir.SETTINGS,
+    statedir.SOCKET,
+    statedir.LOCK,
+    statedir.RECORDS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,7 @@ class Node:
     etcd_since: float | None
     etcd_error: str | None
     front: FrontStatus | None
+    labels_error: str | None
     pods: tuple[Pod, ...]
     unfinished: int = 0  # records of pods that are gone, for which nobody cleans up
 
@@ -184,6 +192,7 @@ def _from_answer(state_dir: str, answer: dict[str, Any]) -> Node:
         etcd_since=found.etcd_since,
         etcd_error=found.etcd if found.etcd_away else None,
         front=found.front,
+        labels_error=found.labels or _no_source(state_dir),
         pods=_sorted(map(_pod, found.pods)),
     )
 
@@ -192,9 +201,27 @@ def _from_records(state_dir: str, child: str, why: str) -> Node:
     directory = Directory(state_dir)
     pods = _sorted(map(_recorded, directory.live()))
     unfinished = len(directory.deleted())
+    source = _no_source(state_dir)
     return Node(
-        state_dir, child, why, None, None, None, "unknown", None, None, None, pods, unfinished
+        state_dir,
+        child,
+        why,
+        None,
+        None,
+        None,
+        "unknown",
+        None,
+        None,
+        None,
+        source,
+        pods,
+        unfinished,
     )
+
+
+def _no_source(state_dir: str) -> str | None:
+    """Return what a parent has noted that was given no source of labels."""
+    return repeated.last(state_dir, SOURCE)
 
 
 def _sorted(pods: Iterator[Pod]) -> tuple[Pod, ...]:

@@ -52,7 +52,8 @@ def status(config_file: str | None, state_dir: str | None, output: str, pod: str
     for the network configuration in /etc/cni/net.d.
 
     The exit status is 0 if everything is up, 3 if something waits, 4 if something is wrong (an
-    error, a fault, a superseded pod, etcd away, records but no child), and 1 if the command failed.
+    error, a fault, a superseded pod, etcd away, labels that cannot be read, records but no child),
+    and 1 if the command failed.
     """
     if config_file is not None and state_dir is not None:
         raise click.UsageError("--config and --state-dir say the same: give one")
@@ -74,6 +75,8 @@ def status(config_file: str | None, state_dir: str | None, output: str, pod: str
 def exit_status(found: Node) -> int:
     """Return how well the node is: WELL, WAITS or WRONG."""
     states = {pod.state for pod in found.pods}
+    if found.labels_error is not None:
+        return WRONG
     if found.child != "running":
         return WRONG if found.pods or found.unfinished else WELL
     has_fault = any(link.fault is not None for pod in found.pods for link in pod.links)
@@ -98,6 +101,7 @@ def as_json(found: Node) -> dict[str, Any]:
             "error": found.etcd_error,
         },
         "front": None if found.front is None else found.front.to_json(),
+        "labels": {"error": found.labels_error},
         "pods": [
             {
                 **asdict(pod),
@@ -131,6 +135,9 @@ def show(found: Node, console: Console) -> None:
         console.print()
     if found.trouble is not None:
         console.print(_plain(f"this node's address: {found.trouble}"), soft_wrap=True)
+    if found.labels_error is not None:
+        console.print(_plain(f"pods' labels: {found.labels_error}"), soft_wrap=True)
+    if found.trouble is not None or found.labels_error is not None:
         console.print()
     if not found.pods:
         console.print("no labelled pods")

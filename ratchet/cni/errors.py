@@ -30,6 +30,8 @@ class CniError(Exception):
         self.code = code
         self.msg = msg
         self.details = details
+        self.repeats = 0
+        """How often the same has been answered before, where somebody counts that."""
 
     def __str__(self) -> str:
         return f"{self.msg} ({self.details})" if self.details else self.msg

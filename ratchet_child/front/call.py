@@ -137,7 +137,13 @@ class Call:
         self, path: str, config: bytes, environ: Mapping[str, str], timeout_s: float | None
     ) -> tuple[bytes, int]:
         """Part of `invoke.Arm`."""
-        if not self.has_begun and self._is_add and self._waiting.when_lost is Policy.BE_PARENT:
+        changes = environ.get("CNI_COMMAND") != "VERSION"
+        if (
+            changes
+            and not self.has_begun
+            and self._is_add
+            and self._waiting.when_lost is Policy.BE_PARENT
+        ):
             self._hold(Waiting(PASSING_S, Policy.LAST_WORDS, Policy.LAST_WORDS))
         elif not self.has_begun:
             self._waiting = Waiting(PASSING_S, self._waiting.when_lost, self._waiting.when_late)

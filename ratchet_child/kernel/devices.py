@@ -31,6 +31,8 @@ from ratchet_child.model.interfaces import (
 
 MARK = 0x7261  # the group of every interface made here: "ra"
 
+LEAST_IPV6_MTU_BYTES = 1280
+
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 _SIOCGIFINDEX = 0x8933
@@ -114,12 +116,39 @@ class Devices:
                 case SetMtu() if code:
                     refused.append(f"mtu {one.mtu_bytes}: {os.strerror(code)}")
                 case SetUp():
+                    if code == errno.EADDRINUSE:
+                        self._refuse_port(namespace, ifname)
                     must(f"bring up {ifname} in {namespace.path}", code)
                 case AddAddress() if code != errno.EEXIST:
+                    if code == errno.EINVAL and one.address.ip.version == 6:
+                        self._refuse_mtu(namespace, ifname)
                     must(f"give {ifname} in {namespace.path} the address {one.address}", code)
                 case RemoveAddress() if code != errno.EADDRNOTAVAIL:
                     must(f"take the address {one.address} of {ifname} in {namespace.path}", code)
         return refused
+
+    def _refuse_port(self, namespace: Namespace, ifname: str) -> None:
+        """*Raises* KernelError, which names the UDP port that a tunnel shares with nobody else."""
+        found = self.find(namespace, ifname)
+        port = getattr(found.details, "port", None) if found is not None else None
+        if port is not None:
+            raise KernelError(
+                f"bring up {ifname} in {namespace.path}",
+                f"UDP port {port} of this node is held by another overlay, whose vxlan device has"
+                " other flags (external, gbp), or by a program: give vxlan_port another number, the"
+                " same on every node",
+            )
+
+    def _refuse_mtu(self, namespace: Namespace, ifname: str) -> None:
+        """*Raises* KernelError where an interface's MTU is below what IPv6 needs (RFC 8200 §5)."""
+        found = self.find(namespace, ifname)
+        if found is not None and (found.mtu_bytes or 0) < LEAST_IPV6_MTU_BYTES:
+            raise KernelError(
+                f"give {ifname} in {namespace.path} an IPv6 address",
+                f"its MTU is {found.mtu_bytes}, and IPv6 needs {LEAST_IPV6_MTU_BYTES}: a tunnel has"
+                " 50 less than parent_interface, or 70 less where parent_address is IPv6; mtu and"
+                " ratchet.mtu can lower it further",
+            )
 
     def settle(self, namespace: Namespace, ifname: str) -> None:
         """Have an interface that has just got its carrier carry frames at once.

@@ -126,6 +126,12 @@ class Netlink:
         return list(messages(data))
 
 
+_NOT_MOUNTED = (
+    "this process sees a plain file there and no namespace: the namespace is gone, or the child"
+    " runs in a container that does not see the node's mounts (mountPropagation: HostToContainer)"
+)
+
+
 class Namespace:
     """An open network namespace with a rtnetlink socket in it.
 
@@ -142,8 +148,10 @@ class Namespace:
             with entered(self.fd):
                 self.netlink = Netlink()
         except OSError as error:
+            is_namespace = _is_namespace(self.fd)
             os.close(self.fd)
-            raise KernelError(f"enter network namespace {path}", str(error)) from error
+            why = str(error) if is_namespace else _NOT_MOUNTED
+            raise KernelError(f"enter network namespace {path}", why) from error
         status = os.fstat(self.fd)
         self.identity = (status.st_dev, status.st_ino)
 
@@ -239,6 +247,11 @@ def _own() -> Iterator[int]:
         yield own
     finally:
         os.close(own)
+
+
+def _is_namespace(fd: int) -> bool:
+    """Say whether a file is one of the kernel's namespaces, which are on a device of their own."""
+    return os.fstat(fd).st_dev == os.stat("/proc/self/ns/net").st_dev
 
 
 def _setns(fd: int) -> None:

@@ -164,6 +164,11 @@ def _of_node(counts: Counts) -> Iterator[Any]:
         "Nodes of this node's peers that have not been heard of.",
         counts.silent_nodes,
     )
+    yield GaugeMetricFamily(
+        "ratchet_labels_up",
+        "Whether the last question about labels was answered.",
+        int(counts.labels),
+    )
 
 
 def _of_figures() -> Iterator[Any]:

@@ -56,11 +56,12 @@ class Durations:
 
 @dataclass(slots=True)
 class Counts:
-    """How many links and pods there are in each state, and how the node is."""
+    """How many links and pods are in each state, and how the node and its sources are."""
 
     links: dict[str, int]
     etcd: bool
     faults: int = 0  # links that are up, but of which the kernel has refused a property
+    labels: bool = True
     attached: int = 0
     superseded: int = 0
     troubled: int = 0

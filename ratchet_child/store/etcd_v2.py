@@ -12,6 +12,7 @@ when certificates or password have changed.
 
 from __future__ import annotations
 
+import json
 import logging
 import ssl
 import threading
@@ -33,6 +34,8 @@ REQUEST_TIMEOUT_S = 3.0
 WATCH_TIMEOUT_S = 20.0
 
 _KEY_NOT_FOUND = 100
+_NOT_FOUND = 404
+_WITHOUT_V2 = (3, 6)
 _CONDITION_FAILED = (
     etcd.EtcdCompareFailed,
     etcd.EtcdAlreadyExist,
@@ -255,7 +258,7 @@ class EtcdV2Store:
             figures.etcd_failed(name)
             self._turn_away_from(number, is_silent=_innermost(error) is not None)
             raise StoreError(
-                f"{name} {path} at {self._url(number)}", self._why(error, number)
+                f"{name} {path} at {self._url(number)}", self._why(error, number, client.http)
             ) from error
         finally:
             if client.expected_cluster_id is not None:
@@ -292,8 +295,10 @@ class EtcdV2Store:
         """Make a connection; apart for those who count what goes over it."""
         return Transport(host, port, context)
 
-    def _why(self, error: Exception, number: int) -> str:
+    def _why(self, error: Exception, number: int, http: Transport) -> str:
         """Return what the operator has to mend, as far as that is known."""
+        if http.status == _NOT_FOUND and type(error) is etcd.EtcdException:
+            return _why_no_v2(http)
         if isinstance(error, etcd.EtcdInsufficientPermissions):
             return self._credentials.why_forbidden()
         cause = _innermost(error)
@@ -319,6 +324,20 @@ class EtcdV2Store:
         watching = self._watching
         if is_silent and watching is not None and watching[0] == number:
             watching[1].abort()
+
+
+def _why_no_v2(http: Transport) -> str:
+    """Why there is nothing at the paths of the v2 API: an etcd says which version it is."""
+    try:
+        version = json.loads(http.get("/version", REQUEST_TIMEOUT_S))["etcdserver"]
+        major, minor = (int(part) for part in version.split(".")[:2])
+    except (OSError, *_NONSENSE):
+        return "not an etcd with the v2 API? It has nothing at /v2/keys"
+    if (major, minor) >= _WITHOUT_V2:
+        return (
+            f"it is etcd {version}, which has no v2 API: use etcd 3.4 or 3.5 with --enable-v2=true"
+        )
+    return f"it is etcd {version}, whose v2 API is off: start it with --enable-v2=true"
 
 
 def _innermost(error: BaseException) -> OSError | None:

@@ -2,8 +2,10 @@
 
 A thread of the child has one connection to a member and one request under way on it, so a pool,
 redirects, proxies and retries are of no use here, and they are half of the CPU time of a request. A
-request is sent once: whoever made it knows whether it may be carried out twice. An answer has an
-end, in time and in size: the time-out of a socket would begin anew with each byte.
+request that may write is sent once: whoever made it knows whether it may be carried out twice. One
+that only reads, and gets no answer on a connection that was there already, is sent once more on a
+new one. An answer has an end, in time and in size: the time-out of a socket would begin anew with
+each byte.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import http.client
 import select
 import socket
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from email.message import Message
 from urllib.parse import urlencode
 
@@ -23,6 +26,18 @@ from ratchet.http import content, exchange
 
 # The largest one that is right lists every pod of every node: 20 MB for a thousand nodes.
 LARGEST_ANSWER_BYTES = 64 << 20
+
+# A connection that was idle for longer is not trusted: making another costs less than a millisecond
+# (a few with TLS), and finding out that a NAT has forgotten it costs a request its time-out.
+LONGEST_IDLE_S = 5.0
+# How long a read waits for its answer on a connection that it has found.
+SUSPECT_S = 1.0
+_KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 
 _FORM = "application/x-www-form-urlencoded"
 
@@ -41,6 +56,9 @@ class Transport:
             if context is None
             else http.client.HTTPSConnection(host, port, context=context)
         )
+        self._used_at = 0.0  # monotonic seconds
+        self.status: int | None = None
+        """The status of the last answer; None while there is none."""
 
     def request(
         self,
@@ -58,6 +76,13 @@ class Transport:
         """
         query = f"?{urlencode(fields)}" if fields else ""
         return self._exchange(method, _path(url) + query, None, headers, timeout)
+
+    def get(self, path: str, timeout_s: float) -> bytes:
+        """Return what stands at a path that python-etcd does not know. *Raises* OSError."""
+        try:
+            return self._exchange("GET", path, None, {}, timeout_s).data
+        except (ReadTimeoutError, http.client.HTTPException) as error:
+            raise ConnectionError("no answer") from error
 
     def request_encode_body(
         self,
@@ -95,9 +120,38 @@ class Transport:
         timeout_s: float,
     ) -> Answer:
         connection = self._connection
-        if connection.sock is not None and _is_readable(connection.sock):
-            connection.close()  # the member has closed it, or says what nobody has asked
+        started = time.monotonic()
+        idle_s = started - self._used_at
+        if connection.sock is not None and (
+            idle_s > LONGEST_IDLE_S or _is_readable(connection.sock)
+        ):
+            # The member has closed it, or says what nobody has asked; or something between here
+            # and there may have forgotten it, which a request would find out by its time-out.
+            connection.close()
+        if connection.sock is not None and method == "GET" and "wait=true" not in path:
+            # What only reads may be asked twice.
+            try:
+                begins_in_s = min(timeout_s / 3, SUSPECT_S)
+                return self._once(method, path, body, headers, timeout_s, begins_in_s)
+            except (OSError, http.client.HTTPException, ReadTimeoutError):
+                timeout_s -= time.monotonic() - started
+        return self._once(method, path, body, headers, timeout_s)
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        begins_in_s: float | None = None,
+    ) -> Answer:
+        connection, self.status = self._connection, None
+        deadline = time.monotonic() + timeout_s
         try:
+            if connection.sock is None:
+                _connect(connection, timeout_s)
+                timeout_s = max(deadline - time.monotonic(), 0.001)
             response = exchange(
                 connection,
                 method,
@@ -105,21 +159,30 @@ class Transport:
                 body=body,
                 headers=headers,
                 timeout_s=timeout_s,
+                begins_in_s=begins_in_s,
                 limit_bytes=LARGEST_ANSWER_BYTES,
             )
-            return Answer(connection, response)
+            self.status = response.status
+            return Answer(connection, response, self._used)
         except BaseException as error:
             connection.close()
             _tell_timeout(error)
             raise
+
+    def _used(self) -> None:
+        self._used_at = time.monotonic()
 
 
 class Answer:
     """An answer whose body has yet to come: a watch's comes with the change."""
 
     def __init__(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+        self,
+        connection: http.client.HTTPConnection,
+        response: http.client.HTTPResponse,
+        on_end: Callable[[], None],
     ) -> None:
+        self._on_end = on_end
         self.status = response.status
         self._connection = connection
         self._response = response
@@ -131,6 +194,7 @@ class Answer:
         if self._data is None:
             try:
                 self._data = content(self._response, LARGEST_ANSWER_BYTES)
+                self._on_end()
             except BaseException as error:
                 self._connection.close()
                 _tell_timeout(error)
@@ -148,6 +212,17 @@ class Answer:
 def _path(url: str) -> str:
     """Return a URL's path, which python-etcd has quoted."""
     return "/" + url.split("/", 3)[3]
+
+
+def _connect(connection: http.client.HTTPConnection, timeout_s: float) -> None:
+    """Connect, with keep-alive: a watch waits for long, and nobody else would notice its end."""
+    connection.timeout = timeout_s
+    try:
+        connection.connect()
+    except TimeoutError as error:  # not an answer's, which may end a watch
+        raise ConnectionError("no connection in time") from error
+    for level, option, value in _KEEP_ALIVE:
+        connection.sock.setsockopt(level, option, value)
 
 
 def _is_readable(connected: socket.socket) -> bool:

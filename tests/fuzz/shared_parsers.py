@@ -404,16 +404,6 @@ class LookupsAtOnce(Lookups):
         answer(PodUnknownError("pod", "it is not there"))
 
 
-class AtOnce:
-    """An executor without threads."""
-
-    def submit(self, work: Any, *args: Any) -> None:
-        work(*args)
-
-    def shutdown(self, **_: Any) -> None:
-        pass
-
-
 def make_request(mutator: Mutator) -> bytes:
     seed = dict(mutator.pick(REQUESTS))
     if mutator.chance(0.3):
@@ -431,8 +421,6 @@ def check_request(line: bytes) -> None:
         only((108,), error)
         return
     service = Service(FakeEngine(), None)  # type: ignore[arg-type]
-    service._health_threads.shutdown()
-    service._health_threads = AtOnce()  # type: ignore[assignment]
     service._lookups = LookupsAtOnce("/k", SystemClock())
     with quiet():
         service.handle(request, answers.append)

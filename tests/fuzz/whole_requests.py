@@ -298,7 +298,9 @@ class Bed:
         """Every file below the state directory, with what is in it."""
         found = {}
         for folder, _, names in os.walk(self.state_dir):
-            for name in names:
+            # What is kept of delegates, and of failures that repeat, is no trace of a pod.
+            kept = os.path.basename(folder) == "versions"
+            for name in () if kept else (one for one in names if not one.endswith(".failed.json")):
                 path = os.path.join(folder, name)
                 with open(path, "rb") as file:
                     found[os.path.relpath(path, self.state_dir)] = file.read()

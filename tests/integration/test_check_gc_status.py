@@ -1,4 +1,4 @@
-"""CHECK tells the truth, STATUS says whether etcd answers, GC removes what nobody wants."""
+"""CHECK tells the truth, STATUS is the delegate's, GC removes what nobody wants."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.api_server import TOKEN, ApiServer, Authority, kubeconfig
 from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, in1_in2, request_config, script
@@ -16,7 +17,6 @@ pytestmark = pytest.mark.root
 
 # CNI spec §5 Error
 INCOMPATIBLE = 1
-NOT_AVAILABLE = 50
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
@@ -83,9 +83,53 @@ def test_status_succeeds_when_etcd_answers(cluster: Cluster, node: Node) -> None
     assert outcome.succeeded().stdout.strip() == b""
 
 
-def test_status_is_error_50_when_etcd_is_away(cluster: Cluster, node: Node) -> None:
+def test_status_succeeds_at_once_when_etcd_is_away(cluster: Cluster, node: Node) -> None:
+    node.status().succeeded()
     cluster.etcd.stop()
-    assert node.status().error["code"] == NOT_AVAILABLE
+    started = time.monotonic()
+    node.status().succeeded()
+    assert time.monotonic() - started < 2
+
+
+def test_a_repeated_failure_of_status_is_one_line(
+    cluster: Cluster, node: Node, tmp_path: Path
+) -> None:
+    error = {"cniVersion": "1.1.0", "code": 50, "msg": "not yet", "details": ""}
+    environ = script(tmp_path, "modern", f"cat >/dev/null; echo '{json.dumps(error)}'; exit 1")
+    config = node.config(
+        cniVersion="1.1.0", delegate={"type": "modern", "cniVersion": "1.1.0"}, boot_network=None
+    )
+    for _ in range(4):
+        outcome = node.execute(config, node.environ("STATUS", changes=environ)).finish()
+        assert outcome.error["code"] == 50
+    assert node.log().count("not yet") == 1
+
+
+def test_status_fails_for_as_long_as_the_api_server_refuses_us(
+    cluster: Cluster, node: Node, tmp_path: Path
+) -> None:
+    """Every pod fails then; and no pod comes any more whose labels would show that it is over."""
+    authority = Authority(str(tmp_path / "ca"))
+    certificate = authority.issue("server")
+    api = node.namespace.do(lambda: ApiServer(certificate))
+    try:
+        server = {"server": api.url, "certificate-authority": authority.ca}
+        access = kubeconfig(str(tmp_path / "kubeconfig"), server, {"token": TOKEN})
+        config = node.config(cniVersion="1.1.0", kubeconfig=access)
+        pod = cluster.pod("a")
+        node.status(config=config).succeeded()
+        api.allowed = False
+        assert node.execute(config, node.environ("ADD", pod)).finish().error["code"] == 102
+        outcome = node.status(config=config)
+        assert outcome.error["code"] == 102
+        assert "check RBAC" in outcome.error_text
+        assert node.status(config=config).error["code"] == 102
+        api.allowed = True
+        wait_for(
+            "STATUS to succeed", lambda: node.status(config=config).exit, until=lambda e: e == 0
+        )
+    finally:
+        api.close()
 
 
 @pytest.mark.parametrize("version", ["0.4.0", "1.0.0"])

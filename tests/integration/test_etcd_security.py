@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import secrets
 import shutil
@@ -23,6 +24,7 @@ from ratchet.config import Config
 from ratchet.errors import StoreError
 from ratchet_child.store.etcd_v2 import EtcdV2Store
 from tests.faults.members import Members
+from tests.integration.test_secrets import ask
 from tests.lab.api_server import Authority, lock_key
 from tests.lab.cluster import Cluster
 from tests.lab.etcd_server import Etcd, SecureEtcd
@@ -233,13 +235,16 @@ def link(cluster: Cluster, at: Node, far: Node, keys: dict[str, Any]) -> None:
     left.netns.wait_ping("192.168.2.101")
 
 
-def status(node: Node, keys: dict[str, Any]) -> str | None:
-    """What STATUS says, None when all is well."""
-    outcome = node.status(config=node.config(cniVersion="1.1.0", **keys))
-    if outcome.exit == 0:
-        return None
-    assert outcome.error["code"] == 50
-    return outcome.error_text
+def wait_etcd(node: Node, keys: dict[str, Any], says: str | None) -> None:
+    """Wait until the child says this of etcd, None when all is well. STATUS never minds."""
+    node.status(config=node.config(cniVersion="1.1.0", **keys)).succeeded()
+
+    def is_said(told: str | None) -> bool:
+        return told is None if says is None else says in (told or "")
+
+    wait_for(
+        f"the child to say {says}", lambda: json.loads(ask(node, "status"))["etcd"], until=is_said
+    )
 
 
 # TLS
@@ -249,7 +254,7 @@ def test_pods_are_linked_over_tls_with_client_certificates(
     linked: Cluster, node: Node, far: Node, site: Site
 ) -> None:
     link(linked, node, far, site.tls())
-    assert status(node, site.tls()) is None
+    wait_etcd(node, site.tls(), None)
     assert node.wait_child()
     # Nothing went past the secured etcd.
     assert linked.etcd.keys() == {}
@@ -375,7 +380,7 @@ def test_links_inside_the_node_work_whatever_is_wrong_with_the_files(
     keys = site.tls()
     os.unlink(site.ca_cert)
     link(linked, node, node, keys)
-    assert "etcd_ca_cert" in (status(node, keys) or "")
+    wait_etcd(node, keys, "etcd_ca_cert")
     child = node.wait_child()
 
     mendings: list[tuple[str, Callable[[], object]]] = [
@@ -386,10 +391,10 @@ def test_links_inside_the_node_work_whatever_is_wrong_with_the_files(
         ("holds no PEM key", lambda: site.show(site.client)),
     ]
     for said, mend in mendings:
-        assert said in (status(node, keys) or "")
+        wait_etcd(node, keys, said)
         assert site.etcd.keys() == {}
         mend()
-    wait_for("STATUS to be well", lambda: status(node, keys), until=lambda said: said is None)
+    wait_etcd(node, keys, None)
     wait_for("the pods' keys", lambda: site.etcd.get("/ratchet/association/a/id"))
     assert node.children() == [child]
     # An operator who reads the log alone is told as well.
@@ -412,12 +417,12 @@ def test_certificates_are_renewed_under_a_child_that_runs(
     site.etcd.server = site.stranger.issue("server", hosts=f"IP:{site.etcd.address}")
     try:
         site.etcd.start()
-        assert "not trusted" in (status(node, keys) or "")
+        wait_etcd(node, keys, "not trusted")
         put(site.stranger.ca, site.ca_cert)
-        assert "refuses the client certificate" in (status(node, keys) or "")
+        wait_etcd(node, keys, "refuses the client certificate")
         site.show(site.stranger.issue("client"))
         for at in (node, far):
-            assert status(at, keys) is None
+            wait_etcd(at, keys, None)
         # A link between the nodes, by what they say to each other from now on.
         third, fourth = linked.pod("c"), linked.pod("d")
         node.add(third, in1_in2("d"), **keys).succeeded()
@@ -455,7 +460,7 @@ def test_pods_are_linked_by_a_certificate_that_names_a_user(
     """TLS and authentication together; the user may use the prefix alone."""
     users.show(users.authority.issue("certified"))
     link(linked, node, far, users.tls())
-    assert status(node, users.tls()) is None
+    wait_etcd(node, users.tls(), None)
     assert linked.etcd.keys() == {}
 
 
@@ -516,14 +521,14 @@ def test_pods_are_linked_when_the_password_is_mended_under_a_child_that_runs(
     left, right = linked.pod("a"), linked.pod("b")
     node.add(left, in1_in2("b"), **keys).succeeded()
     far.add(right, PAIR, **keys).succeeded()
-    assert f"etcd_password_file {users.password_file}" in (status(node, keys) or "")
+    wait_etcd(node, keys, f"etcd_password_file {users.password_file}")
     assert f"etcd_password_file {users.password_file}" in node.log()
     users.say("canary-wrong")
     wait_for("the log to name the user", node.log, until=lambda log: "refuses the user node" in log)
     hold_for("no link without etcd", lambda: not left.netns.link("in1"), duration_s=0.3)
     users.say(PASSWORD)
     left.netns.wait_ping("192.168.2.101", timeout_s=BCRYPT_S)
-    assert status(node, keys) is None
+    wait_etcd(node, keys, None)
     assert "canary" not in node.log()
     assert linked.etcd.keys() == {}
     # The pods' keys go by thirty requests, one after the other: without bcrypt (see BCRYPT_S).

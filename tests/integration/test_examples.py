@@ -40,6 +40,9 @@ OSPF_TIMEOUT_S = 60.0
 FLANNEL = f"""#!{sys.executable}
 import ipaddress, json, os, sys
 request = json.load(sys.stdin)
+if os.environ["CNI_COMMAND"] == "VERSION":
+    print(json.dumps({{"cniVersion": "1.0.0", "supportedVersions": ["0.3.1", "0.4.0", "1.0.0"]}}))
+    sys.exit()
 with open(request["subnetFile"]) as file:
     env = dict(line.strip().split("=", 1) for line in file)
 delegate = dict(request.get("delegate") or {{}})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import time
 
 import pytest
 
@@ -171,3 +173,27 @@ def test_debug_shows_each_decision_of_the_child(cluster: Cluster, node: Node, fa
     assert decided[0]["waiting"] == "in1:b"
     assert decided[-1]["ends"] == "in1:vxlan"
     assert decided[-1]["by"] == "records and etcd"
+
+
+def test_the_child_writes_on_when_its_log_is_rotated(cluster: Cluster, node: Node) -> None:
+    node.add(cluster.pod("a"), in1_in2("b")).succeeded()
+    child = node.wait_child()
+    for number, signalled in enumerate((True, False)):
+        moved = f"{node.log_file}.{number}"
+        os.rename(node.log_file, moved)
+        if signalled:
+            os.kill(child, signal.SIGHUP)
+        else:
+            time.sleep(1.1)
+        pod = cluster.pod(f"c{number}")
+        node.add(pod, in1_in2("d")).succeeded()
+        _wait_line(node, f"pod={pod.name}", "declared")
+        last = os.path.getsize(moved)
+        node.delete(pod).succeeded()
+        _wait_line(node, f"pod={pod.name}", "withdrawn")
+        assert os.path.getsize(moved) == last
+    assert node.children() == [child]
+
+
+def _wait_line(node: Node, word: str, message: str) -> None:
+    wait_for(message, lambda: (CHILD, message) in facts(search(node, word)))

@@ -236,7 +236,7 @@ def test_an_eligible_pods_result_has_an_address_in_every_version(
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("version", [None, "0.2.0", "0.3.1", "1.0.0", "1.1.0"])
+@pytest.mark.parametrize("version", [None, "0.2.0", "0.3.1", "1.0.0"])
 @pytest.mark.parametrize("labels", [{}, {"ratchet": "false"}])
 def test_a_pass_through_is_byte_for_byte_the_plugins_own(
     parent: Parent, version: str | None, labels: dict[str, str]
@@ -255,7 +255,29 @@ def test_a_pass_through_is_byte_for_byte_the_plugins_own(
             stdout=subprocess.PIPE,
         )  # fmt: skip
         assert parent.call(command, **ours) == (direct.returncode, direct.stdout)
-    assert not os.path.exists(parent.config["state_dir"])
+    kept = parent.config["state_dir"]
+    assert not os.path.exists(kept) or os.listdir(kept) == ["versions"]
+
+
+@pytest.mark.root
+def test_a_delegate_older_than_our_version_is_answered_for_in_ours(parent: Parent) -> None:
+    """The distribution's plugins, which know 1.0.0 at most, in a configuration of 1.1.0."""
+    ours = {
+        "delegate": {"type": "loopback"},
+        "args": {"cni": {"labels": {}}},
+        "cniVersion": "1.1.0",
+    }
+    code, out = parent.call("ADD", **ours)
+    assert code == 0, out
+    result = json.loads(out)
+    assert result["cniVersion"] == "1.1.0"
+    assert result["ips"][0]["address"] == "127.0.0.1/8"
+    for command in ("CHECK", "DEL"):
+        assert parent.call(command, **ours, prevResult=result) == (0, b"")
+    ours["delegate"] = {"type": "loopback", "cniVersion": "1.1.0"}
+    code, out = parent.call("ADD", **ours)
+    assert (code, json.loads(out)["code"]) == (1, 1)
+    assert "loopback does not know cniVersion 1.1.0" in json.loads(out)["msg"]
 
 
 @pytest.mark.root
@@ -297,3 +319,23 @@ def test_an_internal_error_is_a_cni_error_without_a_traceback_on_stdout(tmp_path
     assert done.returncode == 1
     assert json.loads(done.stdout)["code"] == 199
     assert b"ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.root
+def test_a_delegate_that_begins_new_books_is_told_once(parent: Parent, tmp_path: Path) -> None:
+    """The name is gone under which host-local keeps the addresses of the pods that are there."""
+    books = tmp_path / "networks"
+    (books / "cbr0").mkdir(parents=True)
+    (books / "cbr0" / "10.244.1.2").write_text("older\neth0")
+    ipam = {"type": "host-local", "subnet": "10.244.1.0/24", "dataDir": str(books)}
+    log_file = tmp_path / "log"
+    ours = {
+        "delegate": {"type": "ptp", "ipam": ipam},
+        "args": {"cni": {"labels": {}}},
+        "cniVersion": "1.0.0",
+        "log_file": str(log_file),
+    }
+    for command in ("ADD", "DEL", "ADD", "DEL"):
+        code, out = parent.call(command, **ours)
+        assert code == 0, out
+    assert log_file.read_text().count("under the name cbr0") == 1

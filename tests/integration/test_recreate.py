@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import secrets
 
@@ -177,3 +178,32 @@ def test_link_changes_its_kind_when_the_far_pod_moves(cluster: Cluster, node: No
         right.netns.wait_ping("192.168.2.100")
         at.delete(right).succeeded()
         right.netns.remove()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_pod_whose_del_never_comes_is_found_by_the_child(cluster: Cluster, place: int) -> None:
+    """As after a runtime that has lost its state, and a namespace that went with the machine's."""
+    node, far = cluster.nodes[0], cluster.nodes[place]
+    left, right = cluster.pod("a"), cluster.pod("b")
+    node.add(left, in1_in2("b"), boot_network=node.bridge_config()).succeeded()
+    far.add(right, PAIR).succeeded()
+    right.netns.wait_ping("192.168.2.100")
+    left.netns.remove()
+    wait_for(
+        "the record to go",
+        lambda: [name for name in node.records() if left.container_id in name],
+        until=lambda found: not found,
+        timeout_s=25,
+    )
+    wait_for(
+        "the pod's keys to go",
+        lambda: left.container_id in str(cluster.etcd.keys()),
+        until=lambda found: not found,
+    )
+    assert "no DEL has come" in node.log()
+    # The address is still taken: a DEL that comes late, or a GC, gives it back.
+    owed = f"{node.state_dir}/boot/{left.container_id}.eth0.json"
+    assert os.path.exists(owed)
+    environ = {"CNI_NETNS": ""}
+    node.delete(left, environ=environ).succeeded()
+    assert not os.path.exists(owed)

@@ -108,15 +108,16 @@ def test_no_secret_is_said_whatever_fails(cluster: Cluster, node: Node, tmp_path
         node.status(config=status)
     replace(access, f"token: [{TOKEN}\n  {PASSWORD}: {TOKEN}")
     node.execute(config, node.environ("ADD", unknown)).finish()
+
     # Another configuration is taken up after a second.
-    wait_for(
-        "TLS to be tried",
-        lambda: node.status(config={**status, **tls}).stdout,
-        until=lambda said: b"does not speak TLS" in said,
-    )
+    def etcd(keys: dict[str, Any]) -> str:
+        node.status(config={**status, **keys})
+        return str(json.loads(ask(node, "status"))["etcd"])
+
+    wait_for("TLS to be tried", lambda: etcd(tls), until=lambda said: "does not speak TLS" in said)
     node.etcd.stop()
     replace_bytes(key, broken.encode())
-    assert "etcd_key" in node.status(config={**status, **tls}).error_text
+    wait_for("the key to be read", lambda: etcd(tls), until=lambda said: "etcd_key" in said)
     node.etcd.start()
 
     body = "".join(broken.splitlines()[1:-1])
@@ -138,7 +139,7 @@ def test_no_secret_is_said_whatever_fails(cluster: Cluster, node: Node, tmp_path
     ]
     assert found == []
     # The child goes by what it was told last; with that, nothing could be taken back.
-    wait_for("etcd to be reached", lambda: node.status(config=status).exit == 0)
+    wait_for("etcd to be reached", lambda: etcd({}), until=lambda said: said == "None")
 
 
 def replace_bytes(path: str, data: bytes) -> None:
@@ -254,7 +255,7 @@ def test_state_directory_that_others_can_write_is_refused(
         node.status(config={**config, "cniVersion": "1.1.0"}),
     ):
         assert outcome.error["code"] == 104
-        assert "others than root can write" in outcome.error_text
+        assert "somebody other than root can write" in outcome.error_text
         assert str(open_folder) in outcome.error_text
     # Without a record there is nothing to be afraid of, and a DEL that fails is repeated for ever.
     node.delete(pod, config=config).succeeded()

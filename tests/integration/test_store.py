@@ -671,3 +671,50 @@ def test_many_threads_use_one_store(real: EtcdV2Store) -> None:
 
 def _values(entries: dict[str, Any]) -> dict[str, str]:
     return {name: entry.value for name, entry in entries.items()}
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        ("3.6.1", ("etcd 3.6.1", "no v2 API", "3.5")),
+        ("3.5.9", ("etcd 3.5.9", "--enable-v2=true")),
+        (None, ("not an etcd with the v2 API?",)),
+    ],
+)
+def test_an_etcd_without_the_v2_api_is_named(version: str | None, says: tuple[str, ...]) -> None:
+    """Go's own answer where there is no handler, which etcd from 3.6 on gives for every key."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            known = version is not None and self.path == "/version"
+            told = {"etcdserver": version, "etcdcluster": "3.6.0"}
+            body = json.dumps(told).encode() if known else b"404 page not found\n"
+            self.send_response(200 if known else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        store = EtcdV2Store(Config.parse({"name": "n", "etcd_host": f"127.0.0.1:{port}"}))
+        for ask in (
+            lambda: store.get("vxlanid"),
+            lambda: store.set("a", "1"),
+            lambda: store.tree("nodes/10.0.0.1"),
+            lambda: store.watch("nodes/10.0.0.1", 1),
+        ):
+            with pytest.raises(StoreError) as caught:
+                ask()
+            for word in says:
+                assert word in str(caught.value)
+        server.shutdown()

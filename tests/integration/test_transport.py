@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from urllib3.exceptions import ReadTimeoutError
 
+from ratchet_child.store import transport as transport_module
 from ratchet_child.store.transport import Answer, Transport
 from tests.lab.api_server import Authority
 
@@ -142,3 +143,66 @@ def test_a_server_that_takes_no_connections_is_no_quiet_watch() -> None:
         assert not isinstance(caught.value, ReadTimeoutError)
         for filler in fillers:
             filler.close()
+
+
+def silent(connection: socket.socket) -> None:
+    """Answer once, and then drop what comes, as a NAT does that has forgotten a connection."""
+    connection.recv(65536)
+    connection.sendall(ANSWER)
+    while connection.recv(65536):
+        pass
+
+
+def test_a_read_on_a_connection_that_was_forgotten_is_repeated_on_a_new_one() -> None:
+    port, thread = serve(silent, answer)
+    transport = Transport("127.0.0.1", port, None)
+    ask(transport, 3.0)
+    started = time.monotonic()
+    ask(transport, 3.0)
+    assert time.monotonic() - started < 1.5
+    transport.clear()
+    thread.join(5)
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used_for_a_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport_module, "LONGEST_IDLE_S", 0.1)
+    port, thread = serve(silent, answer)
+    transport = Transport("127.0.0.1", port, None)
+    ask(transport)
+    time.sleep(0.2)
+    put(transport)
+    transport.clear()
+    thread.join(5)
+
+
+def test_a_write_is_never_repeated() -> None:
+    def hang_up_after_a_write(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(ANSWER)
+        assert connection.recv(65536).startswith(b"PUT")
+
+    port, _ = serve(hang_up_after_a_write)
+    transport = Transport("127.0.0.1", port, None)
+    ask(transport)
+    with pytest.raises(ConnectionError):
+        put(transport)
+
+
+def test_connections_are_kept_alive() -> None:
+    port, thread = serve(answer)
+    transport = Transport("127.0.0.1", port, None)
+    ask(transport)
+    connected = transport._connection.sock
+    assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 30
+    transport.clear()
+    thread.join(5)
+
+
+def put(transport: Transport) -> None:
+    url = "http://etcd:1/v2/keys/a"
+    fields = {"value": "1"}
+    found = transport.request_encode_body("PUT", url, fields=fields, timeout=TIMEOUT_S, headers={})
+    assert found.data == b"{}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ratchet import client, messages, spawn
+from ratchet import client, messages, spawn, statedir
 from ratchet.cni import invoke
 from ratchet.cni.errors import CniError, DelegateError
 from ratchet.cni.skel import Request
@@ -115,6 +115,7 @@ class Child:
 
 def install(monkeypatch: pytest.MonkeyPatch) -> tuple[Plugins, Child]:
     plugins, child = Plugins(), Child()
+    monkeypatch.setattr(statedir, "stamp", lambda path: path)
     monkeypatch.setattr(invoke, "find", plugins.find)
     monkeypatch.setattr(invoke, "run", plugins.run)
     monkeypatch.setattr(invoke, "become", plugins.become)

@@ -270,3 +270,16 @@ def test_whether_there_is_a_record_is_told_without_reading_it(directory: Directo
     assert is_attached()
     directory.forget_boot("c1", "eth0")
     assert not is_attached()
+
+
+@pytest.mark.parametrize(
+    ("state_dir", "kept"),
+    [
+        ("/run/ratchet/net", "/var/lib/ratchet/net"),
+        ("/var/run/ratchet/net", "/var/lib/ratchet/net"),
+        ("/srv/ratchet", None),  # it survives a reboot itself
+        ("/runs/ratchet", None),
+    ],
+)
+def test_what_must_outlive_a_reboot_lies_on_the_disk(state_dir: str, kept: str | None) -> None:
+    assert statedir.lasting_dir(state_dir) == kept

@@ -7,6 +7,7 @@ import io
 import resource
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -166,7 +167,7 @@ def test_a_deleted_record_that_somebody_else_has_named_ends_no_listing(tmp_path:
 
 @pytest.mark.parametrize("versions", [5, {"1.1.0": 1}, "1.1.0", None])
 def test_a_delegate_that_states_its_versions_oddly_is_not_asked(
-    monkeypatch: pytest.MonkeyPatch, versions: object
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, versions: object
 ) -> None:
     _, child = install(monkeypatch)
     child.answer = {"ok": True, "etcd": None}
@@ -177,7 +178,12 @@ def test_a_delegate_that_states_its_versions_oddly_is_not_asked(
         return {"supportedVersions": versions}
 
     monkeypatch.setattr(invoke, "run", run)
-    config = {"cniVersion": "1.1.0", "name": "n", "delegate": {"type": "bridge"}}
+    config = {
+        "cniVersion": "1.1.0",
+        "name": "n",
+        "state_dir": str(tmp_path / "state"),
+        "delegate": {"type": "bridge"},
+    }
     cmd_status(request("STATUS", config))
     assert asked == ["VERSION"]
 

@@ -241,3 +241,9 @@ def test_any_value_in_any_place_is_read_or_an_error_of_ours(data: st.DataObject)
     value[data.draw(st.sampled_from([*value]))] = data.draw(json_values)
     with suppress(PodSourceError):
         assert isinstance(reading(value), Kubeconfig)
+
+
+def test_brackets_round_an_ipv4_address_are_taken_off() -> None:
+    """Calico's node container writes them."""
+    assert reading(whole({"server": "https://[10.96.0.1]:443"})).server == "https://10.96.0.1:443"
+    assert reading(whole({"server": "https://[fd00::1]:443"})).server == "https://[fd00::1]:443"

@@ -94,3 +94,37 @@ def test_a_bound_logger_names_its_subject_on_every_line(tmp_path: Path) -> None:
     first, second = path.read_text().splitlines()
     assert first.endswith('msg="begins" pod=a container=a1')
     assert second.endswith('msg="decides" pod=a container=a1 link=a:in1 ends=in1,in2 waiting=none')
+
+
+def test_a_file_that_was_moved_away_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rotated = tmp_path / "log", tmp_path / "log.1"
+    log.configure(str(path), "info", "p", to_stderr=False)
+    log.info("one")
+    path.rename(rotated)
+    log.info("two")  # within the second, which costs nothing
+    monkeypatch.setattr(log, "MOVED_S", 0.0)
+    log.info("three")
+    path.unlink()
+    log.info("four")
+    assert [line.split("msg=")[1] for line in rotated.read_text().splitlines()] == [
+        '"one"',
+        '"two"',
+    ]
+    assert path.read_text().endswith('msg="four"\n')
+    assert path.read_text().count("\n") == 1
+
+
+def test_a_file_is_opened_anew_when_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log.configure(str(path), "info", "p", to_stderr=False)
+    log.info("one")
+    before = len(os.listdir("/proc/self/fd"))
+    path.rename(tmp_path / "log.1")
+    log.reopen()
+    log.info("two")
+    assert path.read_text().endswith('msg="two"\n')
+    assert len(os.listdir("/proc/self/fd")) == before
+    log.configure(None, "info", "p", to_stderr=False)
+    log.reopen()

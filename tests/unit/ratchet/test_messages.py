@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ratchet import messages
-from ratchet.messages import Attached, Check, Deleted, EtcdHealth, Failure, Labels
+from ratchet.messages import Attached, Check, Deleted, Failure, Labels, NodeHealth
 
 # As parents sent them before there was a module of messages.
 OF_BEFORE: tuple[tuple[dict[str, Any], messages.Request], ...] = (
@@ -61,7 +61,11 @@ def test_what_no_parent_sends_is_refused_by_its_key(request_: dict[str, Any], ke
 
 def test_answers_are_what_they_have_always_been() -> None:
     assert messages.done() == {"ok": True}
-    assert EtcdHealth(None).to_json() == {"ok": True, "etcd": None}
+    well = {"ok": True, "etcd": None, "labels": None}
+    assert NodeHealth(None).to_json() == well
+    assert NodeHealth.from_json({"ok": True, "etcd": None}) == NodeHealth(None)
+    refused = NodeHealth("away", Failure(102, "refused", "401"))
+    assert NodeHealth.from_json(refused.to_json()) == refused
     labels = {"ok": True, "labels": {"a": "b"}, "annotations": {}}
     assert messages.PodLabels.from_json(labels).to_json() == labels
     failure = {"ok": False, "code": 11, "msg": "m", "details": "d"}

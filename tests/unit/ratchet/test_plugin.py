@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ratchet import plugin, statedir
+from ratchet import log, plugin, pods, repeated, statedir
 from ratchet.cni import invoke
 from ratchet.cni.errors import CniError, DelegateError
-from ratchet.errors import ChildError, ConfigError, StoreError
+from ratchet.errors import ConfigError
 
 from .fakes import Became, Child, Plugins, install, request
 
@@ -60,7 +60,8 @@ def test_an_unlabelled_pod_is_the_delegates_and_leaves_no_trace(
     given = {"args": config["args"]} if labels is not None else {}
     assert found.config == {**DELEGATE, "name": "net", "cniVersion": "1.0.0", **given}
     assert found.environ == request("ADD", config).environ
-    assert not (tmp_path / "state").exists()
+    # What the delegate's program knows is kept; nothing is kept of the pod.
+    assert [one.name for one in (tmp_path / "state").iterdir()] == ["versions"]
 
 
 def test_use_labels_false_asks_nobody(
@@ -208,21 +209,39 @@ def test_labels_that_cannot_be_read_are_an_error_and_not_a_no(
     assert caught.value.code == code
 
 
-def test_status_is_the_delegates_then_etcds(
-    plugins: Plugins, child: Child, config: dict[str, Any]
+@pytest.mark.parametrize(
+    "answer", [{"ok": True, "etcd": "connection refused"}, {"ok": False, "code": 108}, None]
+)
+def test_status_is_not_etcds_or_the_childs(
+    plugins: Plugins, child: Child, config: dict[str, Any], answer: dict[str, Any] | None
 ) -> None:
     config["cniVersion"] = "1.1.0"
-    child.answer = {"ok": True, "etcd": None}
+    child.answer = answer
     assert plugin.cmd_status(request("STATUS", config)) is None
     assert plugins.ran() == [("STATUS", "bridge")]
     assert child.asked == [{"op": "health"}]
-    child.answer = {"ok": True, "etcd": "connection refused"}
-    with pytest.raises(StoreError) as caught:
+
+
+def test_status_fails_where_labels_are_refused_and_counts_what_it_repeats(
+    plugins: Plugins, child: Child, config: dict[str, Any]
+) -> None:
+    config["cniVersion"] = "1.1.0"
+    refused = {"ok": False, "code": 102, "msg": "refused", "details": "401"}
+    child.answer = {"ok": True, "etcd": None, "labels": refused}
+    for repeats in range(3):
+        with pytest.raises(CniError, match="refused") as caught:
+            plugin.cmd_status(request("STATUS", config))
+        assert (caught.value.code, caught.value.repeats) == (102, repeats)
+    child.answer = {"ok": True, "etcd": None, "labels": None}
+    assert plugin.cmd_status(request("STATUS", config)) is None
+    child.answer = {"ok": True, "etcd": None, "labels": refused}
+    with pytest.raises(CniError) as caught:
         plugin.cmd_status(request("STATUS", config))
-    assert caught.value.code == 50
-    child.answer = None
-    with pytest.raises(ChildError):
-        plugin.cmd_status(request("STATUS", config))
+    assert caught.value.repeats == 0
+
+
+def test_status_is_the_delegates(plugins: Plugins, config: dict[str, Any]) -> None:
+    config["cniVersion"] = "1.1.0"
     plugins.answer("STATUS", "bridge", CniError(51, "full"))
     with pytest.raises(CniError, match="full"):
         plugin.cmd_status(request("STATUS", config))
@@ -343,3 +362,100 @@ def test_a_delegates_name_and_version_of_null_are_none(
     config["delegate"] = {**DELEGATE, "name": None, "cniVersion": None}
     found = became(plugin.cmd_add, "ADD", config).config
     assert (found["name"], found["cniVersion"]) == ("net", "1.0.0")
+
+
+# A delegate without a version of its own is given ours, and may be older.
+
+
+def test_a_delegate_that_does_not_know_ours_is_given_the_highest_that_it_knows(
+    plugins: Plugins, config: dict[str, Any]
+) -> None:
+    config["cniVersion"] = "1.1.0"
+    plugins.newest = "0.4.0"
+    plugins.answer("ADD", "bridge", OLDER)
+    assert plugin.cmd_add(request("ADD", config)) == {**NEWER, "cniVersion": "1.1.0"}
+    assert plugins.calls[0].config["cniVersion"] == "0.4.0"
+    config["prevResult"] = {**NEWER, "cniVersion": "1.1.0"}
+    detached = became(plugin.cmd_del, "DEL", config).config
+    assert (detached["cniVersion"], detached["prevResult"]) == ("0.4.0", OLDER)
+    plugins.newest = "0.3.1"
+    assert became(plugin.cmd_check, "CHECK", config).config["cniVersion"] == "0.4.0"  # remembered
+
+
+def test_a_plugin_is_asked_for_its_versions_once_a_file(
+    plugins: Plugins, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins.newest = "1.0.0"
+    stamps = iter(["1", "1", "1", "2", "2"])
+    monkeypatch.setattr(statedir, "stamp", lambda _: next(stamps))
+    asked = []
+    plugins.before = lambda call: asked.append(call.command)
+    for command in (plugin.cmd_add, plugin.cmd_add, plugin.cmd_del):
+        became(command, "ADD" if command is plugin.cmd_add else "DEL", config)
+    assert asked == ["VERSION"]
+    became(plugin.cmd_add, "ADD", config)
+    assert asked == ["VERSION", "VERSION"]
+
+
+def test_a_stated_version_that_the_delegate_does_not_know_names_the_delegate(
+    plugins: Plugins, child: Child, config: dict[str, Any]
+) -> None:
+    config.update(cniVersion="1.1.0", delegate={**DELEGATE, "cniVersion": "1.1.0"})
+    plugins.newest = "1.0.0"
+    for operation, command in ((plugin.cmd_add, "ADD"), (plugin.cmd_status, "STATUS")):
+        with pytest.raises(CniError, match=r"bridge does not know cniVersion 1\.1\.0") as caught:
+            operation(request(command, config))
+        assert caught.value.code == 1
+        assert "1.0.0" in caught.value.details
+    assert became(plugin.cmd_del, "DEL", config).config["cniVersion"] == "1.1.0"
+    config.update(delegate=DELEGATE, boot_network={"type": "ptp", "cniVersion": "1.1.0"})
+    assert plugin.cmd_status(request("STATUS", config)) is None  # it is attached in 1.0.0
+
+
+def test_a_delegate_that_does_not_tell_its_versions_is_given_ours(
+    plugins: Plugins, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise CniError(4, "no VERSION here")
+
+    monkeypatch.setattr(invoke, "run", refuse)
+    assert became(plugin.cmd_add, "ADD", config).config["cniVersion"] == "1.0.0"
+
+
+# No source of labels.
+
+
+def test_that_nothing_tells_the_labels_is_told_once_until_it_is_mended(
+    plugins: Plugins, child: Child, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(log, "warning", lambda message, **_: told.append(message))
+    for _ in range(3):
+        with pytest.raises(Became):
+            plugin.cmd_add(request("ADD", config, args=KUBERNETES))
+    assert told == [pods.NO_SOURCE]
+    assert "set kubeconfig" in told[0]
+    assert repeated.last(config["state_dir"], plugin.SOURCE) == pods.NO_SOURCE
+    child.answer = {"ok": True, "labels": {}, "annotations": {}}
+    with pytest.raises(Became):
+        plugin.cmd_add(request("ADD", {**config, "kubeconfig": "/k"}, args=KUBERNETES))
+    assert repeated.last(config["state_dir"], plugin.SOURCE) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "args"),
+    [
+        ({"use_labels": False}, KUBERNETES),
+        ({"args": {"cni": {"labels": {}}}}, KUBERNETES),
+        ({"runtimeConfig": {"io.kubernetes.cri.pod-annotations": None}}, KUBERNETES),
+        ({"label_source": "runtime"}, KUBERNETES),
+        ({}, "K8S_POD_NAME=podman"),
+        ({}, ""),
+    ],
+)
+def test_where_labels_can_come_from_somewhere_nothing_is_told(
+    plugins: Plugins, config: dict[str, Any], changes: dict[str, Any], args: str
+) -> None:
+    with pytest.raises(Became):
+        plugin.cmd_add(request("ADD", {**config, **changes}, args=args))
+    assert repeated.last(config["state_dir"], plugin.SOURCE) is None

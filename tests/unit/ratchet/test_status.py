@@ -47,6 +47,7 @@ NODE: dict[str, Any] = {
     "trouble": "there is no default route",
     "etcd": None,
     "etcd_away": False,
+    "labels": None,
     "etcd_since": 700.0,
     "front": {"calls": {"answered": 3}, "fallbacks": {"late": 2}},
     "pods": [POD],

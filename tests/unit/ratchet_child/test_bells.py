@@ -186,6 +186,18 @@ def test_what_a_failure_interrupts_is_begun_again(node: Listening) -> None:
     assert node.listen() == [("back", {})]
 
 
+def test_a_watch_that_is_cut_is_not_an_etcd_that_is_away(node: Listening) -> None:
+    node.listen()
+
+    def cut(name: str, _key: str) -> None:
+        if name.startswith("watch"):
+            raise StoreError("watch", "connection reset by peer")
+
+    node.store._before = cut
+    assert node.listen() == [("back", None)]
+    assert node.listen() == [("back", None)]
+
+
 def test_a_pod_whose_keys_somebody_removed_is_looked_at(node: Listening) -> None:
     node.store.set(f"{OWN}/pods/a", Published("a1", ()).dumps())
     node.listen()

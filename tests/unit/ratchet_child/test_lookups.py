@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from ratchet import log
-from ratchet.errors import CniError, PodSourceError
+from ratchet.errors import CniError, PodSourceError, PodUnknownError
 from ratchet_child.lookups import TIMEOUT_S, Labels, Lookups
 
 FOUND: Labels = ({"ratchet": "true"}, {"note": "x"})
@@ -150,3 +151,40 @@ def test_what_is_under_way_when_it_closes_is_answered(
     lookups.close()
     reader.answers.put(FOUND)
     assert answers.get(timeout=5) == FOUND
+
+
+def test_a_source_that_refuses_is_remembered_and_asked_again(
+    lookups: Lookups, reader: Reader, answers: Answers
+) -> None:
+    assert lookups.refused() is None
+    refusal = PodSourceError("pod n/p", "401")
+    reader.answers.put(refusal)
+    lookups.ask("n", "p", "u", answers.put)
+    assert answers.get(timeout=5) is refusal
+    reader.asked.get(timeout=5)
+    assert lookups.error is refusal
+    assert lookups.refused() is refusal
+    assert reader.asked.get(timeout=5)[:3] == ("n", "p", None)
+    assert lookups.refused() is refusal  # one question at a time
+    assert reader.asked.empty()
+    reader.answers.put(PodUnknownError.no_such_pod("pod n/p", "it is gone"))
+    wait_until(lambda: lookups.refused() is None)
+    assert lookups.error is None
+
+
+def test_a_source_that_is_away_does_not_refuse(
+    lookups: Lookups, reader: Reader, answers: Answers
+) -> None:
+    away = PodUnknownError("pod n/p", "no route")
+    reader.answers.put(away)
+    lookups.ask("n", "p", "u", answers.put)
+    answers.get(timeout=5)
+    wait_until(lambda: lookups.error is away)
+    assert lookups.refused() is None
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

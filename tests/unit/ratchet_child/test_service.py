@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.errors import CniError, StoreError
+from ratchet.errors import CniError
 from ratchet.status import Links, LinkStatus, NodeStatus, PodStatus
 from ratchet_child.model.keys import PodKey
 from ratchet_child.service import BadRequestError, Service, decode, failure
@@ -39,7 +39,6 @@ class FakeEngine:
         self.etcd = Health(clock)
         self.etcd.answered()
         self.registry = self.status = self
-        self.store = SimpleNamespace(get=self._get)
 
     def attached(self, name: str) -> tuple[PodKey, int] | None:
         if name != "c1.eth0":
@@ -66,10 +65,6 @@ class FakeEngine:
 
     def pods(self) -> tuple[PodStatus, ...]:
         return (POD,)
-
-    def _get(self, key: str) -> None:
-        if self.etcd.error is not None:
-            raise StoreError(self.etcd.error)
 
 
 class Clock:
@@ -243,10 +238,11 @@ def test_an_older_parent_does_not_say_what_is_detached(
 
 
 @pytest.mark.parametrize("error", [None, "connection refused"])
-def test_health_asks_etcd(
+def test_health_is_what_is_known_of_etcd(
     service: Service, engine: FakeEngine, replies: Replies, error: str | None
 ) -> None:
-    engine.etcd.error = error
+    if error is not None:
+        engine.etcd.failed(error)
     service.handle({"op": "health"}, replies)
     answer = replies.wait()
     assert answer["ok"] is True
@@ -266,6 +262,11 @@ class FakeLookups:
         self.asked: list[tuple[Any, ...]] = []
         self.settled = 0
         self.deadline: float | None = None
+        self.refusal: CniError | None = None
+        self.error: CniError | None = None
+
+    def refused(self) -> CniError | None:
+        return self.refusal
 
     def ask(self, *question: Any) -> None:
         self.asked.append(question)
@@ -303,6 +304,25 @@ def test_labels_are_told_when_they_have_been_looked_up(
     assert question[:3] == ("n", "p", None)
     question[3](found)
     assert replies == [told]
+
+
+def test_health_says_that_labels_are_refused(
+    service: Service, replies: Replies, lookups: FakeLookups
+) -> None:
+    service.handle({"op": "health"}, replies)
+    lookups.refusal = CniError(102, "refused", "401")
+    service.handle({"op": "health"}, replies)
+    told = {"ok": False, "code": 102, "msg": "refused", "details": "401"}
+    assert [answer["labels"] for answer in replies] == [None, told]
+
+
+def test_status_says_why_labels_cannot_be_read(
+    service: Service, replies: Replies, lookups: FakeLookups
+) -> None:
+    service.handle({"op": "status"}, replies)
+    lookups.error = CniError(11, "away", "no route")
+    service.handle({"op": "status"}, replies)
+    assert [answer["labels"] for answer in replies] == [None, "away (no route)"]
 
 
 def test_lookups_have_their_time_looked_at(service: Service, lookups: FakeLookups) -> None:

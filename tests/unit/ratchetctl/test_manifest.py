@@ -199,3 +199,46 @@ def test_says_which_file_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(OperatorError, match="not UTF-8"):
         read([str(tmp_path / "latin.yaml")])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2025-01-31", "2001-12-14t21:59:43.10-05:00", "02:42:0a:00:00:01", "12:30:45", "190:20:30",
+        "=", "0o", "0x", "1e999", "1234e5678", "1.2.3", "fale", "Yess", "10.0.0.1", "1-2",
+    ],
+)  # fmt: skip
+def test_a_scalar_that_is_a_string_to_kubernetes_is_one(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(POD_WITH_ANNOTATION.format(text))
+    (found,) = read([str(path)]).pods
+    assert found.annotations == {"note": text}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0755", "08", "12345e6", "1_000", "0x1F", "0b101", "0o17", "1.5", ".5", "1.", "-7", "+7",
+        ".inf", "-.Inf", ".NaN", "y", "Y", "no", "Off", "TRUE",
+    ],
+)  # fmt: skip
+def test_a_scalar_that_is_none_to_kubernetes_is_quoted_as_it_is_written(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(POD_WITH_ANNOTATION.format(text))
+    with pytest.raises(ManifestError) as caught:
+        read([str(path)])
+    assert f'write "{text}" with the quotes' in str(caught.value)
+
+
+POD_WITH_ANNOTATION = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: a
+  annotations:
+    note: {}
+spec:
+  containers: [{{name: c, image: i}}]
+"""

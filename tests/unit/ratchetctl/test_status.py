@@ -238,6 +238,16 @@ def test_child_of_a_version_that_knows_no_faults_is_understood(child: Child) -> 
     assert child.json()["pods"][0]["links"][0]["fault"] is None
 
 
+def test_why_labels_cannot_be_read_is_shown(child: Child) -> None:
+    child.says(labels="refused: check RBAC")
+    found = child.status()
+    assert "pods' labels: refused: check RBAC" in found.stdout
+    assert found.exit_code == 4
+    assert json.loads(child.status("-o", "json").stdout)["labels"] == {
+        "error": "refused: check RBAC"
+    }
+
+
 def test_why_etcd_is_away_is_shown(child: Child) -> None:
     child.says(etcd="refused", etcd_away=True)
     assert re.search(r"etcd is away for \d+ d: refused$", child.status().stdout, re.MULTILINE)
@@ -309,6 +319,7 @@ def test_json_has_everything(child: Child) -> None:
         "trouble": None,
         "etcd": {"state": "reachable", "since": "1970-01-01T00:16:40Z", "error": None},
         "front": None,
+        "labels": {"error": None},
         "pods": [
             {
                 "namespace": "prod",
