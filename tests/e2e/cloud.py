@@ -18,14 +18,14 @@ from tests.e2e.machine import CNI_CACHE, Machine
 from tests.lab.api_server import TOKEN, ApiServer, Authority, kubeconfig
 from tests.lab.cluster import Cluster, end_pids
 from tests.lab.polling import wait_for
-from tests.lab.runtime import Config, Node, changed
+from tests.lab.runtime import SUPERVISOR, Config, Node, changed
 from tests.lab.underlay import ROUTER_ADDRESS
 
 API_ADDRESS = ROUTER_ADDRESS
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 LOG_LINES = 60
 # What may run on a machine on which there is no pod.
-RESIDENTS = {"sleep", "containerd", "ratchet-child"}
+RESIDENTS = {"sleep", "containerd", SUPERVISOR, "ratchet-child"}
 
 
 class Cloud:

@@ -163,7 +163,12 @@ def cgroups(name: str) -> list[str]:
 
 
 def _remove_tree(path: str) -> bool:
-    for folder, _, _ in os.walk(path, topdown=False):
+    for folder, _, files in os.walk(path, topdown=False):
+        # podman writes a plain file into the folder of a controller that is not mounted. The files
+        # of a real control group cannot be unlinked; they go with it.
+        for file in files:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, file))
         with contextlib.suppress(OSError):
             os.rmdir(folder)
     return not os.path.exists(path)
