@@ -331,6 +331,7 @@ def _replaced(bed: Bed) -> Iterator[None]:
         (client, "ask", bed.ask),
         (spawn, "ask", bed.start_and_ask),
         (spawn, "tell", bed.tell),
+        (spawn, "attend", lambda _: None),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in places]
     for module, name, stand_in in places:

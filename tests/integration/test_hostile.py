@@ -339,7 +339,7 @@ FIELDS = ["pod_name", "pair_name", "local_ifname", "pair_ifname", "local_ip", "p
 GRAMMAR = re.compile(
     r"/ratchet/(vxlanid|vni/\d+"
     r"|association/[\w.:-]+/(id|parent\w+|vxlanid|pair\w+|primaryname|links/[\w.-]+:[\w.-]+)"
-    r"|nodes/[\w.]+/(pods|bell)/[\w.:-]+)"
+    r"|nodes/[\w.]+/(pods|bell)/[\w.:-]+|machines/[\w.:]+@\w+)"
 )
 
 
