@@ -12,7 +12,7 @@ import ipaddress
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from tests.faults.kernel import (
@@ -35,7 +35,14 @@ FIRST_VNI = 11
 # of its ten threads a connection; as many again while a new configuration replaces an old one.
 DESCRIPTORS = 60
 DESCRIPTORS_PER_POD = 3
-STATE_FILES = {"child.lock", "child.sock", "settings.json", "addresses.json", "at-rest"}
+STATE_FILES = {
+    "child.lock",
+    "child.sock",
+    "settings.json",
+    "addresses.json",
+    "at-rest",
+    "versions/loopback",  # of the one plugin that the nodes' configuration names
+}
 
 
 @dataclass
@@ -208,6 +215,7 @@ def _keys(world: World, seen: Observed) -> Iterator[str]:
             published = _json(seen, key)
             if published is not None and published.get("container") == sandbox.pod.container_id:
                 optional.add(key)
+    machines = _machines(world, seen)
     superseded = {sandbox.pod.container_id for sandbox, _ in world.late}
     # What a child that was killed had claimed for one of these, it gives back at the DEL.
     optional |= {
@@ -232,11 +240,13 @@ def _keys(world: World, seen: Observed) -> Iterator[str]:
             "state_dir": node.state_dir,
             "container": sandbox.pod.container_id,
             "declared": [[link.pair.name, link.ifname] for link in links],
+            "machine": machines.get(node.number),
         }
         if (published := _sorted(_json(seen, key))) != _sorted(wanted):
             yield f"key {key}: {published}, not {wanted}"
         for link in links:
             yield from _declared(seen, sandbox, link, expected, vnis)
+    optional |= yield from _machine_keys(world, seen, machines)
     yield from _legacy(world, seen, expected)
     if f"{PREFIX}/vxlanid" in seen.keys:
         expected.add(f"{PREFIX}/vxlanid")
@@ -247,6 +257,42 @@ def _keys(world: World, seen: Observed) -> Iterator[str]:
     for key in sorted(there - expected - optional - bells):
         yield f"a key of nobody: {key} = {seen.keys[key].value}"
     yield from _directories(seen, expected | optional | bells)
+
+
+def _machines(world: World, seen: Observed) -> dict[int, str]:
+    """Return which machine each node with pods is: what it has published for the first of them.
+
+    All of its entries and its own key must then name the same one.
+    """
+    found: dict[int, str] = {}
+    for pod, sandbox in sorted(world.attached.items()):
+        published = _json(seen, f"{PREFIX}/nodes/{world.nodes[sandbox.node].address}/pods/{pod}")
+        machine = (published or {}).get("machine")
+        if isinstance(machine, str) and machine:
+            found.setdefault(sandbox.node, machine)
+    return found
+
+
+def _machine_keys(
+    world: World, seen: Observed, machines: dict[int, str]
+) -> Generator[str, None, set[str]]:
+    """Return the keys with which the nodes that have pods tell that they are there.
+
+    One may be missing: a key that somebody removes is written again when it is renewed the next
+    time, up to 20 s later, and a child that is stopped renews none.
+    """
+    for machine, times in Counter(machines.values()).items():
+        if times > 1:
+            yield f"{times} nodes say that they are machine {machine}"
+    keys = set()
+    for number, machine in machines.items():
+        key = f"{PREFIX}/machines/{world.nodes[number].address}@{machine}"
+        keys.add(key)
+        if key in seen.keys and not seen.keys[key].expires:
+            yield f"key {key} does not expire"
+        if key in seen.keys and set(_json(seen, key) or {}) != {"host", "since"}:
+            yield f"key {key}: {seen.keys[key].value}"
+    return keys
 
 
 def _declared(

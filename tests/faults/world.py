@@ -200,11 +200,11 @@ class World:
         node.lies = self._lies
         self._undo.callback(namespace.remove)
         self._undo.callback(unmount, node.state_dir)
+        namespace.create()
         self._plug_in(node)
 
     def _plug_in(self, node: FaultNode) -> None:
-        """Make a node's namespace and its empty /run, as after a boot."""
-        node.namespace.create()
+        """Give a node its card and an empty /run, as a boot does."""
         port = self.port(node)
         self.underlay.ip("link", "delete", port, check=False)
         # A node that was rebooted has the card that it had before.
@@ -223,7 +223,10 @@ class World:
         return underlay.port_of("eth0", node.number)
 
     def reboot(self, node: FaultNode, down_s: float) -> None:
-        """Lose everything that a node has in memory: processes, namespaces, /run."""
+        """Lose everything that a node has in memory: processes, interfaces, /run.
+
+        Its own namespace stays, empty: its number is what tells the machine from others.
+        """
         for sandbox in [one for one in self.sandboxes() if one.node == node.number]:
             with self._lock:
                 if self.attached.get(sandbox.id) is sandbox:
@@ -232,7 +235,7 @@ class World:
         self.end_processes(self.processes_of(node))
         for sandbox in [one for one in self.sandboxes() if one.node == node.number]:
             self.remove_sandbox(sandbox)
-        node.namespace.remove()
+        self.underlay.ip("link", "delete", self.port(node), check=False)
         unmount(node.state_dir)
         time.sleep(down_s)
         self._plug_in(node)

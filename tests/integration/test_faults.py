@@ -120,6 +120,12 @@ def add_a_key(world: World) -> Undo:
     return lambda: world.etcd.delete(f"{PREFIX}/association/ghost")
 
 
+def add_a_machine(world: World) -> Undo:
+    key = f"{PREFIX}/machines/{world.nodes[1].address}@0123456789abcdef"
+    world.etcd.put(key, '{"host":"ghost","since":1}')
+    return lambda: world.etcd.delete(key)
+
+
 def claim_a_vni(world: World) -> Undo:
     world.etcd.put(f"{PREFIX}/vni/999", "x y")
     return lambda: world.etcd.delete(f"{PREFIX}/vni/999")
@@ -205,6 +211,7 @@ def forget_a_container(world: World) -> Undo:
     [
         (delete_a_key, "is missing"),
         (add_a_key, "a key of nobody"),
+        (add_a_machine, "a key of nobody"),
         (claim_a_vni, "a key of nobody"),
         (change_an_id, "is somebody else, not"),
         (leave_an_empty_directory, "an empty directory"),
