@@ -124,15 +124,30 @@ class Machines:
         return self.waits != waited
 
     def leave(self, address: str) -> None:
-        """Remove this machine's key at an address of its own. *Safe to call twice.*"""
+        """Remove this machine's key at an address at which it has no pods. *Safe to call twice.*
+
+        Whoever publishes a pod at this moment has to `register` afterwards as well as before: if
+        the pod was not seen here, it sees there that the machine is not registered any more.
+        """
         if not self._node.machine:
             return
+        is_own = address == self._node.address
         with self._lock:
-            if address == self._node.address:
+            was_registered = self._is_registered
+            if is_own:
                 self._is_registered = False
+            if self._has_pods(address):
+                self._is_registered = was_registered
+                return
+            if is_own:
                 self._note_rivals({})
             self._store.remove_tree(keys.machine(address, self._node.machine))
         self._store.prune(keys.MACHINES)
+
+    def _has_pods(self, address: str) -> bool:
+        """Say whether this machine has published pods there, for whichever network."""
+        entries, _ = self._store.tree(keys.node_pods(address))
+        return any(_machine_of(entry) == self._node.machine for entry in entries.values())
 
     def _is_unregistered(self) -> bool:
         return bool(self._node.machine) and not self._is_registered
@@ -182,7 +197,7 @@ class Machines:
         known = self._knows_machines.get(address)
         if known is None:
             entries, _ = self._store.tree(keys.node_pods(address))
-            known = any(_names_a_machine(entry) for entry in entries.values())
+            known = any(_machine_of(entry) for entry in entries.values())
             self._knows_machines[address] = known
         return known
 
@@ -209,8 +224,9 @@ def _machine(name: str, entry: Entry) -> Machine | None:
     return Machine(address, identity[:64], host[:64], since if since > 0 else entry.created)
 
 
-def _names_a_machine(entry: Entry) -> bool:
+def _machine_of(entry: Entry) -> str:
+    """Return which machine has published a pod; empty when the entry does not say."""
     try:
-        return bool(keys.Published.loads(entry.value).machine)
+        return keys.Published.loads(entry.value).machine
     except ValueError:
-        return False
+        return ""

@@ -102,6 +102,8 @@ class Reconciler:
                     return
             self._undeclare(state, pod, dropped)
             self._pair(state, pod, memory, look, number, unusable)
+            # The node's last pod may have gone meanwhile, and the machine's key with it.
+            self._pairing.machines.register()
         for one in moved if memory.published and not memory.superseded else ():
             self._withdrawal.move(state, one)
 

@@ -114,6 +114,42 @@ def test_the_one_that_waits_goes_on_when_the_other_has_gone(world: World, ends_b
     assert second.trouble is None
 
 
+def test_a_machine_with_pods_of_another_network_stays(world: World) -> None:
+    own = world.machine("aa")
+    own.register()
+    world.publish("aa", HERE)
+    own.leave(HERE)
+    assert world.keys() == [f"machines/{HERE}@aa"]
+    world.clock.now += BEAT_S
+    assert own.is_due
+
+
+def test_a_machine_leaves_though_another_one_has_pods_at_its_address(world: World) -> None:
+    own = world.machine("aa")
+    own.register()
+    world.publish("bb", HERE)
+    own.leave(HERE)
+    assert world.keys() == []
+
+
+def test_a_pod_that_is_published_while_the_machine_leaves_registers_it_again(
+    world: World,
+) -> None:
+    """It is written after the look at the pods, and before the key is removed."""
+
+    def publish(name: str, _key: str) -> None:
+        if name == "remove_tree":
+            world.publish("aa", HERE)
+
+    leaving = Machines(MemoryStore(world.etcd, publish), world.node("aa"), world.clock)
+    leaving.register()
+    leaving.leave(HERE)
+    assert world.keys() == []
+    assert f"nodes/{HERE}/pods/far" in world.etcd.contents()
+    leaving.register()
+    assert world.keys() == [f"machines/{HERE}@aa"]
+
+
 def test_other_addresses_and_nonsense_are_no_rivals(world: World) -> None:
     world.machine("bb", THERE).register()
     for name, value in (
