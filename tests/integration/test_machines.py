@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 from ratchetctl import node as status
 from ratchetctl.status import WRONG, exit_status
 from tests.integration.test_metrics import scrape
-from tests.lab.cluster import Cluster
+from tests.lab.cluster import Cluster, end_processes
 from tests.lab.namespaces import random_port
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, primary
@@ -102,7 +100,8 @@ def test_a_node_that_is_heard_of_no_more_is_not_plainly_up(cluster: Cluster) -> 
     node.add(a, primary("x", "10.1.1.1", "b", "y", "10.1.1.2")).succeeded()
     far.add(b, PAIR).succeeded()
     a.netns.wait_ping("10.1.1.2")
-    os.kill(far.wait_child(), signal.SIGKILL)
+    far.wait_child()
+    end_processes(far)
     key = next(key for key in cluster.etcd.keys("/ratchet/machines") if far.address in key)
     cluster.etcd.delete(key)  # as its time of 60 s does
 

@@ -189,7 +189,7 @@ def test_node_labels_are_honoured_and_handed_out(sim: Simulation, loopback: str)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (pod("a", labels="{ratchet: true}"), "metadata.labels.ratchet: True"),
+        (pod("a", labels="{ratchet: true}"), "metadata.labels.ratchet: true"),
         (pod("a", spec="nodeName: node7"), "spec.nodeName: 'node7': the nodes are node1, node2"),
         (pod("a") + "---\nkind: [", "not YAML"),
         (pod("a") + pod("a"), "is also in"),
