@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.cluster import Cluster
+from tests.lab.cluster import Cluster, end_processes
 from tests.lab.polling import wait_for
 from tests.lab.programs import has_front
 from tests.lab.runtime import (
@@ -332,7 +332,8 @@ def test_calls_from_another_namespace_are_the_parents(
 
 def test_parent_tells_why_the_front_could_not(cluster: Cluster, served: Node) -> None:
     pod = cluster.pod("a")
-    killed(served, served.wait_child())
+    served.wait_child()
+    end_processes(served)  # the supervisor too, which would have another child there at once
     served.way = "installed"
     served.add(pod, in1_in2("b")).succeeded()
     assert figures(served)["fallbacks"]["no-child"] >= 1

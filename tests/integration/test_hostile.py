@@ -370,7 +370,7 @@ class Surroundings:
                 assert GRAMMAR.fullmatch(key), key
         for folder, _, names in os.walk(self._node.state_dir):
             inside = os.path.relpath(folder, self._node.state_dir)
-            assert inside in (".", "attachments", "boot")
+            assert inside in (".", "attachments", "boot", "versions")
             for name in names:
                 assert re.fullmatch(r"child\.\w+|settings\.json|[\w.-]+", name), name
 

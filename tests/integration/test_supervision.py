@@ -458,6 +458,9 @@ def test_a_program_that_does_not_run_is_not_taken_up(
 def installed(folder: Path) -> Path:
     """Return a program that starts the child, and can be replaced."""
     program = folder / "ratchet-child"
+    libraries = os.path.join(plugin_dir(), "lib")
+    if os.path.isdir(libraries):  # a built program has them beside it
+        (folder / "lib").symlink_to(libraries)
     replace(program)
     return program
 
