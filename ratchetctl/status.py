@@ -210,12 +210,8 @@ def _etcd(found: Node, now: float) -> str:
     return "etcd has not been asked yet"
 
 
-_BY_POD = {"down": "down in the pod", "moved": "moved by the pod"}
-
-
 def _state(link: LinkStatus) -> str:
-    shown = link.state if link.fault is None else f"{link.state} (fault)"
-    return shown if link.by_pod is None else f"{shown}, {_BY_POD.get(link.by_pod, link.by_pod)}"
+    return link.state if link.fault is None else f"{link.state} (fault)"
 
 
 def _front(front: FrontStatus) -> str:
