@@ -20,6 +20,15 @@ def mtu_of(pod: Pod, ifname: str) -> int:
     return int(link["mtu"])
 
 
+def linked(cluster: Cluster, node: Node) -> tuple[Pod, Pod]:
+    """Attach a primary and its pair to one node, and wait for their link."""
+    left, right = cluster.pod("a"), cluster.pod("b")
+    node.add(left, in1_in2("b")).succeeded()
+    node.add(right, PAIR).succeeded()
+    left.netns.wait_ping("192.168.2.101")
+    return left, right
+
+
 @pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
 def test_both_ends_have_the_mtu_of_the_link(cluster: Cluster, node: Node, place: int) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
@@ -58,10 +67,7 @@ def test_an_mtu_that_the_kernel_refuses_is_a_fault_of_a_link_that_is_up(
 def test_an_mtu_that_changes_is_changed_on_the_interface_that_is_there(
     cluster: Cluster, node: Node
 ) -> None:
-    left, right = cluster.pod("a"), cluster.pod("b")
-    node.add(left, in1_in2("b")).succeeded()
-    node.add(right, PAIR).succeeded()
-    left.netns.wait_ping("192.168.2.101")
+    left, right = linked(cluster, node)
     before = left.netns.link("in1")
     node.add(left, {**in1_in2("b"), "ratchet.mtu": "1400"}).succeeded()
     wait_for("the MTU", lambda: (mtu_of(left, "in1"), mtu_of(right, "in2")) == (1400, 1400))
@@ -74,10 +80,7 @@ def test_an_mtu_that_changes_is_changed_on_the_interface_that_is_there(
 def test_an_address_that_a_link_no_longer_has_goes_from_its_interface(
     cluster: Cluster, node: Node
 ) -> None:
-    left, right = cluster.pod("a"), cluster.pod("b")
-    node.add(left, in1_in2("b")).succeeded()
-    node.add(right, PAIR).succeeded()
-    left.netns.wait_ping("192.168.2.101")
+    left, _ = linked(cluster, node)
     left.netns.ip("address", "add", "10.9.9.9/8", "dev", "in1")  # the pod's own stays
     node.add(left, {**in1_in2("b"), "ratchet.local_ip": "192.168.2.110"}).succeeded()
     wait_for("the address", lambda: "192.168.2.110/24" in left.netns.addresses("in1"))
@@ -87,10 +90,7 @@ def test_an_address_that_a_link_no_longer_has_goes_from_its_interface(
 def test_an_old_address_goes_although_the_child_was_killed_meanwhile(
     cluster: Cluster, node: Node
 ) -> None:
-    left, right = cluster.pod("a"), cluster.pod("b")
-    node.add(left, in1_in2("b")).succeeded()
-    node.add(right, PAIR).succeeded()
-    left.netns.wait_ping("192.168.2.101")
+    left, _ = linked(cluster, node)
     left.netns.ip("address", "add", "10.9.9.9/8", "dev", "in1")
     os.kill(node.wait_child(), signal.SIGKILL)
     node.add(left, {**in1_in2("b"), "ratchet.local_ip": "192.168.2.110"}).succeeded()
