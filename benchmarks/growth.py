@@ -48,6 +48,7 @@ from ratchet_child.store.transport import Transport
 from ratchet_child.work.earlier_addresses import EarlierAddresses
 from ratchetctl.sim import netns
 from tests.unit.ratchet_child.protocol_model.kernel import Kernel, Namespaces, Spaces
+from tests.unit.ratchet_child.protocol_model.world import Keeper
 
 ADDRESS = "127.0.0.1"
 ETCD_PORT = 2379
@@ -183,6 +184,7 @@ class _Node:
             directory=self.directory,
             records=Records(self.folder),
             addresses=EarlierAddresses(self.folder),
+            keeper=Keeper(),
             threads=1,
             **made_up,
         )

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterable
 from benchmarks.bed import Bed
 from benchmarks.figures import Results, in_turns
 from ratchet.cni.ip import Address, Host
-from ratchet_child.kernel.devices import MARK, Devices, index_of
+from ratchet_child.kernel.devices import Devices, index_of
 from ratchet_child.kernel.kinds import Site, every_kind
 from ratchet_child.kernel.netns import Namespace
+from ratchet_child.kernel.rtnetlink import MARK
 from ratchet_child.model.interfaces import Interface, Veth, Vxlan, settings
 from ratchet_child.model.keys import PodKey
 from ratchetctl.sim import netns
@@ -116,7 +117,7 @@ class _Bench:
         kind.make(here, there)
         for site in (here, there):
             if site is not None:
-                self._devices.apply(site.namespace, site.wanted.ifname, settings(site.wanted))
+                self._devices.apply(site.namespace, site.wanted.ifname, settings(site.wanted), None)
         kind.settle(here, there)
 
     def veth_ip(self) -> float:

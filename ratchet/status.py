@@ -44,6 +44,8 @@ class LinkStatus:
     error: str | None = None
     fault: str | None = None
     """What the kernel refused of a link that is up."""
+    by_pod: str | None = None
+    """What the pod has done to its end: ``down`` or ``moved``; None when nothing."""
     last_error: str | None = None
     last_error_at: float | None = None
 
@@ -244,7 +246,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
     **dict.fromkeys(("links", "pods"), _list),
     **dict.fromkeys(("address", "peer_ifname", "peer_address", "peer_node"), _optional_text),
     **dict.fromkeys(("kind", "kubernetes_name", "etcd", "labels"), _optional_text),
-    **dict.fromkeys(("error", "fault", "last_error", "trouble"), _optional_text),
+    **dict.fromkeys(("error", "fault", "by_pod", "last_error", "trouble"), _optional_text),
     **dict.fromkeys(("since", "silent_since", "last_error_at"), _time),
     **dict.fromkeys(("attached_at", "etcd_since"), _time),
     "calls": _counts,

@@ -25,7 +25,7 @@ from ratchet_child import listening
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine, Parts
 from ratchet_child.front.door import Door
-from ratchet_child.kernel.netns import Monitor
+from ratchet_child.kernel.netns import Monitor, News
 from ratchet_child.kernel.this_node import UnderlayMonitor
 from ratchet_child.listening import Client
 from ratchet_child.metrics import figures
@@ -93,7 +93,7 @@ class Child:
         self._use(config, self._engine_for(config))
 
     def _engine_for(self, config: Config) -> Engine:
-        return Engine(Parts.of(config, self._directory), self._wake)
+        return Engine(Parts.of(config, self._directory, self._keeper), self._wake)
 
     def _use(self, config: Config, engine: Engine) -> None:
         self._config = config
@@ -299,9 +299,9 @@ class Child:
         key = self._monitored.get(monitor)
         if key is None:
             return  # retired since it was heard
-        lost = monitor.read()
-        if lost is None or lost:
-            self._engine.interfaces_lost(key, lost)
+        news = monitor.read()
+        if news is None or news != News():
+            self._engine.interfaces_changed(key, news)
 
     # The node's own address ---------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from ratchet.cni.ip import Host
 from ratchet.config import Config
 from ratchet_child.kernel.devices import Devices
 from ratchet_child.kernel.kinds import Kind, every_kind
-from ratchet_child.kernel.netns import Namespaces
+from ratchet_child.kernel.netns import Namespaces, News
 from ratchet_child.kernel.this_node import this_node
 from ratchet_child.model.clock import Clock, SystemClock
 from ratchet_child.model.keys import PodKey, Published
@@ -40,6 +40,7 @@ from ratchet_child.store.etcd_v2 import EtcdV2Store
 from ratchet_child.store.health import Health
 from ratchet_child.work.earlier_addresses import EarlierAddresses
 from ratchet_child.work.ends import Ends
+from ratchet_child.work.panel import Keeps
 from ratchet_child.work.reconcile import Reconciler
 from ratchet_child.work.withdrawal import Withdrawal
 from ratchet_child.work.workers import WORKERS, Workers
@@ -56,6 +57,7 @@ class Parts:
     directory: Directory
     records: Records
     addresses: EarlierAddresses
+    keeper: Keeps
     namespaces: Namespaces = field(default_factory=Namespaces)
     clock: Clock = field(default_factory=SystemClock)
     schedule: Schedule[PodKey] = field(default_factory=Schedule)
@@ -64,7 +66,7 @@ class Parts:
     new_lock: Callable[[], AbstractContextManager[Any]] = threading.Lock
 
     @classmethod
-    def of(cls, config: Config, directory: Directory) -> Parts:
+    def of(cls, config: Config, directory: Directory, keeper: Keeps) -> Parts:
         """Make the parts that a configuration asks for. *Raises* KernelError."""
         devices = Devices()
         node = this_node(config, devices.node)
@@ -81,6 +83,7 @@ class Parts:
             directory=directory,
             records=Records(directory.state_dir),
             addresses=EarlierAddresses(directory.state_dir),
+            keeper=keeper,
         )
 
 
@@ -109,7 +112,12 @@ class Engine:
             new_lock=parts.new_lock,
         )
         self.ends = Ends(
-            parts.devices, parts.kinds, parts.namespaces, clock, find=self.registry.find
+            parts.devices,
+            parts.kinds,
+            parts.namespaces,
+            clock,
+            parts.keeper,
+            find=self.registry.find,
         )
         self._withdrawal = Withdrawal(
             self.node, parts.directory, parts.addresses, self.registry, self.pairing, clock
@@ -165,26 +173,25 @@ class Engine:
     def stop(self) -> None:
         """End the threads and let go of all namespaces. *Blocks at most* a few requests."""
         self.workers.stop()
+        self.close_kernel()
+
+    def close_kernel(self) -> None:
+        """Let go of all namespaces and sockets, as the end of the process does."""
         self.registry.close()
+        self.ends.close()
         self._devices.close()
 
     # What is heard from the kernel ----------------------------------------------------------------
 
-    def interfaces_lost(self, key: PodKey, ifnames: set[str] | None) -> None:
-        """Note that interfaces of a pod have gone or gone down; None when it may be any."""
+    def interfaces_changed(self, key: PodKey, news: News | None) -> None:
+        """Take up what has become of a pod's interfaces; None when it may be anything."""
         state = self.registry.get(key)
         if state is None:
             return
-        delay_s = self.ends.lost(state, ifnames)
-        if delay_s is not None:
-            log.debug(
-                "interfaces lost",
-                pod=key,
-                container=state.container,
-                ifnames="any" if ifnames is None else log.Joined(ifnames),
-                mended_in_s=delay_s,
-            )
-            self._schedule.put(key, delay_s)
+        is_lost = self.ends.heard(state, news)
+        if is_lost:
+            log.debug("an end is lost", pod=key, container=state.container)
+            self._schedule.put(key)
 
     # What is heard from etcd, always by one thread ------------------------------------------------
 

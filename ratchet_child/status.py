@@ -119,7 +119,7 @@ class Status:
                 one = _link(state, end.side, how, error, end, places, now)
                 place = places.get(end.side.peer)
                 since = None if place is None else self._machines.silent_since(place.address)
-                shown.append(one if since is None else replace(one, silent_since=since))
+                shown.append(replace(one, silent_since=since, by_pod=_by_pod(state, end)))
             for waiting in state.waiting:
                 how = WAITING if waiting.error is None else ERROR
                 shown.append(_link(state, waiting.side, how, waiting.error, None, places, now))
@@ -147,7 +147,7 @@ def _is_complete(state: PodState, mode: str, places: dict[PodKey, Place]) -> boo
         return False
     for end in state.inside.wanted.ends:
         ifname = end.ifname
-        if state.inside.right.get(ifname) != end.interface and not (
+        if state.state_of(end)[0] != UP and not (
             mode == "present" and ifname in state.inside.refused
         ):
             return False
@@ -155,6 +155,14 @@ def _is_complete(state: PodState, mode: str, places: dict[PodKey, Place]) -> boo
         return not state.inside.wanted.waiting
     # A link whose far pod is there but which waits is not complete, and neither is a wrong one.
     return not any(one.side.peer in places and not one.error for one in state.inside.wanted.waiting)
+
+
+def _by_pod(state: PodState, end: End) -> str | None:
+    """Return what the pod has done to its end that concerns the link."""
+    if end.ifname in state.inside.moved:
+        return "moved"
+    found = (state.inside.found or {}).get(end.ifname)
+    return "down" if found is not None and not found.up else None
 
 
 def _link(

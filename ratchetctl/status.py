@@ -210,8 +210,12 @@ def _etcd(found: Node, now: float) -> str:
     return "etcd has not been asked yet"
 
 
+_BY_POD = {"down": "down in the pod", "moved": "moved by the pod"}
+
+
 def _state(link: LinkStatus) -> str:
-    return link.state if link.fault is None else f"{link.state} (fault)"
+    shown = link.state if link.fault is None else f"{link.state} (fault)"
+    return shown if link.by_pod is None else f"{shown}, {_BY_POD.get(link.by_pod, link.by_pod)}"
 
 
 def _front(front: FrontStatus) -> str:

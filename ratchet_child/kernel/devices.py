@@ -14,22 +14,25 @@ import fcntl
 import os
 import struct
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from ratchet.errors import KernelError
 from ratchet_child.kernel import rtnetlink
-from ratchet_child.kernel.netns import NLM_F_CREATE, NLM_F_EXCL, Namespace, Netlink
-from ratchet_child.kernel.rtnetlink import AddressMessage, LinkMessage
+from ratchet_child.kernel.netns import NLM_F_CREATE, NLM_F_EXCL, Namespace, Netlink, entered
+from ratchet_child.kernel.rtnetlink import MARK, AddressMessage, LinkMessage
 from ratchet_child.model.interfaces import (
     AddAddress,
     Found,
+    HandOver,
     Interface,
+    Label,
+    Plug,
     RemoveAddress,
     SetMtu,
+    SetRemote,
     Setting,
-    SetUp,
+    Unplug,
 )
-
-MARK = 0x7261  # the group of every interface made here: "ra"
 
 LEAST_IPV6_MTU_BYTES = 1280
 
@@ -40,6 +43,14 @@ _SIOCETHTOOL = 0x8946
 _ETHTOOL_GLINK = 0x0A
 _ETHTOOL_STXCSUM = 0x17
 _IFREQ = struct.Struct("=16si20x")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What came of changing an interface: its index, and what the kernel has refused of it."""
+
+    index: int
+    refused: tuple[str, ...] = ()
 
 
 class Devices:
@@ -55,22 +66,26 @@ class Devices:
 
     # What is there ------------------------------------------------------------------------------
 
-    def found(self, namespace: Namespace) -> dict[str, Found]:
-        """Return the interfaces in a namespace by name."""
+    def found(self, namespace: Namespace) -> list[Found]:
+        """Return the interfaces in a namespace."""
         answers = namespace.netlink.dump(RTM_GETLINK, rtnetlink.every_link())
         links = [rtnetlink.read_link(answer) for answer in answers]
         is_any_marked = any(link.group == MARK for link in links)
         addresses = _addresses(namespace) if is_any_marked else {}
-        return {link.ifname: self._found(link, addresses) for link in links}
+        return [self._found(link, addresses) for link in links]
 
-    def find(self, namespace: Namespace, ifname: str) -> Found | None:
-        """Return one interface; None when there is none of that name."""
+    def find(self, namespace: Namespace, which: str | int) -> Found | None:
+        """Return one interface by its name or its index; None when there is none."""
+        if isinstance(which, str):
+            request = rtnetlink.link_named(which)
+        else:
+            request = rtnetlink.link_at(which)
         try:
-            answers = namespace.netlink.get(RTM_GETLINK, rtnetlink.link_named(ifname))
+            answers = namespace.netlink.get(RTM_GETLINK, request)
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return None
-            raise KernelError(f"look at {ifname} in {namespace.path}", str(error)) from error
+            raise KernelError(f"look at {which} in {namespace.path}", str(error)) from error
         return self._found(rtnetlink.read_link(answers[0]), _addresses(namespace))
 
     def _found(self, link: LinkMessage, addresses: dict[int, list[AddressMessage]]) -> Found:
@@ -85,6 +100,7 @@ class Devices:
             addresses=frozenset(one.address for one in own),
             given=frozenset(one.address for one in own if one.is_ours),
             mtu_bytes=link.mtu_bytes,
+            label=Label.parse(link.alias),
             details=None if reader is None else reader(link),
         )
 
@@ -98,34 +114,46 @@ class Devices:
         """Have the node's namespace make an interface; return the errno, 0 for success."""
         return self.node.request((RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, message))[0]
 
-    def apply(self, namespace: Namespace, ifname: str, settings: Iterable[Setting]) -> list[str]:
-        """Change an interface, all in one message; return what the kernel has refused.
+    def apply(
+        self, namespace: Namespace, ifname: str, settings: Iterable[Setting], index: int | None
+    ) -> Applied:
+        """Change an interface, all in one message. `index` is None for one that was just made.
 
         An interface whose properties are refused is up all the same. *Raises* KernelError when it
-        cannot be brought up or get its address. *Safe to call twice.*
+        cannot be brought up, plugged in or get its address. *Safe to call twice.*
         """
         wanted = list(settings)
-        index = index_of(namespace.netlink, ifname)
+        is_new = index is None
+        if index is None:
+            index = index_of(namespace.netlink, ifname)
         if index is None:
             raise KernelError(f"bring up {ifname} in {namespace.path}", "it has gone")
-        _transmit_checksums_off(namespace.netlink, ifname)
+        if is_new:
+            _transmit_checksums_off(namespace.netlink, ifname)
+        if any(isinstance(one, AddAddress) and one.address.version == 6 for one in wanted):
+            _prepare_ipv6(namespace, ifname)
         codes = namespace.netlink.request(*(_request(index, one) for one in wanted))
+        where = f"{ifname} in {namespace.path}"
         refused = []
         for one, code in zip(wanted, codes, strict=True):
             match one:
                 case SetMtu() if code:
                     refused.append(f"mtu {one.mtu_bytes}: {os.strerror(code)}")
-                case SetUp():
-                    if code == errno.EADDRINUSE:
-                        self._refuse_port(namespace, ifname)
-                    must(f"bring up {ifname} in {namespace.path}", code)
                 case AddAddress() if code != errno.EEXIST:
                     if code == errno.EINVAL and one.address.ip.version == 6:
                         self._refuse_mtu(namespace, ifname)
-                    must(f"give {ifname} in {namespace.path} the address {one.address}", code)
+                    must(f"give {where} the address {one.address}", code)
                 case RemoveAddress() if code != errno.EADDRNOTAVAIL:
-                    must(f"take the address {one.address} of {ifname} in {namespace.path}", code)
-        return refused
+                    must(f"take the address {one.address} of {where}", code)
+                case HandOver():
+                    if code == errno.EADDRINUSE:
+                        self._refuse_port(namespace, ifname)
+                    must(f"bring up {where}", code)
+                case SetRemote():
+                    must(f"have {where} end at {one.remote}", code)
+                case Plug() | Unplug():
+                    must(f"plug or unplug {where}", code)
+        return Applied(index, tuple(refused))
 
     def _refuse_port(self, namespace: Namespace, ifname: str) -> None:
         """*Raises* KernelError, which names the UDP port that a tunnel shares with nobody else."""
@@ -159,14 +187,32 @@ class Devices:
         """
         _ethtool(namespace.netlink, ifname, _ETHTOOL_GLINK)
 
-    def remove(self, namespace: Namespace, ifname: str) -> None:
-        """Remove an end, and a veth's far end with it. *Safe to call twice.*"""
-        index = index_of(namespace.netlink, ifname)
-        if index is None:
-            return
+    def set_down(self, namespace: Namespace, index: int) -> None:
+        """Set an interface down. *Raises* KernelError."""
+        code = namespace.netlink.request((RTM_NEWLINK, 0, rtnetlink.down(index)))[0]
+        must(f"set down interface {index} in {namespace.path}", code)
+
+    def move(self, here: Namespace, index: int, there: Namespace, wanted: Interface) -> None:
+        """Move an interface, which is down, to another namespace, under the name that it has there.
+
+        It arrives without addresses and without its label. *Raises* KernelError.
+        """
+        message = rtnetlink.moved(index, wanted.ifname, wanted.mac, there.fd)
+        code = here.netlink.request((RTM_NEWLINK, 0, message))[0]
+        must(f"move interface {index} of {here.path} to {there.path} as {wanted.ifname}", code)
+
+    def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int) -> None:
+        """Remove an interface that a pod has moved into a namespace of its own, if it still can be.
+
+        `nsid` is the number of that one in `namespace`.
+        """
+        namespace.netlink.request((RTM_DELLINK, 0, rtnetlink.elsewhere(nsid, index)))
+
+    def remove(self, namespace: Namespace, index: int) -> None:
+        """Remove an interface, and a veth's far end with it. *Safe to call twice.*"""
         code = namespace.netlink.request((RTM_DELLINK, 0, rtnetlink.interface(index)))[0]
         if code != errno.ENODEV:
-            must(f"remove {ifname} in {namespace.path}", code)
+            must(f"remove interface {index} in {namespace.path}", code)
 
 
 def must(what: str, code: int) -> None:
@@ -198,14 +244,34 @@ def _addresses(namespace: Namespace) -> dict[int, list[AddressMessage]]:
 
 def _request(index: int, setting: Setting) -> tuple[int, int, bytes]:
     match setting:
-        case SetUp():
-            return RTM_NEWLINK, 0, rtnetlink.up(index)
+        case HandOver():
+            return RTM_NEWLINK, 0, rtnetlink.up(index, str(setting.label))
         case SetMtu():
             return RTM_NEWLINK, 0, rtnetlink.mtu(index, setting.mtu_bytes)
+        case SetRemote():
+            return RTM_NEWLINK, 0, rtnetlink.remote(index, setting.remote)
+        case Plug():
+            return RTM_NEWLINK, 0, rtnetlink.carrier(index, is_plugged=True)
+        case Unplug():
+            return RTM_NEWLINK, 0, rtnetlink.carrier(index, is_plugged=False)
         case AddAddress():
             return RTM_NEWADDR, NLM_F_CREATE, rtnetlink.address(index, setting.address)
         case RemoveAddress():
             return RTM_DELADDR, 0, rtnetlink.address(index, setting.address)
+
+
+def _prepare_ipv6(namespace: Namespace, ifname: str) -> None:
+    """Have an interface take IPv6 addresses, and keep them when the pod sets it down.
+
+    A pod may have IPv6 turned off (`net.ipv6.conf.all.disable_ipv6`); an address that its labels
+    give to one interface turns it on there, as the reference bridge plugin does. What cannot be
+    written is told by the address that is refused.
+    """
+    with contextlib.suppress(OSError), entered(namespace.fd):
+        for name, value in (("disable_ipv6", "0"), ("keep_addr_on_down", "1")):
+            path = f"/proc/sys/net/ipv6/conf/{ifname}/{name}"
+            with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
+                file.write(value)
 
 
 class _EthtoolValue(ctypes.Structure):

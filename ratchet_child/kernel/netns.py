@@ -19,10 +19,12 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from ratchet.errors import KernelError
 from ratchet_child import killswitch
+from ratchet_child.kernel import rtnetlink
 
 _CLONE_NEWNET = 0x40000000  # setns(2)
 _NLMSG = struct.Struct("=IHHII")  # length, type, flags, sequence, port: netlink(7)
@@ -171,8 +173,18 @@ class Namespace:
             self.fd = -1
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What has become of Ratchet's interfaces in a namespace, by index."""
+
+    changed: frozenset[int] = frozenset()
+    gone: frozenset[int] = frozenset()
+    # By the pod, into another namespace: its number, -1 without one, and the index there.
+    moved: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+
+
 class Monitor:
-    """Hears of interfaces that vanish or go down in a namespace."""
+    """Hears what becomes of Ratchet's interfaces in a namespace. Others' are passed over."""
 
     def __init__(self, namespace: Namespace | None = None) -> None:
         with entered(namespace.fd) if namespace else contextlib.nullcontext():
@@ -186,9 +198,11 @@ class Monitor:
     def close(self) -> None:
         self._socket.close()
 
-    def read(self) -> set[str] | None:
-        """The interfaces that have gone or gone down; None when it may be any of them."""
-        last: dict[str, bool] = {}
+    def read(self) -> News | None:
+        """Return what has happened; None when it may be anything."""
+        changed: set[int] = set()
+        gone: set[int] = set()
+        moved: dict[int, tuple[int, int]] = {}
         overrun = False
         while True:
             try:
@@ -201,11 +215,22 @@ class Monitor:
                 overrun = True
                 continue
             for kind, _, message in messages(data):
-                ifname = _ifname(message)
-                if ifname is not None:
-                    last[ifname] = _is_loss(kind, message)
-        # An interface that has come up since is not lost: most news is of our own making.
-        return None if overrun else {ifname for ifname, lost in last.items() if lost}
+                if kind not in (_RTM_NEWLINK, _RTM_DELLINK) or rtnetlink.is_of_bridge(message):
+                    continue
+                link = rtnetlink.read_link(message)
+                if link.group != rtnetlink.MARK:
+                    continue
+                if kind == _RTM_NEWLINK:
+                    changed.add(link.index)
+                    gone.discard(link.index)
+                    moved.pop(link.index, None)
+                elif link.moved_to is not None:
+                    changed.discard(link.index)
+                    moved[link.index] = link.moved_to
+                else:
+                    changed.discard(link.index)
+                    gone.add(link.index)
+        return None if overrun else News(frozenset(changed), frozenset(gone), moved)
 
 
 class Namespaces:
@@ -278,30 +303,8 @@ def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 _RTM_NEWLINK = 16
 _RTM_DELLINK = 17
-_IFF_UP = 1
-_IFLA_IFNAME = 3
-_IFINFO_FLAGS = struct.Struct("=24xI")  # nlmsghdr and struct ifinfomsg: rtnetlink(7)
 
 
 def _error(message: bytes) -> int:
     """The errno in an NLMSG_ERROR message; 0 is an acknowledgement."""
     return -int(struct.unpack_from("=i", message, _NLMSG.size)[0])
-
-
-def _is_loss(kind: int, message: bytes) -> bool:
-    if kind == _RTM_DELLINK:
-        return True
-    return kind == _RTM_NEWLINK and not _IFINFO_FLAGS.unpack_from(message)[0] & _IFF_UP
-
-
-def _ifname(message: bytes) -> str | None:
-    """IFLA_IFNAME of a link message, without decoding the rest of it."""
-    offset = _NLMSG.size + 16
-    while offset + 4 <= len(message):
-        length, kind = struct.unpack_from("=HH", message, offset)
-        if length < 4:
-            return None
-        if kind == _IFLA_IFNAME:
-            return message[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
-        offset += (length + 3) & ~3
-    return None

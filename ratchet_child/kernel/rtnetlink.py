@@ -30,6 +30,8 @@ _VETH_INFO_PEER = 1
 _IFLA_VXLAN_ID, _IFLA_VXLAN_GROUP, _IFLA_VXLAN_LINK, _IFLA_VXLAN_LEARNING = 1, 2, 3, 7
 _IFLA_VXLAN_PORT, _IFLA_VXLAN_GROUP6 = 15, 16
 _IFLA_VXLAN_LOCAL, _IFLA_VXLAN_LOCAL6 = 4, 17
+_IFLA_IFALIAS, _IFLA_PROTO_DOWN = 20, 39
+_IFLA_NEW_NETNSID, _IFLA_TARGET_NETNSID, _IFLA_NEW_IFINDEX = 45, 46, 49
 _IFLA_LINK, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 5, 29, 37
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS, _IFA_PROTO = 1, 2, 4, 8, 11
@@ -42,6 +44,8 @@ _NESTED = 0x3FFF  # the type without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _HEADER_BYTES = 16  # struct nlmsghdr
 _NO_NSID = -1
 
+MARK = 0x7261  # the group of every interface that Ratchet makes: "ra"
+
 # Who has set an address, for RemoveAddress after a restart: "r". Linux before 5.18 ignores it.
 ADDRESS_PROTOCOL = 0x72
 
@@ -51,9 +55,40 @@ def interface(index: int) -> bytes:
     return _IFINFO.pack(0, 0, index, 0, 0)
 
 
-def up(index: int) -> bytes:
-    """An interface that is to be brought up."""
-    return _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP)
+def up(index: int, alias: str) -> bytes:
+    """An interface that is to be brought up, and its alias."""
+    return _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP) + _attribute(_IFLA_IFALIAS, alias.encode())
+
+
+def down(index: int) -> bytes:
+    """An interface that is to be set down."""
+    return _IFINFO.pack(0, 0, index, 0, _IFF_UP)
+
+
+def elsewhere(nsid: int, index: int) -> bytes:
+    """An interface in a namespace that is known by a number in the one that is asked."""
+    return interface(index) + _attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
+
+
+def moved(index: int, ifname: str, mac: str, namespace_fd: int) -> bytes:
+    """An interface that goes to another namespace, with its name there and without its alias."""
+    return (
+        interface(index)
+        + _attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
+        + _attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+        + _attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
+        + _attribute(_IFLA_IFALIAS, b"")
+    )
+
+
+def carrier(index: int, *, is_plugged: bool) -> bytes:
+    """A tunnel's end that has its carrier, or none (IFLA_PROTO_DOWN)."""
+    return interface(index) + _attribute(_IFLA_PROTO_DOWN, bytes((not is_plugged,)))
+
+
+def remote(index: int, to: Host) -> bytes:
+    """A tunnel's end with another far end. With the port beside it the kernel would refuse it."""
+    return interface(index) + _kind("vxlan", _attribute(_vxlan_remote(to), to.packed))
 
 
 def new(ifname: str, mac: str, namespace_fd: int, group: int) -> bytes:
@@ -79,14 +114,13 @@ def vxlan(
 
     Without a lower device the node's routes lead it. `local` is the address that it sends from.
     """
-    group = _IFLA_VXLAN_GROUP if remote.version == 4 else _IFLA_VXLAN_GROUP6
     own = _IFLA_VXLAN_LOCAL if remote.version == 4 else _IFLA_VXLAN_LOCAL6
     lower = b"" if lower_index is None else _attribute(_IFLA_VXLAN_LINK, _u32(lower_index))
     sender = b"" if local is None else _attribute(own, local.packed)
     return _kind(
         "vxlan",
         _attribute(_IFLA_VXLAN_ID, _u32(vni))
-        + _attribute(group, remote.packed)
+        + _attribute(_vxlan_remote(remote), remote.packed)
         + lower
         + sender
         + _attribute(_IFLA_VXLAN_PORT, struct.pack("!H", port))
@@ -139,6 +173,9 @@ class LinkMessage:
     data: Attributes
     link: int | None  # IFLA_LINK: a veth's far end, a tunnel's lower device
     link_nsid: int  # where that is; -1 when the kernel gives none
+    alias: str | None
+    is_plugged: bool  # not IFLA_PROTO_DOWN
+    moved_to: tuple[int, int] | None  # of one that has gone: number of a namespace, index there
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +190,11 @@ class AddressMessage:
 def every_link() -> bytes:
     """Ask for all interfaces, without their counters."""
     return interface(0) + _attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
+
+
+def link_at(index: int) -> bytes:
+    """Ask for one interface by its index, without its counters."""
+    return interface(index) + _attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
 
 
 def link_named(ifname: str) -> bytes:
@@ -191,13 +233,20 @@ def read_link(message: bytes) -> LinkMessage:
     return LinkMessage(
         index=index,
         is_up=bool(flags & _IFF_UP),
-        ifname=text(found[_IFLA_IFNAME]),
+        ifname=text(found.get(_IFLA_IFNAME, b"")),
         group=number(found.get(_IFLA_GROUP)) or 0,
         mtu_bytes=number(found.get(_IFLA_MTU)) or 0,
         kind=None if kind is None else text(kind),
         data=attributes(info.get(_IFLA_INFO_DATA, b"")),
         link=number(found.get(_IFLA_LINK)),
         link_nsid=_signed(found.get(_IFLA_LINK_NETNSID)),
+        alias=None if _IFLA_IFALIAS not in found else text(found[_IFLA_IFALIAS]),
+        is_plugged=not number(found.get(_IFLA_PROTO_DOWN)),
+        moved_to=(
+            (_signed(found[_IFLA_NEW_NETNSID]), number(found.get(_IFLA_NEW_IFINDEX)) or index)
+            if _IFLA_NEW_NETNSID in found
+            else None
+        ),
     )
 
 
@@ -238,6 +287,11 @@ def vxlan_data(
     )
 
 
+def is_of_bridge(message: bytes) -> bool:
+    """Say whether a link message speaks of a bridge's port and not of the interface itself."""
+    return message[_HEADER_BYTES] != socket.AF_UNSPEC
+
+
 def attributes(message: bytes, offset: int = 0) -> Attributes:
     """Return the attributes that begin at an offset, by type. What is cut off is left out."""
     found: Attributes = {}
@@ -271,6 +325,10 @@ def _signed(data: bytes | None) -> int:
     if data is None:
         return _NO_NSID
     return int.from_bytes(data, sys.byteorder, signed=True)
+
+
+def _vxlan_remote(address: Host) -> int:
+    return _IFLA_VXLAN_GROUP if address.version == 4 else _IFLA_VXLAN_GROUP6
 
 
 def _kind(name: str, data: bytes) -> bytes:

@@ -5,6 +5,10 @@ medium), its addresses on both layers and its properties. Equal specifications n
 the kernel has is `Found`; `changes` is the difference. Whether a found interface is of the right
 medium is the question of its kind, which answers it (`kernel.kinds`), so a new kind changes nothing
 in here.
+
+Ratchet owns that an end exists and where its cable goes. Once an end was handed over, which its
+label says, its administrative state, addresses, name and MTU are the pod's: only what the links say
+anew is changed.
 """
 
 from __future__ import annotations
@@ -51,6 +55,41 @@ Medium = Veth | Vxlan
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """Which end an interface is, whatever the pod calls it: its name in the link, and the link.
+
+    The kernel keeps it as the interface's alias, ip-link(8), so that a renamed interface is known
+    again, also by another process.
+    """
+
+    ifname: str
+    link: str  # <primary>:<ifname of the primary's end>
+
+    def __str__(self) -> str:
+        text = f"{_LABEL}{self.ifname}{_OF}{self.link}"
+        if len(text) <= _LONGEST_ALIAS:
+            return text
+        digest = hashlib.sha256(self.link.encode()).hexdigest()[:32]
+        return f"{_LABEL}{self.ifname}{_OF}#{digest}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Label | None:
+        """Return the label in an alias; None for an alias of somebody else's, or none."""
+        if text is None or not text.startswith(_LABEL):
+            return None
+        ifname, of, link = text.removeprefix(_LABEL).partition(_OF)
+        return cls(ifname, link) if ifname and of and link else None
+
+    def is_of(self, other: Label) -> bool:
+        """Say whether both name the same end, one of them perhaps as the kernel had room for."""
+        return str(self) == str(other)
+
+
+_LABEL, _OF = "ratchet ", " of "
+_LONGEST_ALIAS = 255  # IFALIASZ less its final zero, linux/if_link.h; names are ASCII
+
+
+@dataclass(frozen=True, slots=True)
 class Interface:
     """The specification of one end.
 
@@ -63,13 +102,19 @@ class Interface:
     mac: str
     address: Address | None = None
     mtu_bytes: int | None = None
+    link: str = ""  # as in `Label`
+
+    @property
+    def label(self) -> Label:
+        return Label(self.ifname, self.link)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An interface in a pod's namespace.
+    """An interface in a pod's namespace, by the name that the pod has for it.
 
-    `given` are those of its addresses that Ratchet has set, as far as that is known. `details` is
+    `label` is None before an end was handed over, and of interfaces that are not Ratchet's. `given`
+    are those of its addresses that Ratchet has set, as far as that is known. `details` is
     what its kind has read of it, None for a kind that is not ours.
     """
 
@@ -81,7 +126,13 @@ class Found:
     addresses: frozenset[Address] = frozenset()
     given: frozenset[Address] = frozenset()
     mtu_bytes: int | None = None
+    label: Label | None = None
     details: object = None
+
+    @property
+    def key(self) -> str:
+        """The name of the end that it is, or its own."""
+        return self.label.ifname if self.ours and self.label is not None else self.ifname
 
 
 # What can be done to an interface ---------------------------------------------------------------
@@ -98,8 +149,10 @@ class Make:
 
 
 @dataclass(frozen=True, slots=True)
-class SetUp:
-    """Bring it up."""
+class HandOver:
+    """Bring it up and label it: from then on it is the pod's."""
+
+    label: Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,36 +170,71 @@ class SetMtu:
     mtu_bytes: int
 
 
-Setting = SetUp | AddAddress | RemoveAddress | SetMtu
+@dataclass(frozen=True, slots=True)
+class SetRemote:
+    """Have a tunnel end at another node."""
+
+    remote: Host
+
+
+@dataclass(frozen=True, slots=True)
+class Plug:
+    """Plug the cable in: the interface has its carrier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unplug:
+    """Pull the cable out: the interface stays as it is, without its carrier."""
+
+
+Setting = HandOver | AddAddress | RemoveAddress | SetMtu | SetRemote | Plug | Unplug
 Change = Remove | Make | Setting
 
 
-def changes(wanted: Interface, found: Found | None, *, is_same: bool) -> tuple[Change, ...]:
+def changes(
+    wanted: Interface, found: Found | None, *, is_same: bool, given: Interface | None = None
+) -> tuple[Change, ...]:
     """Return what brings an interface of ours to its specification, in order.
 
-    `is_same` says whether what was found is of the wanted medium. Addresses that Ratchet has not
-    set are the user's and stay.
+    `is_same` says whether what was found is of the wanted medium. `given` is the specification that
+    Ratchet has brought about last, None when this process has not.
     """
     if found is None:
         return (Make(), *settings(wanted))
     if not is_same:
         return (Remove(), Make(), *settings(wanted))
-    return tuple(_different(wanted, found))
+    if found.label is None:
+        return tuple(_lacking(wanted, found))
+    return tuple(_said_anew(wanted, found, given))
 
 
 def settings(wanted: Interface) -> tuple[Setting, ...]:
     """Return what an interface that was just made still lacks."""
-    return tuple(_different(wanted, Found(wanted.ifname, 0, None, ours=True, up=False)))
+    return tuple(_lacking(wanted, Found(wanted.ifname, 0, None, ours=True, up=False)))
 
 
-def _different(wanted: Interface, found: Found) -> Iterable[Setting]:
+def _lacking(wanted: Interface, found: Found) -> Iterable[Setting]:
+    """Give what has to be done before an end is handed over."""
     if wanted.mtu_bytes not in (None, found.mtu_bytes):
         yield SetMtu(int(wanted.mtu_bytes or 0))
-    if not found.up:
-        yield SetUp()
+    yield HandOver(wanted.label)
     for address in sorted(found.given - {wanted.address}, key=str):
         yield RemoveAddress(address)
     if wanted.address is not None and wanted.address not in found.addresses:
+        yield AddAddress(wanted.address)
+
+
+def _said_anew(wanted: Interface, found: Found, given: Interface | None) -> Iterable[Setting]:
+    """Give what the links say of an end that was handed over, and had not said before."""
+    if given is not None and wanted.mtu_bytes not in (None, given.mtu_bytes):
+        yield SetMtu(int(wanted.mtu_bytes or 0))
+    if not found.label or not found.label.is_of(wanted.label):
+        yield HandOver(wanted.label)
+    old = sorted(found.given - {wanted.address}, key=str)
+    for address in old:
+        yield RemoveAddress(address)
+    is_new = bool(old) or (given is not None and given.address != wanted.address)
+    if is_new and wanted.address is not None and wanted.address not in found.addresses:
         yield AddAddress(wanted.address)
 
 
@@ -156,12 +244,6 @@ def operation(done: Iterable[Change]) -> str | None:
     if Make in kinds:
         return "replace" if Remove in kinds else "make"
     return "mend" if kinds else None
-
-
-def superfluous(wanted: Iterable[str], found: Iterable[Found]) -> list[Found]:
-    """Return the interfaces with Ratchet's mark that have none of the wanted names."""
-    names = set(wanted)
-    return [one for one in found if one.ours and one.ifname not in names]
 
 
 def hardware_address(pod: PodKey, ifname: str) -> str:

@@ -78,12 +78,16 @@ class Declaration:
     vni: int
     link: Link
     refused: str = ""  # container of the pair that has another link at that interface
+    # The primary has gone: only its VNI is kept, for a while, should it come back.
+    gone: bool = False
 
     def dumps(self) -> str:
         value = {"container": self.container, "vni": self.vni, **self.link.to_json()}
         del value["pair"]  # it stands in the key
         if self.refused:
             value["refused"] = self.refused
+        if self.gone:
+            value["gone"] = True
         return json.dumps(value, separators=(",", ":"))
 
     @classmethod
@@ -102,6 +106,7 @@ class Declaration:
             vni=vni,
             link=Link.from_json({**value, "pair": pair}),
             refused=str(value.get("refused") or ""),
+            gone=value.get("gone") is True,
         )
 
 

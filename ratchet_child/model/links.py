@@ -52,6 +52,11 @@ class DeclaredLink:
             ((self.primary, self.link.ifname), (self.pair, self.link.pair_ifname)),
         )
 
+    @property
+    def name(self) -> str:
+        """The link's name within the namespace of its pods."""
+        return f"{self.primary.name}:{self.link.ifname}"
+
     def __str__(self) -> str:
         return f"{self.primary}:{self.link.ifname}"
 

@@ -64,6 +64,7 @@ class Memory:
     known: set[PodKey] = field(default_factory=set)  # peers that have been looked up
     beside: set[PodKey] = field(default_factory=set)  # peers that were on this node then
     deaf: set[PodKey] = field(default_factory=set)  # peers whose nodes ring no bells
+    kept: set[PodKey] = field(default_factory=set)  # primaries of ends that nobody declares
     unheard: bool = False  # something was written that peers have not been told
 
     def give_way(self) -> None:

@@ -32,7 +32,8 @@ class End:
 class Waiting:
     """A link whose end cannot be made yet, or not at all: `error` then says why.
 
-    `is_taken`: because the pod's own interface has another use.
+    `is_taken`: because the pod's own interface has another use. An end that is there stays,
+    unplugged, while there is no error: its far pod is away.
     """
 
     side: Side
@@ -82,6 +83,7 @@ def _interface(pod: PodKey, node: Node, side: Side, medium: Medium) -> Interface
         mac=hardware_address(pod, side.ifname),
         address=side.address,
         mtu_bytes=side.declared.link.mtu_bytes or node.mtu_bytes,
+        link=side.declared.name,
     )
 
 

@@ -8,7 +8,7 @@ nobody is rung: callers do that when all is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 
@@ -20,10 +20,12 @@ from ratchet_child.model.keys import Declaration, PodKey
 from ratchet_child.model.links import DeclaredLink, Place
 from ratchet_child.model.local import LocalPod
 from ratchet_child.pairing import v010
-from ratchet_child.pairing.association import declared_by, note_place, readable
+from ratchet_child.pairing.association import declared_by, note_place, place_of, readable
 from ratchet_child.pairing.v010 import V010Keys
 from ratchet_child.pairing.vni import Vnis
 from ratchet_child.store.api import Entry, Store
+
+RESERVED_S = 600  # for how long a link keeps its VNI when its primary has gone
 
 
 class Declarations:
@@ -35,12 +37,15 @@ class Declarations:
         v010_keys: V010Keys,
         vnis: Vnis,
         claimed_earlier: Callable[[PodKey], tuple[str, int] | None],
+        *,
+        is_ours: Callable[[str], bool],
     ) -> None:
-        """Keep the parts; `claimed_earlier` is that of `Pairing`."""
+        """Keep the parts; `claimed_earlier` is that of `Pairing`, `is_ours` tells of a node."""
         self._store = store
         self._vnis = vnis
         self._v010_keys = v010_keys
         self._claimed_earlier = claimed_earlier
+        self._is_ours = is_ours
         self._begun: dict[str, int] = {}  # how often, of each container
         # Containers of which this process knows every claim: none can be a crash's.
         self._fresh: set[str] = set()
@@ -52,13 +57,13 @@ class Declarations:
         if times == 1 and (earlier is None or earlier[0] != pod.container):
             self._fresh.add(pod.container)
 
-    def end(self, pod: PodKey, container: str) -> None:
-        """Give back what may still be claimed for a container whose declarations are gone."""
+    def end(self, pod: PodKey, container: str, reserved: Collection[int]) -> None:
+        """Give back what may still be claimed for a container, but VNIs that stay reserved."""
         self._begun.pop(container, None)
         if container in self._fresh:
             self._fresh.discard(container)
         else:
-            self._vnis.release_all(container, partial(keys.is_link_of, pod))
+            self._vnis.release_all(container, partial(keys.is_link_of, pod), but=reserved)
 
     # Declare ------------------------------------------------------------------------------------
 
@@ -123,7 +128,7 @@ class Declarations:
             return vni, found
         if pod.container not in self._fresh:
             # It may have claimed another one before it found the declaration there.
-            self._vnis.release_all(pod.container, lambda one: one == key, but=vni)
+            self._vnis.release_all(pod.container, lambda one: one == key, but=(vni,))
         entry = self._store.swap(key, new.dumps(), found.modified)
         if entry is None:
             self._vnis.release(vni, pod.container, key)
@@ -164,7 +169,7 @@ class Declarations:
         key = keys.declaration(pod.key, offer.primary.name, offer.link.ifname)
         entry = self._store.get(key)
         written = readable(pod.key, key, entry, pod.key.name)
-        if entry is None or written is None or written.link != offer.link:
+        if entry is None or written is None or written.gone or written.link != offer.link:
             return None
         answer = replace(written, refused=pod.container if refused else "")
         if self._store.swap(key, answer.dumps(), entry.modified) is None:
@@ -177,7 +182,7 @@ class Declarations:
         key = keys.declaration(pair, primary.name, declared.link.ifname)
         entry = self._store.get(key)
         old = readable(pod.key, key, entry, pair.name)
-        if entry is None or old is None or old.vni != declared.vni:
+        if entry is None or old is None or old.gone or old.vni != declared.vni:
             return False
         # Claimed in this container's name, so that it is found after a crash; the primary takes the
         # claim over when it looks.
@@ -214,22 +219,62 @@ class Declarations:
         pair: PodKey,
         ifname: str,
         places: dict[PodKey, Place],
-    ) -> None:
-        """Take back a declaration, if it is the container's, and note where the pair is."""
+        *,
+        reserve: bool = False,
+    ) -> int | None:
+        """Take back a declaration, if it is the container's, and note where the pair is.
+
+        `reserve`: the primary has gone and may come back. While its pair is there the VNI is kept
+        for the link, as the pair's end has it for good. Return the VNI that is.
+        """
         there = note_place(self._store, pair, places)
         key = keys.declaration(pair, primary.name, ifname)
+        reserved: int | None = None
+        removed = False
         while (entry := self._store.get(key)) is not None:
             declaration = readable(primary, key, entry, pair.name)
             if declaration is None or declaration.container != container:
-                return
+                break
+            place = place_of(there) if reserve else None
+            # A pair on a v0.1.0 node keeps no end, and nobody there would give the VNI back.
+            if place is not None and self._is_ours(place.address):
+                if declaration.gone:
+                    return declaration.vni
+                self._vnis.reserve(declaration.vni, container, key, RESERVED_S)
+                reserved = declaration.vni
+                self._v010_keys.remove(primary, pair, declaration, there)
+                kept = replace(declaration, refused="", gone=True)
+                self._store.swap(key, kept.dumps(), entry.modified, ttl_s=RESERVED_S)
+                # A pair that goes at this moment looks for what is reserved on it before that, or
+                # is seen to have gone after it.
+                there, _ = self._store.tree(keys.association(pair))
+                continue
             self._vnis.release(declaration.vni, container, key)
             self._v010_keys.remove(primary, pair, declaration, there)
             removed = self._store.remove(key, entry.modified)
             there, _ = self._store.tree(keys.association(pair))
             if removed:  # the far node may have written the v0.1.0 keys meanwhile: `renumber`
                 self._v010_keys.remove(primary, pair, declaration, there)
+                reserved = None
                 break
-        if entry is None:
+        else:
             self._v010_keys.remove_late(primary, pair, there)
+        if reserved is not None:  # the next container was faster, and may have another VNI
+            self._vnis.release(reserved, container, key)
+        if entry is not None and not removed:
+            return None
         if self._store.prune(keys.declarations(pair)) or entry is None:
             self._store.prune(keys.association(pair))
+        return None
+
+    def give_back(self, pair: PodKey, there: dict[str, Entry]) -> None:
+        """Give back the VNIs that are reserved on a pod, which goes as well."""
+        for name, entry in there.items():
+            if not name.startswith("links/"):
+                continue
+            key = f"{keys.association(pair)}/{name}"
+            declaration = readable(pair, key, entry, pair.name)
+            if declaration is not None and declaration.gone:
+                self._vnis.release(declaration.vni, declaration.container, key)
+                self._store.remove(key, entry.modified)
+                self._store.prune(keys.declarations(pair))

@@ -38,6 +38,8 @@ class IncomingLinks:
             if declaration.link.ifname != ifname or not is_pod_name(primary):
                 wrong[name] = "it contradicts its key"
                 continue
+            if declaration.gone:
+                continue
             offers.append(declared_by(pod.sibling(primary), declaration, entry))
         self._tell_wrong(pod, wrong)
         legacy = v010.offer(pod, own)

@@ -79,7 +79,13 @@ class Pairing:
         self._v010_keys = V010Keys(store, self._ringer)
         self._vnis = Vnis(store, new_lock())
         self._shared_vnis: frozenset[int] = frozenset()
-        self._declarations = Declarations(store, self._v010_keys, self._vnis, claimed_earlier)
+        self._declarations = Declarations(
+            store,
+            self._v010_keys,
+            self._vnis,
+            claimed_earlier,
+            is_ours=self._ringer.is_heard_at,
+        )
         self._incoming = IncomingLinks()
 
     # Publish ------------------------------------------------------------------------------------
@@ -229,6 +235,8 @@ class Pairing:
             place = memory.places.get(offer.primary)
             if place is not None:
                 self._ringer.ring(place.address, pod.key, [offer.primary])
+            else:  # it has come back since it was looked for
+                self._ringer.ring_wherever(offer.primary, pod.key)
 
     def look_for_shared_vnis(self) -> bool:
         """Look whether old links have VNIs of ours, too; whether there are more than before."""
@@ -273,12 +281,21 @@ class Pairing:
         self._places.withdraw(pod, container, node_address)
         # Read after that: who had not declared its link by then does not find the pod any more.
         own, _ = self._store.tree(keys.association(pod), recursive=True)
-        for offer in self._incoming.on(pod, own):
+        incoming = self._incoming.on(pod, own)
+        for offer in incoming:
             note_place(self._store, offer.primary, places)
+        self._declarations.give_back(pod, own)
+        reserved: list[int] = []
         for pair_name, ifname in published.declared:
-            self._declarations.undeclare(pod, container, pod.sibling(pair_name), ifname, places)
-        self._declarations.end(pod, container)
-        self._store.prune(keys.association(pod))
+            vni = self._declarations.undeclare(
+                pod, container, pod.sibling(pair_name), ifname, places, reserve=True
+            )
+            reserved += [] if vni is None else [vni]
+        self._declarations.end(pod, container, reserved)
+        if not self._store.prune(keys.association(pod)) and not incoming:
+            # What was reserved on the pod was given back before a crash.
+            self._store.prune(keys.declarations(pod))
+            self._store.prune(keys.association(pod))
         self._ringer.ring_places(pod, places)
         self.forget(pod, container, node_address)
         log.info("withdrawn", pod=pod, container=container, node=node_address)
@@ -302,4 +319,5 @@ class Pairing:
 def _peers(pod: LocalPod, memory: Memory) -> list[PodKey]:
     peers = {pod.key.sibling(link.pair) for link in pod.links}
     peers.update(offer.primary for offer in memory.incoming)
+    peers.update(memory.kept)
     return sorted(peers)

@@ -190,6 +190,6 @@ class V010Keys:
         for key, entry in declarations.items():
             if by in (None, keys.split_declaration(key)[0]):
                 declaration = readable(pair, key, entry, pair.name)
-                if declaration is not None and str(declaration.vni) == vni:
+                if declaration and not declaration.gone and str(declaration.vni) == vni:
                     return True
         return False

@@ -15,7 +15,7 @@ node may yet have read before we wrote, and write after: `shared` finds that out
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -74,28 +74,39 @@ class Vnis:
         value = keys.claim_value(container, declaration_key)
         if self._store.create(keys.claim(vni), value):
             return True
-        entry = self._store.get(keys.claim(vni))
-        if entry is None:
-            return self._store.create(keys.claim(vni), value) is not None
-        if entry.value == value:
-            return True
-        claimer, _, claimed_for = entry.value.partition(" ")
-        if claimed_for != declaration_key or predecessor not in (None, claimer):
-            return False
-        return self._store.swap(keys.claim(vni), value, entry.modified) is not None
+        while (entry := self._store.get(keys.claim(vni))) is not None:
+            if entry.value == value:
+                return True
+            claimer, _, claimed_for = entry.value.partition(" ")
+            if claimed_for != declaration_key or predecessor not in (None, claimer):
+                return False
+            if self._store.swap(keys.claim(vni), value, entry.modified) is not None:
+                return True
+        return self._store.create(keys.claim(vni), value) is not None
 
     def release(self, vni: int, container: str, declaration_key: str) -> None:
         """Give a VNI back. *Safe to call twice*; never harms another container's claim."""
         self._store.remove_value(keys.claim(vni), keys.claim_value(container, declaration_key))
 
-    def release_all(self, container: str, of: Callable[[str], bool], but: int = 0) -> None:
-        """Give back what a container has claimed for declarations of which `of` is true, but one.
+    def reserve(self, vni: int, container: str, declaration_key: str, ttl_s: int) -> None:
+        """Keep a VNI for a link whose primary has gone, for so many seconds. *Safe to call twice.*
+
+        The claim stays as it is until then, and the next container of the primary takes it over.
+        """
+        self._store.expire_value(
+            keys.claim(vni), keys.claim_value(container, declaration_key), ttl_s
+        )
+
+    def release_all(
+        self, container: str, of: Callable[[str], bool], but: Collection[int] = ()
+    ) -> None:
+        """Give back what a container has claimed for declarations of which `of` is true, but some.
 
         `of` is given a declaration's key.
         """
         for name, entry in self._claims().items():
             claimer, _, claimed_for = entry.value.partition(" ")
-            if claimer == container and int(name) != but and of(claimed_for):
+            if claimer == container and int(name) not in but and of(claimed_for):
                 self._store.remove(keys.claim(int(name)), entry.modified)
 
     def shared(self) -> frozenset[int]:

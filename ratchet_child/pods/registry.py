@@ -91,7 +91,8 @@ class Registry:
             return {
                 state.inside.namespace.identity
                 for state in self._states.values()
-                if state.inside.namespace is not None and state.inside.opened == state.container
+                if state.inside.namespace is not None
+                and state.inside.opened == state.container != state.progress.vanished
             }
 
     def monitors(self) -> list[tuple[Monitor, PodKey | None]]:
@@ -319,7 +320,8 @@ class Registry:
         peers = set(self._primaries.get(state.key, ()))
         if state.heard.attachment is not None:
             peers |= {state.key.sibling(link.pair) for link in state.heard.attachment.links}
-        return peers | {offer.primary for offer in state.progress.memory.incoming}
+        memory = state.progress.memory
+        return peers | {offer.primary for offer in memory.incoming} | memory.kept
 
     def _rouse(self, peers: Iterable[PodKey], by: PodKey) -> None:
         for peer in peers:

@@ -116,16 +116,19 @@ class Inside:
     errors: dict[str, str] = field(default_factory=dict)  # why an end could not be made
     faults: dict[str, str] = field(default_factory=dict)  # what the kernel refused of an end
     refused: set[str] = field(default_factory=set)  # ends that the far pod has no interface for
-    lowered: dict[str, float] = field(default_factory=dict)  # set down by hand, due (monotonic)
+    # Ends that the pod has moved: the number of a namespace, and the index there.
+    moved: dict[str, tuple[int, int]] = field(default_factory=dict)
+    stale: set[str] = field(default_factory=set)  # of `found`, to be read again when it matters
     busy_since: dict[int, float] = field(default_factory=dict)  # VNIs in use here (monotonic)
     told_errors: dict[str, str] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Forget all that was read and done in the namespace, and the namespace itself."""
         self.namespace = self.opened = self.monitor = self.found = self.wanted = None
-        for one in (self.right, self.given, self.errors, self.faults, self.lowered):
+        for one in (self.right, self.given, self.errors, self.faults, self.moved):
             one.clear()
         self.refused.clear()
+        self.stale.clear()
         self.busy_since.clear()
         self.history.clear()
 
@@ -138,6 +141,8 @@ class Progress:
     looked: bool = False  # everything has been read at least once
     look_all_at: float | None = None  # when it looks again unasked, monotonic seconds
     keep_until: float = 0.0  # remove nothing before this moment, monotonic seconds
+    # Ends whose primary is there and does not declare them, since when (monotonic seconds).
+    unclaimed: dict[str, float] = field(default_factory=dict)
     vanished: str | None = None  # container whose namespace is gone
     told: tuple[str | None, bool, tuple[Link, ...]] | None = None  # to the peers on this node
     served: int = 0  # the latest request that has been served in full
@@ -234,7 +239,7 @@ class PodState:
 
     def state_of(self, end: End) -> tuple[str, str | None]:
         """Return the state of an end that is wanted, and the error if it has one."""
-        if self.inside.right.get(end.ifname) == end.interface:
+        if self.inside.right.get(end.ifname) == end.interface or end.ifname in self.inside.moved:
             return UP, None
         error = self.inside.errors.get(end.ifname)
         return (WAITING if error is None else ERROR), error

@@ -33,7 +33,7 @@ class Situation:
     is_waiting: bool = False  # a link waits, there is none, or a peer's node rings no bells
     is_superseded: bool = False
     keep_until: float = 0.0  # nothing is removed before this moment
-    resting_s: float | None = None  # until an end that was set down by hand is due
+    settle_s: float | None = None  # until an end whose link nobody declares any more may go
     withdraw_again_at: float | None = None
     expects_vni: bool = False
     has_errors: bool = False
@@ -55,8 +55,8 @@ def after_success(one: Situation, pauses: Pauses) -> Turn:
     delays = [0.0] if one.has_news else []
     if look_all_at is not None:
         delays.append(look_all_at - one.now)
-    if one.resting_s is not None:
-        delays.append(one.resting_s)
+    if one.settle_s is not None:
+        delays.append(one.settle_s)
     if one.withdraw_again_at is not None:
         delays.append(one.withdraw_again_at - one.now)
     if one.expects_vni:

@@ -61,8 +61,14 @@ class Store(Protocol):
     def create(self, key: str, value: str) -> Entry | None:
         """Write a key that is not there; return None when it is."""
 
-    def swap(self, key: str, value: str, modified: int) -> Entry | None:
-        """Compare-and-swap by modified index; return None when the key has changed or is gone."""
+    def swap(self, key: str, value: str, modified: int, ttl_s: int | None = None) -> Entry | None:
+        """Compare-and-swap by modified index; return None when the key has changed or is gone.
+
+        With `ttl_s` the key expires after so many seconds, without it never.
+        """
+
+    def expire_value(self, key: str, value: str, ttl_s: int) -> bool:
+        """Have a key expire if it has that value; return False when it has another or is gone."""
 
     def remove(self, key: str, modified: int) -> bool:
         """Compare-and-delete by modified index; return False when it has changed or is gone."""

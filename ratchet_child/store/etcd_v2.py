@@ -125,10 +125,18 @@ class EtcdV2Store:
             "create", key, lambda client, path: client.write(path, value, prevExist=False)
         )
 
-    def swap(self, key: str, value: str, modified: int) -> Entry | None:
+    def swap(self, key: str, value: str, modified: int, ttl_s: int | None = None) -> Entry | None:
         """Compare-and-swap by modified index; None when the key has changed or is gone."""
         return self._written(
-            "swap", key, lambda client, path: client.write(path, value, prevIndex=modified)
+            "swap",
+            key,
+            lambda client, path: client.write(path, value, prevIndex=modified, ttl=ttl_s),
+        )
+
+    def expire_value(self, key: str, value: str, ttl_s: int) -> bool:
+        """Have a key expire if it has that value; False when it has another one or is gone."""
+        return self._compared(
+            "swap", key, lambda client, path: client.write(path, value, prevValue=value, ttl=ttl_s)
         )
 
     def remove(self, key: str, modified: int) -> bool:

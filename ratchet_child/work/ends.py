@@ -4,39 +4,44 @@ A veth pair has two pods, and either's worker may make it; so everything in here
 lock, which is held for milliseconds and never over a request to etcd. Which ends are wanted is
 decided elsewhere, what each kind of interface needs is known to the kinds, and what is there
 already is for the most part remembered.
+
+An end lives as long as its pod. When the far pod goes, the cable is pulled out and the end stays,
+without its carrier; it is made anew only where its cable turns from one kind into another.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from ratchet import log
 from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
-from ratchet_child.kernel.devices import Devices
+from ratchet_child.kernel.devices import Applied, Devices
 from ratchet_child.kernel.kinds.api import Kind, Site, VniInUseError
-from ratchet_child.kernel.netns import Namespaces
+from ratchet_child.kernel.netns import Namespaces, News
 from ratchet_child.metrics import figures
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.interfaces import (
     Change,
+    Found,
     Make,
+    SetMtu,
     Setting,
+    Unplug,
     changes,
     operation,
-    superfluous,
 )
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.links import DeclaredLink, Side
+from ratchet_child.model.links import DeclaredLink
 from ratchet_child.model.plan import End, Wanted
-from ratchet_child.pods.history import ERROR, UP, WAITING
+from ratchet_child.pods.history import UP, WAITING
 from ratchet_child.pods.state import Gone, PodState
+from ratchet_child.work import telling
 from ratchet_child.work.namespaces import PodNamespaces
 from ratchet_child.work.observed import Observed
+from ratchet_child.work.panel import Keeps, Panel
 
-_DOWN_S = 2.0  # an end that was set down by hand stays so for a moment: routing notices
 _VNI_BUSY_S = 3.0  # a namespace that is being taken down is gone by then
 
 
@@ -49,17 +54,24 @@ class Ends:
         kinds: Mapping[str, Kind],
         namespaces: Namespaces,
         clock: Clock,
+        keeper: Keeps,
         *,
         find: Callable[[PodKey], PodState | None],
     ) -> None:
         """`find` gives the state of another pod of this node."""
         self._devices = devices
         self._kinds = kinds
-        self._namespaces = PodNamespaces(devices, namespaces)
+        self._panel = Panel(devices, keeper, namespaces.open)
+        self._namespaces = PodNamespaces(devices, kinds, namespaces, self._panel, find)
         self._clock = clock
         self._find = find
         self._observed = Observed(devices)
         self.lock = threading.RLock()
+
+    def close(self) -> None:
+        """Let go of the namespaces that no pod has any more; the keeper has them yet."""
+        with self.lock:
+            self._panel.close()
 
     # Namespaces -----------------------------------------------------------------------------------
 
@@ -69,7 +81,7 @@ class Ends:
             return self._namespaces.open(state, attachment)
 
     def remove_gone(self, gone: Gone, state: PodState, in_use: set[tuple[int, int]]) -> None:
-        """Remove the interfaces of a container that was detached. *Safe to call twice.*
+        """Leave no end of a container that was detached. *Safe to call twice.*
 
         `in_use` are the namespaces of other pods.
         """
@@ -78,43 +90,58 @@ class Ends:
 
     # What is heard --------------------------------------------------------------------------------
 
-    def lost(self, state: PodState, ifnames: set[str] | None) -> float | None:
-        """Note interfaces that have gone or gone down, None for any.
+    def heard(self, state: PodState, news: News | None) -> bool:
+        """Take up what has become of ends in a pod's namespace, None for anything.
 
-        Return the delay in seconds after which they are to be mended, None when none is the pod's
-        end.
+        Return whether one has to be made again. What the pod does to an end that it was given is
+        its own business: it is noted and left.
         """
         with self.lock:
-            if ifnames is None:
+            if news is None:
                 self.forget(state)
-                return 0.0
+                return True
             inside = state.inside
+            if inside.found is None:
+                return False
             wanted = {end.ifname: end for end in (inside.wanted.ends if inside.wanted else ())}
-            delay_s = None
-            for ifname in ifnames - wanted.keys():
-                # Not every end is known to be wanted yet: it must not count as found for that.
-                if inside.found is not None and ifname in inside.found:
-                    self._observed.read_again(state, ifname)
-            for ifname in ifnames & wanted.keys():
-                before = inside.right.get(ifname)
-                found = self._observed.read_again(state, ifname)
-                if found is None:
-                    delay_s = 0.0
-                    inside.history.note(wanted[ifname].side, WAITING)
-                elif found.up and before is not None:
-                    inside.right[ifname] = before  # it was on its way up when it was heard
-                else:
-                    inside.history.note(wanted[ifname].side, WAITING)
-                    inside.lowered.setdefault(ifname, self._clock.monotonic() + _DOWN_S)
-                    delay_s = _DOWN_S if delay_s is None else delay_s
-            return delay_s
+            keys = {found.index: key for key, found in inside.found.items()}
+            is_lost = False
+            for index in news.gone | news.moved.keys():
+                key = keys.get(index)
+                if key is None:
+                    continue
+                inside.found.pop(key, None)
+                if index in news.moved:
+                    inside.moved[key] = news.moved[index]
+                    telling.logger(state, wanted.get(key)).info(
+                        "the pod has moved an end", ifname=key
+                    )
+                    continue
+                for known in (inside.right, inside.given, inside.faults):
+                    known.pop(key, None)
+                if key in wanted:
+                    is_lost = True
+                    inside.history.note(wanted[key].side, WAITING)
+            for index in news.changed:
+                self._look_at(state, keys.get(index), index)
+            return is_lost
+
+    def _look_at(self, state: PodState, key: str | None, index: int) -> None:
+        """Read an interface that has changed: it may be down, renamed, or back from elsewhere."""
+        inside = state.inside
+        found = self._devices.find(state.opened_namespace, index)
+        if found is None or inside.found is None:
+            return  # it has gone or was moved: whichever it was is the next news
+        if key is not None:
+            inside.found[key] = found
+        elif found.ours and found.label is not None:
+            inside.found[found.key] = found
+            inside.moved.pop(found.key, None)
 
     def forget(self, state: PodState) -> None:
         """Have everything in the pod's namespace read again."""
         with self.lock:
             self._observed.forget(state)
-
-    # When it is due again -------------------------------------------------------------------------
 
     def expects_vni(self, state: PodState) -> bool:
         """Say whether a VNI that is in use here is expected to be free at any moment."""
@@ -123,32 +150,29 @@ class Ends:
             # A little longer, so that it is tried once more when that time is over.
             return any(now - since < _VNI_BUSY_S + 1 for since in state.inside.busy_since.values())
 
-    def rests_for(self, state: PodState) -> float | None:
-        """Return the seconds until an end that was set down by hand is due, None without one."""
-        with self.lock:
-            inside = state.inside
-            wanted = {end.ifname for end in (inside.wanted.ends if inside.wanted else ())}
-            now = self._clock.monotonic()
-            left = [due - now for ifname, due in inside.lowered.items() if ifname in wanted]
-            return max(min(left), 0.0) if left else None
-
-    def _rests(self, state: PodState, ifname: str) -> bool:
-        """Say whether an end was set down by hand a moment ago, and is still there."""
-        due = state.inside.lowered.get(ifname)
-        if due is None:
-            return False
-        if self._clock.monotonic() < due and ifname in self._observed.all(state):
-            return True
-        del state.inside.lowered[ifname]
-        return False
-
     # The pod's ends -------------------------------------------------------------------------------
 
-    def bring(self, state: PodState, wanted: Wanted, *, remove: bool) -> list[DeclaredLink]:
-        """Make, mend and (if `remove`) remove ends.
+    def unwanted(self, state: PodState, wanted: Wanted) -> dict[str, PodKey]:
+        """Return the ends that are there and that no link accounts for, with their primaries."""
+        with self.lock:
+            if state.inside.namespace is None:
+                return {}
+            names = {end.ifname for end in wanted.ends}
+            names |= {one.side.ifname for one in wanted.waiting}
+            return {
+                key: state.key.sibling(found.label.link.rpartition(":")[0])
+                for key, found in self._observed.all(state).items()
+                if found.ours and found.label is not None and key not in names
+            }
 
-        Return the links whose VNI cannot be used here. What fails is noted in the state's errors by
-        interface and does not hold up the rest.
+    def bring(
+        self, state: PodState, wanted: Wanted, *, remove: bool, keep: Collection[str] = ()
+    ) -> list[DeclaredLink]:
+        """Make and change ends, and (if `remove`) unplug and remove them.
+
+        `keep` are ends whose link nobody declares and which stay, unplugged. Return the links whose
+        VNI cannot be used here. What fails is noted in the state's errors by interface and does not
+        hold up the rest.
         """
         unusable: list[DeclaredLink] = []
         with self.lock:
@@ -159,34 +183,54 @@ class Ends:
             inside.errors.clear()
             inside.refused.clear()
             inside.history.keep(wanted)
-            self._tell_waiting(state, wanted)
+            telling.waiting(state, wanted)
             self._observed.all(state)
             if remove:
-                self._remove_superfluous(state, wanted)
+                self._unplug_and_remove(state, wanted, keep)
             for end in wanted.ends:
-                if inside.right.get(end.ifname) == end.interface or self._rests(state, end.ifname):
+                if inside.right.get(end.ifname) == end.interface or end.ifname in inside.moved:
                     continue
                 if not self._bring(state, end):
                     unusable.append(end.side.declared)
                 how, why = state.state_of(end)
                 if how != UP:
-                    self._note(state, end.side, how, why)
+                    telling.note(state, end.side, how, why)
         return unusable
 
-    def _remove_superfluous(self, state: PodState, wanted: Wanted) -> None:
+    def _unplug_and_remove(self, state: PodState, wanted: Wanted, keep: Collection[str]) -> None:
         inside = state.inside
-        vnis = {end.side.declared.vni for end in wanted.ends}
-        for vni in inside.busy_since.keys() - vnis:
+        for vni in inside.busy_since.keys() - {end.side.declared.vni for end in wanted.ends}:
             del inside.busy_since[vni]
-        found = self._observed.all(state)
-        names = [end.ifname for end in wanted.ends]
-        for one in superfluous(names, found.values()):
-            with figures.end_operation("remove"):
-                self._devices.remove(state.opened_namespace, one.ifname)
-            found.pop(one.ifname, None)
-            for known in (inside.right, inside.given, inside.faults):
-                known.pop(one.ifname, None)
-            self._log(state).info("end removed", ifname=one.ifname)
+        plugged = {end.ifname for end in wanted.ends}
+        stays = {one.side.ifname for one in wanted.waiting if one.error is None}.union(keep)
+        for key in [key for key in self._observed.all(state) if key not in plugged]:
+            found = self._observed.read(state, key)
+            if found is None or not found.ours:
+                continue
+            if key in stays:
+                self._unplug(state, key, found)
+            else:
+                self._remove(state, key, found)
+
+    def _unplug(self, state: PodState, key: str, found: Found) -> None:
+        state.inside.right.pop(key, None)
+        kind = self._kinds.get(found.kind or "")
+        settings = () if kind is None else kind.unplugging(found)
+        if settings:
+            self._devices.apply(state.opened_namespace, found.ifname, settings, found.index)
+            state.inside.stale.add(key)
+            telling.logger(state).info("end unplugged", ifname=key)
+
+    def _remove(self, state: PodState, key: str, found: Found) -> None:
+        inside = state.inside
+        with figures.end_operation("remove"):
+            self._devices.remove(state.opened_namespace, found.index)
+        if found.label is not None:
+            self._panel.drop(state.key.namespace, found.label.link)
+        self._observed.all(state).pop(key, None)
+        for known in (inside.right, inside.given, inside.faults):
+            known.pop(key, None)
+        telling.logger(state).info("end removed", ifname=key)
 
     def _bring(self, state: PodState, end: End) -> bool:
         """Bring one end to its specification; False when its VNI cannot be used here."""
@@ -200,7 +244,7 @@ class Ends:
             return not (error.visible or now - since > _VNI_BUSY_S)
         except (KernelError, OSError) as error:
             figures.end_failed()
-            self._log(state, end).warning("end cannot be made", error=str(error))
+            telling.logger(state, end).warning("end cannot be made", error=str(error))
             inside.errors[end.ifname] = str(error)
             inside.found = None  # whatever it was, look before the next try
         return True
@@ -214,6 +258,8 @@ class Ends:
                 return  # the other pod's turn: it makes both ends
             pods.append(far)
         started = self._clock.monotonic()
+        if kind.makes_both_ends:
+            self._replug(pods)
         sites = [self._site(*one) for one in pods]
         for site in sites:
             if site.found is not None and not site.found.ours:
@@ -223,15 +269,20 @@ class Ends:
                 )
         here, there = sites[0], sites[1] if kind.makes_both_ends else None
         is_same = all(site.found is not None for site in sites) and kind.is_same(here, there)
-        plans = [changes(site.wanted, site.found, is_same=is_same) for site in sites]
+        plans = []
+        for (one, its_end), site in zip(pods, sites, strict=True):
+            given = one.inside.given.get(its_end.ifname)
+            plan = changes(site.wanted, site.found, is_same=is_same, given=given)
+            plans.append((*kind.adjustments(site), *plan) if is_same else plan)
         if any(Make in map(type, plan) for plan in plans):
             self._make(kind, pods, here, there)
-        refused = self._apply(sites, plans)
+            sites = [replace(site, found=None) for site in sites]
+        applied = self._apply(sites, plans)
         if any(plans):
-            kind.settle(here, there)
+            kind.settle(sites[0], sites[1] if kind.makes_both_ends else None)
         took_s = self._clock.monotonic() - started
-        for (one, its_end), plan, faults in zip(pods, plans, refused, strict=True):
-            self._is_right(one, its_end, plan, faults, took_s)
+        for (one, its_end), plan, result in zip(pods, plans, applied, strict=True):
+            self._is_right(one, its_end, plan, result, took_s)
 
     def _site(self, state: PodState, end: End) -> Site:
         found = self._observed.read(state, end.ifname)
@@ -241,39 +292,62 @@ class Ends:
             found = replace(found, given=found.given | {given.address})
         return Site(state.opened_namespace, end.interface, found)
 
+    def _replug(self, pods: list[tuple[PodState, End]]) -> None:
+        """Where only one end is there, have the leg at its other end move to where it belongs."""
+        found = [self._observed.read(state, end.ifname) for state, end in pods]
+        ends = zip(pods, found, reversed(pods), reversed(found), strict=True)
+        for (state, end), own, (peer, far_end), other in ends:
+            if own is None and other is not None and other.ours:
+                peer.inside.stale.add(far_end.ifname)  # whatever becomes of it now
+                if self._panel.plug(state.key, state.opened_namespace, end.interface):
+                    leg = self._devices.find(state.opened_namespace, end.ifname)
+                    if leg is not None:
+                        self._observed.all(state)[end.ifname] = leg
+            elif own is None:
+                self._panel.drop(state.key.namespace, end.interface.link)
+
     def _make(
         self, kind: Kind, pods: list[tuple[PodState, End]], here: Site, there: Site | None
     ) -> None:
         """Make an interface where another one of that name may be, which goes first."""
         for (state, end), site in zip(pods, (here, there), strict=False):
             if site is not None and site.found is not None:
-                self._devices.remove(site.namespace, end.ifname)
+                telling.logger(state, end).info(
+                    "end made anew", ifname=end.ifname, was=site.found.kind, now=kind.name
+                )
+                self._devices.remove(site.namespace, site.found.index)
                 self._observed.all(state).pop(end.ifname, None)
+            self._panel.drop(state.key.namespace, end.interface.link)
         kind.make(here, there)
         state, end = pods[0]
         if end.side.declared.vni is not None:
             state.inside.busy_since.pop(end.side.declared.vni, None)
 
-    def _apply(self, sites: list[Site], plans: list[tuple[Change, ...]]) -> list[list[str]]:
-        """Change all sites; what the kernel has refused of each. What was just made goes again.
+    def _apply(self, sites: list[Site], plans: list[tuple[Change, ...]]) -> list[Applied | None]:
+        """Change all sites; what was just made and cannot be finished goes again.
 
         *Raises* KernelError.
         """
-        refused = []
+        applied: list[Applied | None] = []
         try:
             for site, plan in zip(sites, plans, strict=True):
                 settings = [one for one in plan if isinstance(one, Setting)]
-                applied = (
-                    self._devices.apply(site.namespace, site.wanted.ifname, settings)
+                index = None if site.found is None else site.found.index
+                if settings and isinstance(settings[0], Unplug):
+                    self._devices.apply(site.namespace, site.ifname, settings[:1], index)
+                    self._devices.settle(site.namespace, site.ifname)  # it is seen before the rest
+                    del settings[0]
+                applied.append(
+                    self._devices.apply(site.namespace, site.ifname, settings, index)
                     if settings
-                    else []
+                    else None
                 )
-                refused.append(applied)
         except KernelError:
-            if any(Make in map(type, plan) for plan in plans):
-                self._devices.remove(sites[0].namespace, sites[0].wanted.ifname)
+            made = self._devices.find(sites[0].namespace, sites[0].wanted.ifname)
+            if any(Make in map(type, plan) for plan in plans) and made is not None:
+                self._devices.remove(sites[0].namespace, made.index)
             raise
-        return refused
+        return applied
 
     def _far_end(self, state: PodState, end: End) -> tuple[PodState, End] | None:
         """Return the pod at the other end, and its end, if both are ready for the cable."""
@@ -286,6 +360,9 @@ class Ends:
                 other.side.declared.cable == cable
                 and other.interface.medium.kind == end.interface.medium.kind
             ):
+                if other.ifname in peer.inside.moved:
+                    self._plug_alone(state, end)
+                    return None
                 return None if peer.inside.namespace is None else (peer, other)
         for waiting in peer.inside.wanted.waiting:
             if waiting.side.declared.cable == cable and waiting.error is not None:
@@ -293,29 +370,44 @@ class Ends:
                 state.inside.refused.add(end.ifname)
         return None
 
+    def _plug_alone(self, state: PodState, end: End) -> None:
+        """Have the leg of a link move in whose other end was moved by its pod."""
+        if not self._panel.plug(state.key, state.opened_namespace, end.interface):
+            return
+        found = self._devices.find(state.opened_namespace, end.ifname)
+        plan = changes(end.interface, found, is_same=True)
+        settings = [one for one in plan if isinstance(one, Setting)]
+        if found is not None:
+            applied = self._devices.apply(state.opened_namespace, end.ifname, settings, found.index)
+            self._is_right(state, end, tuple(settings), applied, 0.0)
+
     def _is_right(
         self,
         state: PodState,
         end: End,
         done: tuple[Change, ...],
-        faults: list[str],
+        applied: Applied | None,
         took_s: float,
     ) -> None:
         inside, ifname = state.inside, end.ifname
         inside.right[ifname] = inside.given[ifname] = end.interface
-        inside.lowered.pop(ifname, None)
         inside.errors.pop(ifname, None)
         name = operation(done)
         is_new = name in ("make", "replace")
         attachment = state.heard.attachment
         came_at = None if attachment is None else attachment.attached_at
+        before = inside.history.get(end.side)
+        was_up = before is None or before.state == UP
         waited_s = inside.history.note_up(end.side, came_at, is_new=is_new)
-        if name is not None:
-            self._observed.changed(state, ifname)
-        self._note_faults(state, end, faults, is_known=name is not None)
+        if applied is not None:
+            self._observed.changed(state, end.interface, applied.index)
+            if name is not None or any(isinstance(one, SetMtu) for one in done):
+                telling.faults(state, end, applied.refused)
         if name is not None:
             figures.end_done(name, took_s)
-            self._log(state, end).info(
+            telling.logger(state, end).debug("end changed", ifname=ifname, changes=_shown(done))
+        if name is not None or not was_up:
+            telling.logger(state, end).info(
                 "link up",
                 ifname=ifname,
                 peer=end.side.peer,
@@ -323,43 +415,6 @@ class Ends:
                 took_s=f"{took_s:.3f}",
                 waited_s=f"{waited_s:.3f}",
             )
-            self._log(state, end).debug("end changed", ifname=ifname, changes=_shown(done))
-
-    def _note_faults(self, state: PodState, end: End, faults: list[str], *, is_known: bool) -> None:
-        """Note what the kernel has refused of an end that is up all the same; told once."""
-        if not is_known:
-            return
-        before = state.inside.faults.pop(end.ifname, None)
-        if faults:
-            told = state.inside.faults[end.ifname] = "; ".join(faults)
-            if told != before:
-                self._log(state, end).warning(
-                    "the kernel refuses a property of a link", ifname=end.ifname, error=told
-                )
-
-    # What is told ---------------------------------------------------------------------------------
-
-    def _tell_waiting(self, state: PodState, wanted: Wanted) -> None:
-        for one in wanted.waiting:
-            self._note(state, one.side, WAITING if one.error is None else ERROR, one.error)
-        errors = {one.side.ifname: one.error for one in wanted.waiting if one.error is not None}
-        for ifname, error in errors.items():
-            if state.inside.told_errors.get(ifname) != error:
-                self._log(state).warning("link refused", ifname=ifname, error=error)
-        state.inside.told_errors = errors
-
-    def _note(self, state: PodState, side: Side, link_state: str, error: str | None) -> None:
-        note = state.inside.history.note(side, link_state, error)
-        # Before etcd has been asked every far pod is unknown: that is not worth a line.
-        if link_state == WAITING and state.progress.looked and not note.is_told:
-            note.is_told = True
-            self._log(state).info(
-                "link waiting", link=side.declared, ifname=side.ifname, peer=side.peer
-            )
-
-    def _log(self, state: PodState, end: End | None = None) -> log.Logger:
-        link = None if end is None else end.side.declared
-        return log.Logger(pod=state.key, container=state.container, link=link)
 
 
 def _shown(done: tuple[Change, ...]) -> str:

@@ -2,17 +2,17 @@
 
 A pod with a thousand links does not have them read again because one was added. So `found` is what
 was read or made, and `right` the specifications that are known to hold; whatever is in doubt is
-left out of `right` before it is read again. This module only reads: what to do about it is the
-ends' business.
+left out of `right` before it is read again. An end goes by the name that its link has for it, also
+when the pod has renamed it. This module only reads: what to do about it is the ends' business.
 """
 
 from __future__ import annotations
 
-from ratchet_child.kernel.devices import Devices
-from ratchet_child.model.interfaces import Found
-from ratchet_child.pods.state import PodState
+from dataclasses import replace
 
-_UNREAD = 0  # the index of an interface that was changed just now and not read back
+from ratchet_child.kernel.devices import Devices
+from ratchet_child.model.interfaces import Found, Interface
+from ratchet_child.pods.state import PodState
 
 
 class Observed:
@@ -22,36 +22,50 @@ class Observed:
         self._devices = devices
 
     def all(self, state: PodState) -> dict[str, Found]:
-        """Return the interfaces in the pod's namespace, which is open, by name."""
-        if state.inside.found is None:
-            state.inside.found = self._devices.found(state.opened_namespace)
-            state.inside.right.clear()
-        return state.inside.found
+        """Return the interfaces in the pod's namespace, which is open, by end or name."""
+        inside = state.inside
+        if inside.found is None:
+            found: dict[str, Found] = {}
+            for one in self._devices.found(state.opened_namespace):
+                # Of two, ours is the end: somebody else's may bear the name that a renamed end had.
+                if one.key not in found or one.ours:
+                    found[one.key] = one
+            inside.found = found
+            inside.right.clear()
+            inside.stale.clear()
+        return inside.found
 
-    def read(self, state: PodState, ifname: str) -> Found | None:
+    def read(self, state: PodState, key: str) -> Found | None:
         """Return an interface as the kernel has it."""
-        found = self.all(state).get(ifname)
-        if found is not None and found.index == _UNREAD:
-            found = self.read_again(state, ifname)
+        found = self.all(state).get(key)
+        if found is not None and key in state.inside.stale:
+            found = self.read_again(state, key)
         return found
 
-    def read_again(self, state: PodState, ifname: str) -> Found | None:
+    def read_again(self, state: PodState, key: str) -> Found | None:
         """Return the same, whatever is remembered. None also when nothing has been read yet."""
         inside = state.inside
-        inside.right.pop(ifname, None)
+        inside.stale.discard(key)
         if inside.found is None or inside.namespace is None:
             return None
-        found = self._devices.find(inside.namespace, ifname)
+        known = inside.found.get(key)
+        found = self._devices.find(inside.namespace, known.index if known is not None else key)
         if found is None:
-            inside.found.pop(ifname, None)
+            inside.found.pop(key, None)
+            inside.right.pop(key, None)
         else:
-            inside.found[ifname] = found
+            inside.found[key] = found
         return found
 
-    def changed(self, state: PodState, ifname: str) -> None:
-        """Note that an interface was made or changed. What it is now is read when it matters."""
-        if state.inside.found is not None:
-            state.inside.found[ifname] = Found(ifname, _UNREAD, None, ours=True, up=True)
+    def changed(self, state: PodState, end: Interface, index: int) -> None:
+        """Note that an end was made or changed. What it is now is read when it matters."""
+        inside = state.inside
+        if inside.found is not None:
+            known = inside.found.get(end.ifname)
+            if known is None or known.index != index:
+                known = Found(end.ifname, index, end.medium.kind, ours=True, up=True)
+            inside.found[end.ifname] = replace(known, label=end.label)
+            inside.stale.add(end.ifname)
 
     def forget(self, state: PodState) -> None:
         """Have everything in the pod's namespace read again."""

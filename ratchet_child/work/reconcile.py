@@ -14,7 +14,9 @@ from dataclasses import replace
 from ratchet import log
 from ratchet.attachments import Attachment
 from ratchet.errors import StoreError
+from ratchet.names import is_pod_name
 from ratchet_child.model.clock import Clock
+from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import DeclaredLink
 from ratchet_child.model.local import LocalPod, Memory, Node
 from ratchet_child.model.plan import Wanted, wanted
@@ -26,6 +28,7 @@ from ratchet_child.store.health import Health
 from ratchet_child.work.ends import Ends
 from ratchet_child.work.withdrawal import Withdrawal
 
+_SETTLE_S = 2.0  # a pod that comes back declares its links one after the other
 _GRACE_S = 3.0  # keys that somebody removed come back within that
 
 
@@ -157,8 +160,9 @@ class Reconciler:
         if not look.is_empty or not state.progress.looked:
             self._look(state, pod, memory, look)
         wanted_now = self._wanted(state, pod, memory)
+        keep = self._kept(state, pod, memory, wanted_now)
         remove = self._clock.monotonic() >= state.progress.keep_until
-        unusable = [*unusable, *self._ends.bring(state, wanted_now, remove=remove)]
+        unusable = [*unusable, *self._ends.bring(state, wanted_now, remove=remove, keep=keep)]
         self._tell_local_peers(state)
         self._pairing.ring(pod, memory)
         # A parent that waits need not wait for what is left to write.
@@ -232,6 +236,37 @@ class Reconciler:
             waiting=log.Joined(f"{one.side.ifname}:{one.side.peer}" for one in result.waiting),
         )
         return result
+
+    def _kept(self, state: PodState, pod: LocalPod, memory: Memory, wanted_now: Wanted) -> set[str]:
+        """Return the ends that stay although nobody declares their link: the primary is gone.
+
+        They stay for as long as their own pod does, or until the primary comes back. A primary that
+        is there and does not declare the link has dropped it; it may just be about to say so.
+        """
+        unclaimed: dict[str, float] = {}
+        kept: dict[str, PodKey] = {}
+        now = self._clock.monotonic()
+        ends = {} if memory.superseded else self._ends.unwanted(state, wanted_now)
+        for ifname, primary in ends.items():
+            if primary == pod.key or self._registry.is_present(primary):
+                continue
+            if primary in memory.places:
+                unclaimed[ifname] = state.progress.unclaimed.get(ifname, now)
+                if now - unclaimed[ifname] >= _SETTLE_S:
+                    continue
+            kept[ifname] = primary
+        state.progress.unclaimed = {one: unclaimed[one] for one in unclaimed if one in kept}
+        memory.kept = {one for one in kept.values() if is_pod_name(one.name)}
+        unknown = memory.kept - memory.known
+        if unknown:
+            with self._registry.lock:
+                state.heard.look.peers |= unknown
+        return set(kept)
+
+    def settles_in(self, state: PodState) -> float | None:
+        """Return the seconds until an end that nobody declares is removed, None without one."""
+        since = min(state.progress.unclaimed.values(), default=None)
+        return None if since is None else max(since + _SETTLE_S - self._clock.monotonic(), 0.0)
 
     def _tell_local_peers(self, state: PodState) -> None:
         """Have the peers on this node look, when the pod has come or declares something else."""

@@ -121,14 +121,12 @@ class Workers:
 
     def _plan_next(self, state: PodState, look: Look) -> None:
         """Plan when the pod is worked on next without being asked for."""
-        resting_s, expects_vni = self._ends.rests_for(state), self._ends.expects_vni(state)
+        expects_vni = self._ends.expects_vni(state)
         with self._registry.lock:
             if state.is_idle:
                 self._registry.remove(state)
                 return
-            situation = replace(
-                self._situation(state, look), resting_s=resting_s, expects_vni=expects_vni
-            )
+            situation = replace(self._situation(state, look), expects_vni=expects_vni)
         turn = after_success(situation, self._pauses)
         state.progress.look_all_at, state.progress.waits = turn.look_all_at, turn.waits
         log.debug(
@@ -155,6 +153,7 @@ class Workers:
             and bool(wanted.waiting or not wanted.ends or progress.memory.deaf),
             is_superseded=progress.memory.superseded,
             keep_until=progress.keep_until,
+            settle_s=self._reconciler.settles_in(state),
             withdraw_again_at=min(state.heard.again.values(), default=None),
             has_errors=bool(state.inside.errors),
             failures=progress.failures,

@@ -133,8 +133,33 @@ def interface_deleted(world: World, fault: Fault) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interface_down(world: World, fault: Fault) -> Iterator[None]:
-    _by_hand(world, fault, lambda namespace, ifname: f"-n {namespace} link set {ifname} down")
+    """The pod's own doing: it stays down until the pod brings it up again."""
+    chosen = _by_hand(
+        world, fault, lambda namespace, ifname: f"-n {namespace} link set {ifname} down"
+    )
     yield
+    _again(chosen, "link set {} up")
+
+
+@contextlib.contextmanager
+def interface_flaps(world: World, fault: Fault) -> Iterator[None]:
+    """Down and up in one breath; IPv6 addresses must outlive it."""
+    chosen = _by_hand(
+        world, fault, lambda namespace, ifname: f"-n {namespace} link set {ifname} down"
+    )
+    _again(chosen, "link set {} up")
+    yield
+
+
+@contextlib.contextmanager
+def interface_renamed(world: World, fault: Fault) -> Iterator[None]:
+    """By the pod, for a while: it is the same end all the time."""
+    chosen = _by_hand(
+        world, fault, lambda namespace, ifname: f"-n {namespace} link set {ifname} name renamed"
+    )
+    yield
+    if chosen is not None:
+        run("ip", "-n", chosen[0], "link", "set", "renamed", "name", chosen[1], check=False)
 
 
 @contextlib.contextmanager
@@ -191,6 +216,8 @@ INJECTORS: dict[str, Injector] = {
     "node rebooted": node_rebooted,
     "interface deleted": interface_deleted,
     "interface down": interface_down,
+    "interface flaps": interface_flaps,
+    "interface renamed": interface_renamed,
     "parent_address changed": parent_address_changed,
     "state directory full": state_directory_full,
     "state directory read-only": state_directory_read_only,
@@ -217,8 +244,20 @@ def _signal(pid: int | None, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _by_hand(world: World, fault: Fault, command: Callable[[str, str], str]) -> None:
-    """Do something to one of Ratchet's interfaces, which one being the fault's choice."""
+def _again(chosen: tuple[str, str] | None, command: str) -> None:
+    """Do something to the interface that was chosen, if it is there yet."""
+    if chosen is not None:
+        namespace, ifname = chosen
+        run("ip", "-n", namespace, *command.format(ifname).split(), check=False)
+
+
+def _by_hand(
+    world: World, fault: Fault, command: Callable[[str, str], str]
+) -> tuple[str, str] | None:
+    """Do something to one of Ratchet's interfaces, which one being the fault's choice.
+
+    Return its namespace and name, None when there is none.
+    """
     pods = sorted(world.attached.items())
     names = []
     found = interfaces(sandbox.pod.netns.path for _, sandbox in pods)
@@ -226,9 +265,11 @@ def _by_hand(world: World, fault: Fault, command: Callable[[str, str], str]) -> 
         for ifname, one in sorted((found.get(sandbox.pod.netns.path) or {}).items()):
             if one.group == MARK:
                 names.append((pod, sandbox.pod.netns.name, ifname))
-    if names:
-        _, namespace, ifname = names[int(fault.choice * len(names))]
-        run("ip", *command(namespace, ifname).split(), check=False)
+    if not names:
+        return None
+    _, namespace, ifname = names[int(fault.choice * len(names))]
+    run("ip", *command(namespace, ifname).split(), check=False)
+    return namespace, ifname
 
 
 def node_of(world: World, fault: Fault) -> FaultNode | None:

@@ -144,10 +144,29 @@ def _interfaces(world: World, seen: Observed) -> Iterator[str]:
     for path, links in seen.links.items():
         for ifname, one in (links or {}).items():
             if one.group == MARK and (path, ifname) not in expected:
+                if _outlives_its_peer(world, path, one):
+                    continue
                 yield f"an interface of nobody: {one.kind} {ifname} in {_name(world, path)}"
     for vni, times in vnis.items():
         if times > 1:
             yield f"VNI {vni} is used by {times} links"
+
+
+def _outlives_its_peer(world: World, path: str, one: Interface) -> bool:
+    """Tell whether an end is there because its own pod is, and the pod at the other end is not.
+
+    Its label says which link it is an end of.
+    """
+    for pod, sandbox in world.attached.items():
+        if sandbox.pod.netns.path != path:
+            continue
+        for link in world.topology.links:
+            label = f" of {link.primary.name}:{link.ifname}"
+            ends = {link.primary, link.pair}
+            if one.alias.endswith(label) and pod in ends:
+                (other,) = ends - {pod}
+                return other not in world.attached
+    return False
 
 
 def _joined(
@@ -459,6 +478,15 @@ def _processes(world: World, seen: Observed) -> Iterator[str]:
             yield f"a stray process: {one.pid} {one.command}"
 
 
+def _leg_may_wait(world: World, here: list[Sandbox]) -> bool:
+    """Tell whether a namespace may be open in which the leg of a pod of this node waits."""
+    pods = {pod for pod, sandbox in world.attached.items() if sandbox in here}
+    return any(
+        {link.primary, link.pair} & pods and {link.primary, link.pair} - world.attached.keys()
+        for link in world.topology.links
+    )
+
+
 def _descriptors(
     world: World, node: FaultNode, child: int, pods: dict[int, Sandbox]
 ) -> Iterator[str]:
@@ -467,6 +495,8 @@ def _descriptors(
     here = [one for one in world.attached.values() if one.node == node.number]
     here += [one for one, _ in world.late if one.node == node.number]
     for inode, times in Counter(opened.namespaces).items():
+        if inode not in pods and _leg_may_wait(world, here):
+            continue
         if pods.get(inode) not in here:
             whose = pods.get(inode, "no container that there is")
             yield f"the child of node {node.number} keeps the namespace of {whose} open"

@@ -40,6 +40,7 @@ class Interface:
     index: int
     up: bool
     group: int = 0
+    alias: str = ""
     kind: str | None = None
     peer_index: int | None = None
     vni: int | None = None
@@ -118,6 +119,7 @@ def _interface(body: bytes) -> Interface:
     attributes = dict(_attributes(body, 16))
     one = Interface(attributes[3].rstrip(b"\0").decode(), index, bool(flags & 1))
     one.group = _number(attributes.get(27)) or 0
+    one.alias = attributes.get(20, b"").rstrip(b"\0").decode()
     one.peer_index = _number(attributes.get(5))
     info = dict(_attributes(attributes.get(18, b""), 0))
     if 1 in info:

@@ -30,6 +30,8 @@ FAULTS = {
     "node rebooted": 5,
     "interface deleted": 8,
     "interface down": 4,
+    "interface flaps": 3,
+    "interface renamed": 3,
     "parent_address changed": 4,
     "state directory full": 3,
     "state directory read-only": 3,

@@ -122,23 +122,6 @@ def test_nothing_but_vxlanid_is_left_when_both_pods_are_gone(
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("gone", ["a", "b"])
-def test_far_end_goes_with_its_pod(cluster: Cluster, node: Node, place: int, gone: str) -> None:
-    other = cluster.nodes[place]
-    left, right = cluster.pod("a"), cluster.pod("b")
-    node.add(left, in1_in2("b")).succeeded()
-    other.add(right, PAIR).succeeded()
-    left.netns.wait_ping("192.168.2.101")
-
-    if gone == "a":
-        node.delete(left).succeeded()
-        right.netns.wait_no_link("in2")
-    else:
-        other.delete(right).succeeded()
-        left.netns.wait_no_link("in1")
-
-
-@pytest.mark.parametrize("place", PLACES)
 def test_late_del_of_an_old_container_never_harms_the_new_one(
     cluster: Cluster, node: Node, place: int
 ) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.lab.cluster import Cluster
-from tests.lab.namespaces import is_up, kind_of
+from tests.lab.namespaces import has_carrier, is_up, kind_of
+from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, in1_in2
 
 pytestmark = pytest.mark.root
@@ -91,7 +92,7 @@ def test_other_interfaces_of_the_far_pod_are_untouched(cluster: Cluster, node: N
         assert right.netns.addresses("br9") == ["10.9.8.7/32"]
         assert set(routes) < set(right.netns.ip("route").splitlines())
         node.delete(left).succeeded()
-        right.netns.wait_no_link("in2")
+        wait_for("the cable to be out", lambda: not has_carrier(right.netns.link("in2")))
         assert eth0.flaps() == []
         assert br9.flaps() == []
     right.netns.ip("link", "delete", "br9")

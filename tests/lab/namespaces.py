@@ -121,6 +121,15 @@ class Namespace:
         """Return what a program in here prints."""
         return run(*self.command(*argv))
 
+    def batch(self, commands: str) -> None:
+        """Have ip(8) carry out commands, one a line, in one process."""
+        argv = self.command("ip", "-batch", "-")
+        subprocess.run(argv, input=commands, text=True, check=True, timeout=COMMAND_TIMEOUT_S)
+
+    def sysctl(self, name: str, value: str) -> None:
+        """Set a network parameter in here."""
+        self.command_output("sh", "-c", f"echo {value} >/proc/sys/{name}")
+
     def processes(self) -> set[int]:
         """Return the ids of the processes that are in here."""
         inode, found = self.inode, set()
@@ -333,6 +342,12 @@ def vxlan_of(link: dict[str, Any]) -> dict[str, Any]:
     assert kind_of(link) == "vxlan", link
     data: dict[str, Any] = link["linkinfo"]["info_data"]
     return data
+
+
+def has_carrier(link: dict[str, Any] | None) -> bool:
+    """Tell whether an interface that is there has its cable plugged in."""
+    assert link is not None, "the interface has gone"
+    return "NO-CARRIER" not in link["flags"]
 
 
 def is_up(link: dict[str, Any]) -> bool:

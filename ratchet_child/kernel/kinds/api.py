@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ratchet_child.kernel.netns import Namespace
 from ratchet_child.kernel.rtnetlink import LinkMessage
-from ratchet_child.model.interfaces import Found, Interface
+from ratchet_child.model.interfaces import Found, Interface, Setting
 
 
 class VniInUseError(Exception):
@@ -31,6 +31,11 @@ class Site:
     wanted: Interface
     found: Found | None
 
+    @property
+    def ifname(self) -> str:
+        """The name of the interface in its namespace, which the pod may have changed."""
+        return self.wanted.ifname if self.found is None else self.found.ifname
+
 
 class Kind(Protocol):
     """One kind of interface.
@@ -50,6 +55,12 @@ class Kind(Protocol):
 
         *Raises* KernelError.
         """
+
+    def adjustments(self, here: Site) -> tuple[Setting, ...]:
+        """Return what plugs the cable in, of an interface that is the wanted one."""
+
+    def unplugging(self, found: Found) -> tuple[Setting, ...]:
+        """Return what pulls the cable out of an interface, if it is not out already."""
 
     def make(self, here: Site, there: Site | None) -> None:
         """Make the interface, where nothing has its name. *Raises* KernelError or VniInUseError."""

@@ -12,6 +12,7 @@ from ratchet_child.kernel import rtnetlink
 from ratchet_child.kernel.devices import Devices, must
 from ratchet_child.kernel.kinds.api import Site
 from ratchet_child.kernel.rtnetlink import LinkMessage
+from ratchet_child.model.interfaces import Found, Setting
 
 _RTM_GETNSID = 90
 
@@ -50,6 +51,13 @@ class VethKind:
             return rtnetlink.read_nsid(answer) == one.peer_nsid
         return False
 
+    def adjustments(self, here: Site) -> tuple[Setting, ...]:  # noqa: ARG002 - see `Kind`
+        return ()
+
+    def unplugging(self, found: Found) -> tuple[Setting, ...]:  # noqa: ARG002 - see `Kind`
+        """Nothing: the leg at the other end is down."""
+        return ()
+
     def make(self, here: Site, there: Site | None) -> None:
         assert there is not None, "a veth has two ends on this node"  # noqa: S101 - see `Kind`
         far = self._devices.new(there.namespace, there.wanted)
@@ -64,4 +72,4 @@ class VethKind:
         # The carrier comes with the second end.
         for site in (here, there):
             if site is not None:
-                self._devices.settle(site.namespace, site.wanted.ifname)
+                self._devices.settle(site.namespace, site.ifname)

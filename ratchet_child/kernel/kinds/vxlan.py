@@ -15,7 +15,7 @@ from ratchet_child.kernel import rtnetlink
 from ratchet_child.kernel.devices import RTM_GETLINK, Devices, index_of, must
 from ratchet_child.kernel.kinds.api import Site, VniInUseError
 from ratchet_child.kernel.rtnetlink import LinkMessage
-from ratchet_child.model.interfaces import Vxlan
+from ratchet_child.model.interfaces import Found, Plug, SetRemote, Setting, Unplug, Vxlan
 
 _RTM_GETROUTE = 26
 _OVERHEAD_BYTES = {4: 50, 6: 70}  # RFC 7348 §5: the headers around a frame
@@ -33,6 +33,7 @@ class FoundVxlan:
     port: int | None
     lower: int | None
     local: Host | None = None
+    is_plugged: bool = True
 
 
 class VxlanKind:
@@ -56,13 +57,34 @@ class VxlanKind:
         self._routed_from = routed_from
 
     def read(self, link: LinkMessage) -> FoundVxlan:
-        return FoundVxlan(*rtnetlink.vxlan_data(link.data))
+        return FoundVxlan(*rtnetlink.vxlan_data(link.data), link.is_plugged)
 
     def is_same(self, here: Site, there: Site | None) -> bool:  # noqa: ARG002 - see `Kind`
         medium = _medium(here)
-        return here.found is not None and here.found.details == FoundVxlan(
-            medium.vni, medium.remote, self._port, self._lower(), self._local(medium.remote)
+        found = None if here.found is None else here.found.details
+        if not isinstance(found, FoundVxlan) or found.remote is None:
+            return False
+        # The kernel changes a remote in place, but not a VNI, a port or a family.
+        wanted = (medium.vni, self._port, self._lower(), self._local(medium.remote))
+        return (
+            wanted == (found.vni, found.port, found.lower, found.local)
+            and found.remote.version == medium.remote.version
         )
+
+    def adjustments(self, here: Site) -> tuple[Setting, ...]:
+        found = None if here.found is None else here.found.details
+        if not isinstance(found, FoundVxlan):
+            return ()
+        medium = _medium(here)
+        if found.remote == medium.remote:
+            return () if found.is_plugged else (Plug(),)
+        # Pulled out first: with the carrier go the neighbours that were at the other node.
+        out = (Unplug(),) if found.is_plugged else ()
+        return (*out, SetRemote(medium.remote), Plug())
+
+    def unplugging(self, found: Found) -> tuple[Setting, ...]:
+        details = found.details
+        return (Unplug(),) if isinstance(details, FoundVxlan) and details.is_plugged else ()
 
     def make(self, here: Site, there: Site | None) -> None:  # noqa: ARG002 - see `Kind`
         medium = _medium(here)

@@ -60,9 +60,9 @@ class MemoryEtcd:
     def directories(self) -> list[str]:
         return sorted(key for key, node in self._nodes.items() if node.is_directory)
 
-    def expire(self) -> None:
-        """Let the time of every key that has one run out. Directories do not go with them."""
-        for key in [key for key, node in self._nodes.items() if node.ttl_s is not None]:
+    def expire(self, seconds: float = 1e9) -> None:
+        """Let the time of keys that have one run out. Directories do not go with them."""
+        for key in [key for key, node in self._nodes.items() if (node.ttl_s or 1e10) <= seconds]:
             del self._nodes[key]
             self._note("expire", key, "", of_directory=False)
 
@@ -191,12 +191,20 @@ class MemoryStore:
             return None
         return self._etcd.write("create", key, value, None, 0)
 
-    def swap(self, key: str, value: str, modified: int) -> Entry | None:
+    def swap(self, key: str, value: str, modified: int, ttl_s: int | None = None) -> Entry | None:
         self._before("swap", key)
         node = self._etcd.find(key)
         if node is None or node.is_directory or node.modified != modified:
             return None
-        return self._etcd.write("compareAndSwap", key, value, None, node.created)
+        return self._etcd.write("compareAndSwap", key, value, ttl_s, node.created)
+
+    def expire_value(self, key: str, value: str, ttl_s: int) -> bool:
+        self._before("expire_value", key)
+        node = self._etcd.find(key)
+        if node is None or node.value != value:
+            return False
+        self._etcd.write("compareAndSwap", key, value, ttl_s, node.created)
+        return True
 
     def remove(self, key: str, modified: int) -> bool:
         self._before("remove", key)

@@ -110,9 +110,8 @@ def test_what_etcd_carries_out_when_the_pod_is_gone_is_taken_back(node: int) -> 
             world.check_empty()
 
 
-@pytest.mark.parametrize("times", [1, 2], ids=["set down", "removed"])
 @pytest.mark.parametrize("node", [0, 1], ids=["same node", "two nodes"])
-def test_an_end_that_is_lost_while_its_child_starts_is_mended(node: int, times: int) -> None:
+def test_an_end_that_is_removed_while_its_child_starts_is_made_again(node: int) -> None:
     for steps in range(20):
         with World(2) as world:
             first, second = world.nodes[0], world.nodes[node]
@@ -124,7 +123,7 @@ def test_an_end_that_is_lost_while_its_child_starts_is_mended(node: int, times: 
             for _ in range(steps):
                 for choice in world.choices()[:1]:
                     world.take(choice)
-            for _ in range(times):
+            for _ in range(2):  # down, then away
                 world.lower("a1", "in1")
             world.check()
 
@@ -322,3 +321,30 @@ TestProtocol.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["same node", "two nodes", "primary elsewhere"])
+@pytest.mark.parametrize("gone", ["a", "b"])
+def test_the_end_of_the_pod_that_stays_is_the_same_one(place: int, gone: str) -> None:
+    with World(3) as world:
+        first, second = world.nodes[0], world.nodes[min(place, 1)]
+        world.attach(second, B, "b1")
+        world.attach(first, A, "a1")
+        world.settle()
+        stays, ifname = ("b1", "in2") if gone == "a" else ("a1", "in1")
+        device = world.spaces.by_path[f"/netns/{stays}"].devices[ifname]
+        index = device.index
+        for number in (2, 3):
+            world.detach(first if gone == "a" else second, f"{gone}{number - 1}")
+            world.settle()
+            assert world.spaces.by_path[f"/netns/{stays}"].devices[ifname] is device
+            assert not device.has_carrier
+            if gone == "a":
+                first = world.nodes[2] if place == 2 else first
+                world.attach(first, A, f"a{number}")
+            else:
+                second = world.nodes[2] if place == 2 else second
+                world.attach(second, B, f"b{number}")
+            world.check()
+            assert world.spaces.by_path[f"/netns/{stays}"].devices[ifname] is device
+            assert (device.index, device.has_carrier) == (index, True)

@@ -68,8 +68,9 @@ def test_vxlan_has_one_far_end_and_learns_nothing(remote: str, attribute: str) -
 
 
 def test_up_changes_that_flag_alone() -> None:
-    found = read(ifinfmsg, rtnetlink.up(5))
+    found = read(ifinfmsg, rtnetlink.up(5, "ratchet in1 of a:in1"))
     assert (found["index"], found["flags"], found["change"]) == (5, 1, 1)
+    assert found.get_attr("IFLA_IFALIAS") == "ratchet in1 of a:in1"
 
 
 def test_interface_names_only_its_index() -> None:

@@ -13,23 +13,26 @@ from ratchet_child.model.interfaces import (
     AddAddress,
     Change,
     Found,
+    HandOver,
     Interface,
+    Label,
     Make,
     Remove,
     RemoveAddress,
     SetMtu,
-    SetUp,
     Vxlan,
     changes,
     hardware_address,
     operation,
     settings,
-    superfluous,
 )
 from ratchet_child.model.keys import PodKey
 
 OWN, OTHER, USERS = map(Address.parse, ("10.1.0.1/24", "10.1.0.7/24", "10.9.9.9/8"))
-WANTED = Interface("in1", Vxlan(11, Host.parse("10.0.0.2")), "02:00:00:00:00:01", OWN)
+WANTED = Interface("in1", Vxlan(11, Host.parse("10.0.0.2")), "02:00:00:00:00:01", OWN, link="a:in1")
+LABEL = Label("in1", "a:in1")
+IFNAMES = st.sampled_from(["in1", "e1-1", "x" * 15])
+NAMES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", fullmatch=True)
 RIGHT = Found(
     "in1",
     7,
@@ -39,98 +42,138 @@ RIGHT = Found(
     addresses=frozenset({OWN}),
     given=frozenset({OWN}),
     mtu_bytes=1450,
+    label=LABEL,
 )
 
 
-def of(found: Found | None, wanted: Interface = WANTED) -> tuple[Change, ...]:
-    return changes(wanted, found, is_same=True)
+NEW = dataclasses.replace(RIGHT, label=None, up=False, addresses=frozenset(), given=frozenset())
+
+
+def of(
+    found: Found | None, wanted: Interface = WANTED, given: Interface | None = None
+) -> tuple[Change, ...]:
+    return changes(wanted, found, is_same=True, given=given)
 
 
 def test_what_is_right_needs_nothing() -> None:
-    assert of(RIGHT) == ()
+    assert of(RIGHT) == of(RIGHT, given=WANTED) == ()
 
 
-def test_what_is_missing_is_made_brought_up_and_given_its_address() -> None:
-    assert of(None) == (Make(), SetUp(), AddAddress(OWN))
+def test_what_is_missing_is_made_handed_over_and_given_its_address() -> None:
+    assert of(None) == (Make(), HandOver(LABEL), AddAddress(OWN))
 
 
 def test_what_is_of_another_medium_is_made_anew() -> None:
-    assert changes(WANTED, RIGHT, is_same=False) == (Remove(), Make(), SetUp(), AddAddress(OWN))
+    made = (Remove(), Make(), HandOver(LABEL), AddAddress(OWN))
+    assert changes(WANTED, RIGHT, is_same=False) == made
+
+
+def test_what_was_left_half_made_is_finished() -> None:
+    assert of(NEW) == (HandOver(LABEL), AddAddress(OWN))
+    arrived = dataclasses.replace(NEW, addresses=frozenset({OWN}), given=frozenset({OWN}))
+    assert of(arrived) == (HandOver(LABEL),)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "change"),
+    "pods_own",
     [
-        ({"up": False}, SetUp()),
-        ({"addresses": frozenset()}, AddAddress(OWN)),
-        ({"addresses": frozenset({USERS})}, AddAddress(OWN)),
+        {"up": False},
+        {"addresses": frozenset(), "given": frozenset()},
+        {"addresses": frozenset({USERS}), "given": frozenset()},
+        {"addresses": frozenset({OWN, USERS})},
+        {"mtu_bytes": 1300},
+        {"ifname": "up1"},
     ],
 )
-def test_what_is_down_or_lacks_its_address_is_mended(
-    wrong: dict[str, object], change: Change
+@pytest.mark.parametrize("given", [None, WANTED], ids=["by an earlier child", "by this one"])
+def test_what_the_pod_does_to_an_end_that_it_was_given_is_left(
+    pods_own: dict[str, object], given: Interface | None
 ) -> None:
-    assert of(dataclasses.replace(RIGHT, **wrong)) == (change,)  # type: ignore[arg-type]
+    found = dataclasses.replace(RIGHT, **pods_own)  # type: ignore[arg-type]
+    assert of(found, given=given) == ()
 
 
 def test_an_address_that_a_link_had_before_is_removed() -> None:
     wanted = dataclasses.replace(WANTED, address=OTHER)
-    assert of(RIGHT, wanted) == (RemoveAddress(OWN), AddAddress(OTHER))
-    assert of(RIGHT, dataclasses.replace(WANTED, address=None)) == (RemoveAddress(OWN),)
+    for before in (None, WANTED):
+        assert of(RIGHT, wanted, before) == (RemoveAddress(OWN), AddAddress(OTHER))
+        assert of(RIGHT, dataclasses.replace(WANTED, address=None), before) == (RemoveAddress(OWN),)
 
 
-def test_further_addresses_are_the_users() -> None:
-    assert of(dataclasses.replace(RIGHT, addresses=RIGHT.addresses | {USERS})) == ()
+def test_an_address_is_added_to_a_link_that_had_none() -> None:
+    bare = dataclasses.replace(RIGHT, addresses=frozenset(), given=frozenset())
+    assert of(bare, given=dataclasses.replace(WANTED, address=None)) == (AddAddress(OWN),)
 
 
-def test_an_mtu_that_is_given_is_set_and_one_that_is_not_is_the_kernels() -> None:
-    assert of(RIGHT, dataclasses.replace(WANTED, mtu_bytes=1400)) == (SetMtu(1400),)
-    assert of(RIGHT, dataclasses.replace(WANTED, mtu_bytes=1450)) == ()
-    made = dataclasses.replace(WANTED, mtu_bytes=1400, address=None)
-    assert settings(made) == (SetMtu(1400), SetUp())
+def test_an_mtu_that_links_say_anew_is_set() -> None:
+    wanted = dataclasses.replace(WANTED, mtu_bytes=1400)
+    assert of(RIGHT, wanted, WANTED) == (SetMtu(1400),)
+    assert of(RIGHT, wanted, wanted) == ()
+    made = dataclasses.replace(wanted, address=None)
+    assert settings(made) == (SetMtu(1400), HandOver(LABEL))
 
 
 ADDRESSES = st.frozensets(st.sampled_from([OWN, OTHER, USERS]))
 
 
-@given(ADDRESSES, ADDRESSES, st.booleans(), st.sampled_from([None, OWN, OTHER]))
-def test_changes_lead_to_what_is_wanted_and_touch_nothing_of_the_users(
-    given: frozenset[Address], users: frozenset[Address], up: bool, address: Address | None
+@given(ADDRESSES, ADDRESSES, st.sampled_from([None, OWN, OTHER]))
+def test_changes_touch_no_address_of_the_users(
+    given: frozenset[Address], users: frozenset[Address], address: Address | None
 ) -> None:
-    found = dataclasses.replace(RIGHT, addresses=given | users, given=given - users, up=up)
+    found = dataclasses.replace(RIGHT, addresses=given | users, given=given - users)
     wanted = dataclasses.replace(WANTED, address=address)
-    after, is_up = set(found.addresses), found.up
+    after = set(found.addresses)
     for one in of(found, wanted):
         match one:
             case AddAddress():
                 after.add(one.address)
             case RemoveAddress():
                 after.remove(one.address)
-            case SetUp():
-                is_up = True
-    assert is_up
-    assert after == users | ({address} if address is not None else set())
+    assert after >= users
+    assert after <= users | ({address} if address is not None else set())
 
 
 @pytest.mark.parametrize(
     ("done", "name"),
     [
         ((), None),
-        ((SetUp(),), "mend"),
-        ((Make(), SetUp()), "make"),
-        ((Remove(), Make(), SetUp()), "replace"),
+        ((HandOver(LABEL),), "mend"),
+        ((Make(), HandOver(LABEL)), "make"),
+        ((Remove(), Make(), HandOver(LABEL)), "replace"),
     ],
 )
 def test_changes_are_counted_by_what_they_are(done: tuple[Change, ...], name: str | None) -> None:
     assert operation(done) == name
 
 
-def test_superfluous_is_ours_and_unwanted() -> None:
-    found = [
-        dataclasses.replace(RIGHT, ifname=name, ours=ours)
-        for name, ours in (("in1", True), ("in9", True), ("eth0", False))
-    ]
-    assert [one.ifname for one in superfluous(["in1"], found)] == ["in9"]
-    assert superfluous([], []) == []
+# Labels -----------------------------------------------------------------------------------------
+
+
+@given(IFNAMES, NAMES, IFNAMES)
+def test_a_label_is_read_as_it_is_written(ifname: str, primary: str, its: str) -> None:
+    label = Label(ifname, f"{primary}:{its}")
+    read = Label.parse(str(label))
+    assert read is not None
+    assert read.ifname == ifname
+    assert read.is_of(label)
+    assert len(str(label).encode()) <= 255
+
+
+def test_labels_of_long_names_differ() -> None:
+    one, other = (Label("in1", "x" * 252 + last + ":in1") for last in "ab")
+    assert not one.is_of(other)
+
+
+@pytest.mark.parametrize(
+    "alias", [None, "", "uplink to r2", "ratchet", "ratchet in1", "ratchet  of "]
+)
+def test_somebody_elses_alias_is_no_label(alias: str | None) -> None:
+    assert Label.parse(alias) is None
+
+
+def test_a_renamed_end_goes_by_the_name_in_its_label() -> None:
+    assert dataclasses.replace(RIGHT, ifname="up1").key == "in1"
+    assert dataclasses.replace(RIGHT, ifname="up1", ours=False).key == "up1"
 
 
 @given(st.sampled_from("abcd"), st.text(max_size=15))

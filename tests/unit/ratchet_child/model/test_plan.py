@@ -265,4 +265,5 @@ def test_an_interface_is_fully_specified() -> None:
         hardware_address(pod("a"), "in1"),
         Address.parse("10.1.0.1/24"),
         1400,
+        "a:in1",
     )

@@ -35,9 +35,9 @@ class _OneByOne(MemoryStore):
         with self._lock:
             return super().create(key, value)
 
-    def swap(self, key: str, value: str, modified: int) -> Entry | None:
+    def swap(self, key: str, value: str, modified: int, ttl_s: int | None = None) -> Entry | None:
         with self._lock:
-            return super().swap(key, value, modified)
+            return super().swap(key, value, modified, ttl_s)
 
     def tree(self, key: str, *, recursive: bool = False) -> tuple[dict[str, Entry], int]:
         with self._lock:
@@ -61,11 +61,13 @@ def test_nodes_that_meet_take_some_in_stock(etcd: MemoryEtcd) -> None:
     class Late(MemoryStore):
         swaps = 0
 
-        def swap(self, key: str, value: str, modified: int) -> Entry | None:
+        def swap(
+            self, key: str, value: str, modified: int, ttl_s: int | None = None
+        ) -> Entry | None:
             Late.swaps += 1
             if Late.swaps == 1:
                 taken.append(other.take("d", "k"))
-            return super().swap(key, value, modified)
+            return super().swap(key, value, modified, ttl_s)
 
     other, late = vnis_of(etcd), Vnis(Late(etcd))
     taken = [other.take("d", "first")]
@@ -159,7 +161,7 @@ def test_release_all_gives_back_what_one_container_has_claimed(etcd: MemoryEtcd)
     for key in ("k", "l"):
         vnis.take("c", key)
     kept = [vnis.take("cc", "k"), vnis.take("c", "other"), vnis.take("c", "l")]
-    vnis.release_all("c", lambda key: key != "other", but=kept[2])
+    vnis.release_all("c", lambda key: key != "other", but=(kept[2],))
     assert [key for key in etcd.contents() if key.startswith("vni/")] == [
         f"vni/{vni}" for vni in kept
     ]

@@ -66,13 +66,13 @@ def test_what_may_not_be_removed_yet_is_looked_at_when_it_may() -> None:
 @pytest.mark.parametrize(
     ("what", "delay_s"),
     [
-        ({"resting_s": 1.5}, 1.5),
+        ({"settle_s": 1.5}, 1.5),
         ({"withdraw_again_at": NOW + 10}, 10.0),
         ({"withdraw_again_at": NOW - 1}, 0.0),
         ({"expects_vni": True, "has_errors": True}, 0.05),
         ({"has_errors": True, "failures": 1}, 0.1),
         ({"has_errors": True, "failures": 100}, 5.0),
-        ({"resting_s": 1.5, "is_waiting": True, "look_all_at": NOW + 0.5}, 0.5),
+        ({"settle_s": 1.5, "is_waiting": True, "look_all_at": NOW + 0.5}, 0.5),
     ],
 )
 def test_the_soonest_reason_counts(what: dict[str, object], delay_s: float) -> None:
@@ -101,7 +101,7 @@ def test_a_pause_stays_within_its_bounds(times: int) -> None:
         is_waiting=st.booleans(),
         is_superseded=st.booleans(),
         keep_until=st.floats(0, 1e6),
-        resting_s=st.none() | st.floats(0, 10),
+        settle_s=st.none() | st.floats(0, 10),
         withdraw_again_at=st.none() | st.floats(0, 1e6),
         expects_vni=st.booleans(),
         has_errors=st.booleans(),
@@ -112,6 +112,6 @@ def test_nothing_that_is_due_is_forgotten(one: Situation) -> None:
     found = after_success(one, PAUSES)
     is_open = one.has_news or one.is_waiting or one.is_superseded or one.has_errors
     is_open = is_open or one.expects_vni or one.now < one.keep_until
-    is_open = is_open or None not in (one.resting_s,) or one.withdraw_again_at is not None
+    is_open = is_open or None not in (one.settle_s,) or one.withdraw_again_at is not None
     assert (found.delay_s is not None) == is_open
     assert found.delay_s is None or found.delay_s >= 0

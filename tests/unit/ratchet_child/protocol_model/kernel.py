@@ -11,14 +11,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ratchet.cni.ip import Address, Host
+from ratchet.errors import KernelError
+from ratchet_child.kernel.devices import Applied
 from ratchet_child.kernel.kinds.api import VniInUseError
 from ratchet_child.model.interfaces import (
     AddAddress,
     Found,
+    HandOver,
+    Interface,
+    Label,
+    Plug,
     RemoveAddress,
     SetMtu,
+    SetRemote,
     Setting,
-    SetUp,
+    Unplug,
 )
 
 
@@ -34,6 +41,16 @@ class Device:
     vni: int | None = None
     remote: Host | None = None
     mtu_bytes: int = 1500
+    label: Label | None = None
+    is_plugged: bool = True
+
+    @property
+    def has_carrier(self) -> bool:
+        """Whether a frame can go out: a veth needs the other leg, a tunnel its plug."""
+        if self.far is not None:
+            space, ifname = self.far
+            return self.up and space.devices[ifname].up
+        return self.up and self.is_plugged
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +61,7 @@ class Space:
     number: int
     node: str
     devices: dict[str, Device] = field(default_factory=dict)
+    holders: int = 0
 
 
 class Spaces:
@@ -52,28 +70,39 @@ class Spaces:
     def __init__(self) -> None:
         self.by_path: dict[str, Space] = {}
         self._number = 10
-        self.lost: list[tuple[Space, str]] = []  # interfaces that have gone, not yet told
+        self.held: dict[int, Space] = {}  # namespaces without a path that somebody holds open
+        self.news: list[tuple[Space, int, bool]] = []  # interface and whether it has gone
 
     def add(self, path: str, node: str) -> None:
         self._number += 1
         self.by_path[path] = Space(path, self._number, node)
 
     def remove(self, path: str) -> None:
-        """*Safe to call twice.*"""
+        """*Safe to call twice.* A namespace that is held open lives on."""
         space = self.by_path.pop(path, None)
-        for ifname in list(space.devices) if space is not None else ():
-            assert space is not None
-            self.drop(space, ifname)
+        if space is not None:
+            self.release(space)
+
+    def release(self, space: Space) -> None:
+        """A namespace goes when it has neither a path nor a holder."""
+        if space.holders == 0 and self.by_path.get(space.path) is not space:
+            for ifname in list(space.devices):
+                self.drop(space, ifname)
 
     def drop(self, space: Space, ifname: str) -> None:
         device = space.devices.pop(ifname, None)
         if device is None:
             return
-        self.lost.append((space, ifname))
+        self.news.append((space, device.index, True))
         if device.far is not None:
             far_space, far_ifname = device.far
-            if far_space.devices.pop(far_ifname, None) is not None:
-                self.lost.append((far_space, far_ifname))
+            far = far_space.devices.pop(far_ifname, None)
+            if far is not None:
+                self.news.append((far_space, far.index, True))
+
+    def all(self) -> list[Space]:
+        """Every namespace that exists, with or without a path."""
+        return [*self.by_path.values(), *self.held.values()]
 
     def next_index(self) -> int:
         self._number += 1
@@ -82,7 +111,7 @@ class Spaces:
     def uses(self, node: str, vni: int) -> bool:
         return any(
             device.vni == vni and device.node == node
-            for space in self.by_path.values()
+            for space in self.all()
             for device in space.devices.values()
         )
 
@@ -96,12 +125,20 @@ class Namespace:
         self.space = spaces.by_path[path]
         self.identity = (0, self.space.number)
         self._spaces = spaces
+        self.space.holders += 1
+        spaces.held[id(self.space)] = self.space
 
     def is_current(self) -> bool:
         return self._spaces.by_path.get(self.path) is self.space
 
     def close(self) -> None:
+        if self.fd < 0:
+            return
         self.fd = -1
+        self.space.holders -= 1
+        if not self.space.holders:
+            del self._spaces.held[id(self.space)]
+            self._spaces.release(self.space)
 
 
 class Monitor:
@@ -148,31 +185,68 @@ class Kernel:
     def kinds(self) -> dict[str, Any]:
         return {"veth": _VethKind(self), "vxlan": _VxlanKind(self)}
 
-    def found(self, namespace: Namespace) -> dict[str, Found]:
-        return {ifname: _found(device) for ifname, device in namespace.space.devices.items()}
+    def found(self, namespace: Namespace) -> list[Found]:
+        return [_found(device) for device in namespace.space.devices.values()]
 
-    def find(self, namespace: Namespace, ifname: str) -> Found | None:
-        device = namespace.space.devices.get(ifname)
-        return None if device is None else _found(device)
+    def find(self, namespace: Namespace, which: str | int) -> Found | None:
+        for device in namespace.space.devices.values():
+            if which in (device.ifname, device.index):
+                return _found(device)
+        return None
 
-    def apply(self, namespace: Namespace, ifname: str, settings: Iterable[Setting]) -> list[str]:
+    def apply(
+        self, namespace: Namespace, ifname: str, settings: Iterable[Setting], index: int | None
+    ) -> Applied:
         self.before()
         device = namespace.space.devices[ifname]
         for one in settings:
             match one:
-                case SetUp():
-                    device.up = True
+                case HandOver():
+                    device.up, device.label = True, one.label
                 case AddAddress():
                     device.addresses.add(one.address)
                 case RemoveAddress():
                     device.addresses.discard(one.address)
                 case SetMtu():
                     device.mtu_bytes = one.mtu_bytes
-        return []
+                case SetRemote():
+                    device.remote = one.remote
+                case Plug():
+                    device.is_plugged = True
+                case Unplug():
+                    device.is_plugged = False
+        return Applied(device.index)
 
-    def remove(self, namespace: Namespace, ifname: str) -> None:
+    def set_down(self, namespace: Namespace, index: int) -> None:
         self.before()
-        self.spaces.drop(namespace.space, ifname)
+        self._device(namespace, index).up = False
+
+    def move(self, here: Namespace, index: int, there: Namespace, wanted: Interface) -> None:
+        self.before()
+        device = self._device(here, index)
+        assert wanted.ifname not in there.space.devices
+        del here.space.devices[device.ifname]
+        device.ifname, device.label, device.addresses = wanted.ifname, None, set()
+        device.index = self.spaces.next_index()
+        there.space.devices[wanted.ifname] = device
+        assert device.far is not None
+        far_space, far_ifname = device.far
+        far_space.devices[far_ifname].far = (there.space, wanted.ifname)
+
+    def remove(self, namespace: Namespace, index: int) -> None:
+        self.before()
+        for device in list(namespace.space.devices.values()):
+            if device.index == index:
+                self.spaces.drop(namespace.space, device.ifname)
+
+    def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int) -> None:
+        """No pod moves interfaces here."""
+
+    def _device(self, namespace: Namespace, index: int) -> Device:
+        for device in namespace.space.devices.values():
+            if device.index == index:
+                return device
+        raise KernelError(f"use interface {index}", "it has gone")
 
 
 class _VethKind:
@@ -185,6 +259,12 @@ class _VethKind:
     def is_same(self, here: Any, there: Any) -> bool:
         device = here.namespace.space.devices[here.wanted.ifname]
         return bool(device.far == (there.namespace.space, there.wanted.ifname))
+
+    def adjustments(self, here: Any) -> tuple[Setting, ...]:
+        return ()
+
+    def unplugging(self, found: Found) -> tuple[Setting, ...]:
+        return ()
 
     def make(self, here: Any, there: Any) -> None:
         kernel = self._kernel
@@ -213,7 +293,17 @@ class _VxlanKind:
 
     def is_same(self, here: Any, there: Any) -> bool:
         found, medium = here.found, here.wanted.medium
-        return bool(found.details == (medium.vni, medium.remote))
+        return found.details is not None and bool(found.details[0] == medium.vni)
+
+    def adjustments(self, here: Any) -> tuple[Setting, ...]:
+        _, remote, is_plugged = here.found.details
+        wanted = here.wanted.medium.remote
+        moved = () if remote == wanted else (SetRemote(wanted),)
+        return moved if is_plugged else (*moved, Plug())
+
+    def unplugging(self, found: Found) -> tuple[Setting, ...]:
+        details: Any = found.details
+        return (Unplug(),) if details[2] else ()
 
     def make(self, here: Any, there: Any) -> None:
         kernel, space, wanted = self._kernel, here.namespace.space, here.wanted
@@ -247,5 +337,6 @@ def _found(device: Device) -> Found:
         addresses=frozenset(device.addresses),
         given=frozenset(device.addresses),
         mtu_bytes=device.mtu_bytes,
-        details=(device.vni, device.remote) if device.kind == "vxlan" else None,
+        label=device.label,
+        details=(device.vni, device.remote, device.is_plugged) if device.kind == "vxlan" else None,
     )

@@ -25,6 +25,7 @@ from ratchet.errors import StoreError
 from ratchet.links import Link
 from ratchet_child import bells
 from ratchet_child.engine import Engine, Parts
+from ratchet_child.kernel.netns import News
 from ratchet_child.model.keys import FIRST_VNI, Declaration, PodKey, Published
 from ratchet_child.model.links import DeclaredLink
 from ratchet_child.model.local import Node as LocalNode
@@ -33,6 +34,7 @@ from ratchet_child.pods.turns import Pauses
 from ratchet_child.store.api import Entry, HistoryLostError
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 from tests.unit.ratchet_child.protocol_model.kernel import (
+    Device,
     Kernel,
     Namespaces,
     Space,
@@ -144,6 +146,19 @@ class Records:
 
     def forget(self, path: str) -> None:
         self.deleted.pop(path, None)
+
+
+class Keeper:
+    """Nothing outlives a process here."""
+
+    def keep(self, name: str, fd: int) -> None:
+        pass
+
+    def drop(self, name: str) -> None:
+        pass
+
+    def kept(self) -> dict[str, int]:
+        return {}
 
 
 class Addresses:
@@ -301,6 +316,7 @@ class World:
             "addresses": Addresses(node.disk),
             "namespaces": Namespaces(self.spaces),
             "schedule": node.plan,
+            "keeper": Keeper(),
         }
         running = node.engine = Engine(
             Parts(
@@ -319,13 +335,15 @@ class World:
     def crash(self, node: Node) -> None:
         """`kill -9` of the child."""
         self.crashes += 1
-        node.engine = None
+        running, node.engine = node.engine, None
         for task in node.tasks:
             self.running = task
             task.kill()
         self.running = None
         node.tasks.clear()
         node.plan = Plan(self.clock)
+        if running is not None:
+            running.close_kernel()
         self._tell_lost()
 
     def reboot(self, node: Node) -> None:
@@ -337,7 +355,7 @@ class World:
         for space in list(self.spaces.by_path.values()):
             if space.node == node.name:
                 self.spaces.remove(space.path)
-        self.spaces.lost.clear()
+        self.spaces.news.clear()
 
     def readdress(self, node: Node, address: str) -> None:
         """An administrator gives the node another address: a new engine, at once."""
@@ -353,7 +371,7 @@ class World:
             return
         if device.up:
             device.up = False
-            self.spaces.lost.append((space, ifname))
+            self.spaces.news.append((space, device.index, False))
         else:
             self.spaces.drop(space, ifname)
         self._tell_lost()
@@ -367,7 +385,7 @@ class World:
     def pass_time(self, seconds: float) -> None:
         """Long enough for bells to fade."""
         self.clock.now += seconds
-        self.etcd.expire()
+        self.etcd.expire(seconds)
 
     def repeat_bells(self) -> None:
         store = MemoryStore(self.etcd)
@@ -526,13 +544,16 @@ class World:
         """Monitors are heard at once, unless somebody is in the middle of a change."""
         if any(task.at[0] == "kernel" for node in self.nodes for task in node.tasks):
             return
-        lost, self.spaces.lost = self.spaces.lost, []
-        for space, ifname in lost:
+        news, self.spaces.news = self.spaces.news, []
+        for space, index, has_gone in news:
             running = self.node(space.node).engine
             for state in running.registry.states() if running else ():
                 assert running is not None
-                if state.inside.namespace is not None and state.inside.namespace.path == space.path:
-                    running.interfaces_lost(state.key, {ifname})
+                namespace: Any = state.inside.namespace
+                if namespace is not None and namespace.space is space:
+                    one = frozenset({index})
+                    heard = News(gone=one) if has_gone else News(changed=one)
+                    running.interfaces_changed(state.key, heard)
 
     def _surprise(self, message: str, exc: BaseException, **fields: object) -> None:
         self.surprises.append(f"{message}: {exc!r} {fields}")
@@ -617,8 +638,8 @@ class World:
                 }
                 if a is None or b is None:
                     yield f"{what}: one end is missing: {a} {b}"
-                elif not (a.up and b.up):
-                    yield f"{what} is down"
+                elif not (a.has_carrier and b.has_carrier):
+                    yield f"{what} has no carrier"
                 elif node is far_node:
                     if a.kind != "veth" or a.far != (self._space(far), one.pair_ifname):
                         yield f"{what}: not a veth"
@@ -633,14 +654,34 @@ class World:
                 yield f"VNI {vni} is used by {len(users)} links"
         for _, candidates in sorted(self.attached().items()):
             for _, attachment in candidates:
-                for ifname in self._space(attachment).devices:
-                    if (attachment.container_id, ifname) not in right:
-                        yield f"{attachment.container_id} has an end too many: {ifname}"
+                for ifname, device in self._space(attachment).devices.items():
+                    if (attachment.container_id, ifname) in right:
+                        continue
+                    if attachment.pod in holders and self._survives(device, attachment, holders):
+                        if device.has_carrier:
+                            yield f"{attachment.container_id} {ifname} has a carrier, and no peer"
+                        continue
+                    yield f"{attachment.container_id} has an end too many: {ifname}"
+
+    def _survives(
+        self,
+        device: Device,
+        attachment: Attachment,
+        holders: dict[str, tuple[Node, Attachment]],
+    ) -> bool:
+        """Whether an end may stay because the pod at the other end is gone."""
+        if device.label is None:
+            return False
+        primary, _, ifname = device.label.link.rpartition(":")
+        if primary != attachment.pod:
+            return primary not in holders
+        return any(one.ifname == ifname and one.pair not in holders for one in attachment.links)
 
     def _wrong_keys(self) -> Iterator[str]:
         live = {one.container_id for all_of in self.attached().values() for _, one in all_of}
         claims: dict[str, str] = {}
         declared: dict[str, str] = {}
+        reserved: dict[str, str] = {}
         links: dict[str, list[tuple[str, Declaration]]] = {}
         written_for: dict[str, str] = {}
         keys = self.etcd.contents()
@@ -660,6 +701,11 @@ class World:
                     listed[parts[3]].append(parts[1])
             elif "links" in parts:
                 declaration = Declaration.loads(value, parts[1])
+                if declaration.gone:
+                    reserved[str(declaration.vni)] = f"{declaration.container} {key}"
+                    if parts[1] not in self.attached():
+                        yield f"{key} is reserved for a pod that is gone as well"
+                    continue
                 written_for[key] = declaration.container
                 if str(declaration.vni) in declared:
                     yield f"VNI {declaration.vni} is declared twice"
@@ -673,6 +719,10 @@ class World:
         for key, container in written_for.items():
             if container not in live:
                 yield f"{key} is of a container that is gone: {container}"
+        for vni, claim in reserved.items():
+            # The pair may have given it its number, and claims it then.
+            if claims.pop(vni, claim).partition(" ")[2] != claim.partition(" ")[2]:
+                yield f"VNI {vni} is reserved for {claim} and claimed by another"
         for vni, claim in (claims | declared).items():
             if claims.get(vni) != declared.get(vni, claim):
                 yield f"VNI {vni} is declared as {declared.get(vni)}, claimed as {claims.get(vni)}"
@@ -717,11 +767,14 @@ class _Unsteady(MemoryStore):
     def create(self, key: str, value: str) -> Entry | None:
         return self._write(MemoryStore.create, key, value)
 
-    def swap(self, key: str, value: str, modified: int) -> Entry | None:
-        return self._write(MemoryStore.swap, key, value, modified)
+    def swap(self, key: str, value: str, modified: int, ttl_s: int | None = None) -> Entry | None:
+        return self._write(MemoryStore.swap, key, value, modified, ttl_s)
 
     def remove(self, key: str, modified: int) -> bool:
         return self._write(MemoryStore.remove, key, modified)
+
+    def expire_value(self, key: str, value: str, ttl_s: int) -> bool:
+        return self._write(MemoryStore.expire_value, key, value, ttl_s)
 
     def remove_value(self, key: str, value: str) -> bool:
         return self._write(MemoryStore.remove_value, key, value)

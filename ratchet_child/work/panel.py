@@ -1,0 +1,144 @@
+"""Legs of cables inside the node whose pod has gone: they wait, down, for the pod to come back.
+
+A veth pair goes with either of its namespaces, and with it the surviving pod's interface, its
+routes and its place in a bridge. So a leg whose pod was detached stays where it is: the namespace
+is held open, the leg is set down, and the other end shows NO-CARRIER. When the pod comes back on
+this node the leg is moved into its new namespace (15 to 20 ms), and nothing changes at the other
+end but the carrier. A whole topology that is taken down moves nothing.
+
+The child's supervisor keeps the descriptors as well, so that the legs outlive the child. Whoever
+calls these methods holds the ends' lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ratchet import log
+from ratchet.errors import KernelError
+from ratchet_child.kernel.devices import Devices
+from ratchet_child.kernel.netns import Namespace
+from ratchet_child.model.interfaces import Found, Interface, Label
+from ratchet_child.model.keys import PodKey
+
+_NAME = "leg"
+
+
+class Keeps(Protocol):
+    """What keeps descriptors for the children to come, by name."""
+
+    def keep(self, name: str, fd: int) -> None:
+        """Keep a copy of a descriptor. *Raises* OSError."""
+
+    def drop(self, name: str) -> None:
+        """Keep a descriptor no longer. *Safe to call twice.*"""
+
+    def kept(self) -> Mapping[str, int]:
+        """Return what is kept; the descriptors stay the keeper's."""
+
+
+@dataclass(slots=True)
+class _Room:
+    """A namespace whose pod has gone, and how many legs are left in it."""
+
+    namespace: Namespace
+    legs: int = 0
+
+
+@dataclass(slots=True)
+class _Leg:
+    room: _Room
+    index: int
+
+
+class Panel:
+    """The legs, by the Kubernetes namespace of their pods and the link."""
+
+    def __init__(
+        self, devices: Devices, keeper: Keeps, open_namespace: Callable[[str], Namespace]
+    ) -> None:
+        """Take up what an earlier child has left with the keeper."""
+        self._devices = devices
+        self._keeper = keeper
+        self._legs: dict[tuple[str, str], _Leg] = {}
+        rooms: dict[tuple[int, int], _Room] = {}
+        for name, fd in keeper.kept().items():
+            known = _parsed(name)
+            if known is None:
+                continue
+            try:
+                status = os.fstat(fd)
+                identity = status.st_dev, status.st_ino
+                if identity not in rooms:
+                    rooms[identity] = _Room(open_namespace(f"/proc/self/fd/{fd}"))
+            except (KernelError, OSError) as error:
+                log.warning("a leg that waits cannot be taken up", name=name, error=str(error))
+                keeper.drop(name)
+                continue
+            pod_namespace, link, index = known
+            self._legs[pod_namespace, link] = _Leg(rooms[identity], index)
+            rooms[identity].legs += 1
+
+    def park(self, pod: PodKey, namespace: Namespace, legs: list[tuple[Label, Found]]) -> None:
+        """Have legs of a pod that has gone wait. The namespace is the panel's from now on."""
+        room = _Room(namespace)
+        for label, found in legs:
+            try:
+                self._devices.set_down(namespace, found.index)
+            except KernelError as error:
+                log.warning("a leg cannot be parked", link=label.link, error=str(error))
+                continue
+            self.drop(pod.namespace, label.link)
+            self._legs[pod.namespace, label.link] = _Leg(room, found.index)
+            room.legs += 1
+            try:
+                self._keeper.keep(_name(pod.namespace, label.link, found.index), namespace.fd)
+            except OSError as error:
+                log.warning("a leg that waits ends with this process", error=str(error))
+            log.debug("a leg waits for its pod", link=label.link, ifname=label.ifname)
+        if not room.legs:
+            namespace.close()
+
+    def plug(self, pod: PodKey, namespace: Namespace, wanted: Interface) -> bool:
+        """Move the leg of a link into the pod's new namespace; False when none waits."""
+        leg = self._legs.get((pod.namespace, wanted.link))
+        if leg is None:
+            return False
+        try:
+            self._devices.move(leg.room.namespace, leg.index, namespace, wanted)
+        except KernelError as error:
+            log.debug("a leg that waited is gone", link=wanted.link, error=str(error))
+            return False
+        finally:
+            self.drop(pod.namespace, wanted.link)
+        return True
+
+    def drop(self, pod_namespace: str, link: str) -> None:
+        """Forget the leg of a link, whose other end has gone or will. *Safe to call twice.*"""
+        leg = self._legs.pop((pod_namespace, link), None)
+        if leg is not None:
+            self._keeper.drop(_name(pod_namespace, link, leg.index))
+            leg.room.legs -= 1
+            if not leg.room.legs:
+                leg.room.namespace.close()
+
+    def close(self) -> None:
+        """Let go of all namespaces. What the keeper has stays there, for the next one."""
+        for leg in self._legs.values():
+            leg.room.namespace.close()
+        self._legs.clear()
+
+
+def _name(pod_namespace: str, link: str, index: int) -> str:
+    return f"{_NAME} {pod_namespace} {link} {index}"
+
+
+def _parsed(name: str) -> tuple[str, str, int] | None:
+    match name.split(" "):
+        case [kind, pod_namespace, link, index] if kind == _NAME and index.isdigit():
+            return pod_namespace, link, int(index)
+        case _:
+            return None

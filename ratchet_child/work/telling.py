@@ -1,0 +1,46 @@
+"""What is noted and logged of a pod's ends. Whoever calls these functions holds the ends' lock."""
+
+from __future__ import annotations
+
+from ratchet import log
+from ratchet_child.model.links import Side
+from ratchet_child.model.plan import End, Wanted
+from ratchet_child.pods.history import ERROR, WAITING
+from ratchet_child.pods.state import PodState
+
+
+def logger(state: PodState, end: End | None = None) -> log.Logger:
+    """Return a logger that names the pod and, with an end, its link."""
+    link = None if end is None else end.side.declared
+    return log.Logger(pod=state.key, container=state.container, link=link)
+
+
+def waiting(state: PodState, wanted: Wanted) -> None:
+    """Note the links that wait, and say once which of them are refused, and why."""
+    for one in wanted.waiting:
+        note(state, one.side, WAITING if one.error is None else ERROR, one.error)
+    errors = {one.side.ifname: one.error for one in wanted.waiting if one.error is not None}
+    for ifname, error in errors.items():
+        if state.inside.told_errors.get(ifname) != error:
+            logger(state).warning("link refused", ifname=ifname, error=error)
+    state.inside.told_errors = errors
+
+
+def note(state: PodState, side: Side, link_state: str, error: str | None) -> None:
+    """Note how a link is, and say once that it waits."""
+    noted = state.inside.history.note(side, link_state, error)
+    # Before etcd has been asked every far pod is unknown: that is not worth a line.
+    if link_state == WAITING and state.progress.looked and not noted.is_told:
+        noted.is_told = True
+        logger(state).info("link waiting", link=side.declared, ifname=side.ifname, peer=side.peer)
+
+
+def faults(state: PodState, end: End, refused: tuple[str, ...]) -> None:
+    """Note what the kernel has refused of an end that is up all the same, and say it once."""
+    before = state.inside.faults.pop(end.ifname, None)
+    if refused:
+        told = state.inside.faults[end.ifname] = "; ".join(refused)
+        if told != before:
+            logger(state, end).warning(
+                "the kernel refuses a property of a link", ifname=end.ifname, error=told
+            )
