@@ -156,7 +156,7 @@ class Devices:
         return Applied(index, tuple(refused))
 
     def _refuse_port(self, namespace: Namespace, ifname: str) -> None:
-        """*Raises* KernelError, which names the UDP port that a tunnel shares with nobody else."""
+        """Raise KernelError that names the UDP port which the tunnel cannot share."""
         found = self.find(namespace, ifname)
         port = getattr(found.details, "port", None) if found is not None else None
         if port is not None:
@@ -168,7 +168,7 @@ class Devices:
             )
 
     def _refuse_mtu(self, namespace: Namespace, ifname: str) -> None:
-        """*Raises* KernelError where an interface's MTU is below what IPv6 needs (RFC 8200 §5)."""
+        """Raise KernelError if the interface's MTU is below what IPv6 needs (RFC 8200 §5)."""
         found = self.find(namespace, ifname)
         if found is not None and (found.mtu_bytes or 0) < LEAST_IPV6_MTU_BYTES:
             raise KernelError(
@@ -216,7 +216,7 @@ class Devices:
 
 
 def must(what: str, code: int) -> None:
-    """*Raises* KernelError for an errno other than 0."""
+    """Raise KernelError for an errno other than 0."""
     if code:
         raise KernelError(what, os.strerror(code))
 

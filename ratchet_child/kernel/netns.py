@@ -49,7 +49,7 @@ class Netlink:
     """A rtnetlink socket in one namespace. Safe to use from many threads."""
 
     def __init__(self) -> None:
-        """Opens in the calling thread's namespace."""
+        """Open a socket in the calling thread's namespace."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._socket.bind((0, 0))
         self._socket.settimeout(_ANSWER_TIMEOUT_S)
@@ -89,7 +89,7 @@ class Netlink:
         return self._ask(kind, NLM_F_DUMP, body)
 
     def get(self, kind: int, body: bytes) -> list[bytes]:
-        """The answer to a request for one object, as whole messages.
+        """Return the answer to a request for one object, as whole messages.
 
         *Raises* OSError with the kernel's errno.
         """
@@ -306,5 +306,5 @@ _RTM_DELLINK = 17
 
 
 def _error(message: bytes) -> int:
-    """The errno in an NLMSG_ERROR message; 0 is an acknowledgement."""
+    """Return the errno in an NLMSG_ERROR message; 0 is an acknowledgement."""
     return -int(struct.unpack_from("=i", message, _NLMSG.size)[0])

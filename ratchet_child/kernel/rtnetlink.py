@@ -51,27 +51,27 @@ ADDRESS_PROTOCOL = 0x72
 
 
 def interface(index: int) -> bytes:
-    """An interface and nothing else."""
+    """Return an interface and nothing else."""
     return _IFINFO.pack(0, 0, index, 0, 0)
 
 
 def up(index: int, alias: str) -> bytes:
-    """An interface that is to be brought up, and its alias."""
+    """Return an interface that is to be brought up, and its alias."""
     return _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP) + _attribute(_IFLA_IFALIAS, alias.encode())
 
 
 def down(index: int) -> bytes:
-    """An interface that is to be set down."""
+    """Return an interface that is to be set down."""
     return _IFINFO.pack(0, 0, index, 0, _IFF_UP)
 
 
 def elsewhere(nsid: int, index: int) -> bytes:
-    """An interface in a namespace that is known by a number in the one that is asked."""
+    """Return an interface in a namespace that the one that is asked knows by a number."""
     return interface(index) + _attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
 
 
 def moved(index: int, ifname: str, mac: str, namespace_fd: int) -> bytes:
-    """An interface that goes to another namespace, with its name there and without its alias."""
+    """Return an interface that moves to another namespace, with its name there and no alias."""
     return (
         interface(index)
         + _attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
@@ -82,17 +82,20 @@ def moved(index: int, ifname: str, mac: str, namespace_fd: int) -> bytes:
 
 
 def carrier(index: int, *, is_plugged: bool) -> bytes:
-    """A tunnel's end that has its carrier, or none (IFLA_PROTO_DOWN)."""
+    """Return a tunnel's end that has its carrier, or none (IFLA_PROTO_DOWN)."""
     return interface(index) + _attribute(_IFLA_PROTO_DOWN, bytes((not is_plugged,)))
 
 
 def remote(index: int, to: Host) -> bytes:
-    """A tunnel's end with another far end. With the port beside it the kernel would refuse it."""
+    """Return a tunnel's end with another far end.
+
+    The port is left out: the kernel refuses a change that names it.
+    """
     return interface(index) + _kind("vxlan", _attribute(_vxlan_remote(to), to.packed))
 
 
 def new(ifname: str, mac: str, namespace_fd: int, group: int) -> bytes:
-    """A new interface in another namespace, up to what kind it is."""
+    """Return a new interface in another namespace, without its kind."""
     return (
         interface(0)
         + _attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
@@ -103,14 +106,14 @@ def new(ifname: str, mac: str, namespace_fd: int, group: int) -> bytes:
 
 
 def veth(peer: bytes) -> bytes:
-    """What makes a new interface a veth, with its far end as `new` gives it."""
+    """Return what makes a new interface a veth, with its far end as `new` gives it."""
     return _kind("veth", _attribute(_VETH_INFO_PEER, peer))
 
 
 def vxlan(
     vni: int, remote: Host, lower_index: int | None, port: int, local: Host | None = None
 ) -> bytes:
-    """What makes a new interface a vxlan end with one far end.
+    """Return what makes a new interface a vxlan end with one far end.
 
     Without a lower device the node's routes lead it. `local` is the address that it sends from.
     """
@@ -130,17 +133,17 @@ def vxlan(
 
 
 def mtu(index: int, mtu_bytes: int) -> bytes:
-    """An interface's MTU."""
+    """Return an interface with another MTU."""
     return interface(index) + mtu_attribute(mtu_bytes)
 
 
 def mtu_attribute(mtu_bytes: int) -> bytes:
-    """An MTU as a part of a message."""
+    """Return an MTU as a part of a message."""
     return _attribute(_IFLA_MTU, _u32(mtu_bytes))
 
 
 def address(index: int, given: Address) -> bytes:
-    """An interface's address."""
+    """Return an address of an interface."""
     family, flags = (socket.AF_INET, 0) if given.version == 4 else (socket.AF_INET6, _IFA_F_NODAD)
     packed = given.ip.packed
     message = (

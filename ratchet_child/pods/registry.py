@@ -63,7 +63,7 @@ class Registry:
             return self._states.get(key)
 
     def find(self, key: PodKey) -> PodState | None:
-        """The pod, if others of this node can be linked with it."""
+        """Return the pod if others of this node can be linked with it."""
         state = self._states.get(key)
         return state if state is not None and state.is_present else None
 
@@ -76,7 +76,7 @@ class Registry:
             return list(self._states.values())
 
     def replaced(self) -> list[Attachment]:
-        """The containers whose name a newer one on this node has, and whose DEL has not come."""
+        """Return the containers that lost their name to a newer one and whose DEL has not come."""
         with self.lock:
             return [one for older in self._replaced.values() for one in older]
 
@@ -86,7 +86,7 @@ class Registry:
             return not self._states
 
     def namespaces_in_use(self) -> set[tuple[int, int]]:
-        """The namespaces of the pods that are attached."""
+        """Return the namespaces of the pods that are attached."""
         with self.lock:
             return {
                 state.inside.namespace.identity
@@ -96,7 +96,7 @@ class Registry:
             }
 
     def monitors(self) -> list[tuple[Monitor, PodKey | None]]:
-        """What has changed since the last call: monitors to wait for, with their pod.
+        """Return what has changed since the last call: monitors to wait for, with their pod.
 
         None for one that is no longer needed, which the caller closes.
         """
@@ -184,7 +184,7 @@ class Registry:
                 return
 
     def _change(self, key: PodKey, attachment: Attachment | None) -> None:
-        """The pod's newest record is another one, or says something else, than before."""
+        """Take up that a pod's newest record is another one, or says something else."""
         state = self._state(key)
         before = state.heard.attachment
         if before == attachment:
@@ -236,7 +236,7 @@ class Registry:
             return state
 
     def note_withdrawn(self, gone: Gone) -> bool:
-        """A container's keys are gone; whether the node has nothing left in etcd by that."""
+        """Note that a container's keys are gone; say whether the node has nothing left in etcd."""
         with self.lock:
             self._withdrawn.add(gone)  # the last pods of a node may go at the same moment
             return all(
@@ -266,7 +266,7 @@ class Registry:
     # Peers on this node -------------------------------------------------------------------------
 
     def places(self, state: PodState) -> dict[PodKey, Place]:
-        """The pods at the other ends of a pod's links that are there, on this node or others."""
+        """Return the pods at the other ends of a pod's links that are there, on whatever node."""
         # A pod that etcd has on this node is here, or it is a trace that is being removed.
         places = {
             peer: place
@@ -291,7 +291,7 @@ class Registry:
             }
 
     def declared_on(self, key: PodKey) -> list[DeclaredLink]:
-        """The links that pods of this node declare on a pod, by their records."""
+        """Return the links that pods of this node declare on a pod, by their records."""
         declared = []
         with self.lock:
             for primary in self._primaries.get(key, ()):
@@ -310,7 +310,7 @@ class Registry:
             self._rouse(self._peers(state), state.key)
 
     def rouse_peers_of(self, key: PodKey, published: Published) -> None:
-        """The same for what a container that is gone had declared."""
+        """Have the pods look that a container which is gone had declared links to."""
         with self.lock:
             declared = {key.sibling(pair) for pair, _ in published.declared}
             self._rouse(declared.union(self._primaries.get(key, ())), key)
@@ -336,5 +336,5 @@ def _age(attachment: Attachment) -> float:
 
 
 def _others(live: list[Attachment], newest: Attachment) -> list[Attachment]:
-    """The attachments of other containers."""
+    """Return the attachments of other containers."""
     return [one for one in live if one.container_id != newest.container_id]

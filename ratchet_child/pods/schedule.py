@@ -32,7 +32,7 @@ class Schedule(Generic[Item]):
             self._changed.notify()
 
     def take(self) -> Item | None:
-        """The next item that is due; None when the schedule has been stopped. *Blocks.*"""
+        """Return the next item that is due; None when the schedule has been stopped. *Blocks.*"""
         with self._changed:
             while not self._stopped:
                 now = time.monotonic()
@@ -49,7 +49,7 @@ class Schedule(Generic[Item]):
             return None
 
     def done(self, item: Item) -> None:
-        """The work on an item has ended: it may be taken again."""
+        """Note that the work on an item has ended: it may be taken again."""
         with self._changed:
             self._busy.discard(item)
             due = self._due.get(item)

@@ -230,7 +230,7 @@ class PodState:
         self.progress.keep_until = 0.0
 
     def doubt(self) -> None:
-        """A request to etcd has failed, for whichever container: it may be carried out yet."""
+        """Note that a request to etcd has failed: it may yet be carried out, for any container."""
         self.heard.doubted.update(one.container for one in self.heard.gone)
         if self.container is not None:
             self.heard.doubted.add(self.container)

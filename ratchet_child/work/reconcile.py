@@ -205,7 +205,7 @@ class Reconciler:
     def _wanted(
         self, state: PodState, pod: LocalPod, memory: Memory, *, local_only: bool = False
     ) -> Wanted:
-        """The ends that the pod should have, by all that is known now."""
+        """Return the ends that the pod should have, by all that is known now."""
         if memory.superseded:
             return Wanted((), ())
         with self._registry.lock:

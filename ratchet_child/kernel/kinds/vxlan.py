@@ -102,7 +102,7 @@ class VxlanKind:
         must(f"{what} in {here.namespace.path}", code)
 
     def settle(self, here: Site, there: Site | None) -> None:
-        """A tunnel's end has its carrier at once."""
+        """Do nothing: a tunnel's end has its carrier at once."""
 
     def _local(self, remote: Host) -> Host | None:
         one = self._routed_from

@@ -24,6 +24,7 @@ LINK: dict[str, Any] = {
     "since": 1000.5,
     "error": None,
     "fault": "mtu 9000: Invalid argument",
+    "by_pod": None,
     "last_error": "etcd does not answer",
     "last_error_at": 900.0,
 }
@@ -88,6 +89,7 @@ def test_what_a_child_of_another_version_does_not_say_is_not_known() -> None:
         ("since", -1),
         ("last_error_at", "now"),
         ("fault", ["mtu"]),
+        ("by_pod", 1),
     ],
 )
 def test_link_that_no_child_sends_is_refused_by_its_key(key: str, value: object) -> None:

@@ -39,6 +39,7 @@ def link(**changes: Any) -> dict[str, Any]:
         "since": 1000.0,
         "error": None,
         "fault": None,
+        "by_pod": None,
         "last_error": None,
         "last_error_at": None,
         **changes,
