@@ -15,7 +15,6 @@ import signal
 import socket
 import time
 from collections import deque
-from functools import partial
 
 from ratchet import log, messages, statedir
 from ratchet.attachments import Directory
@@ -25,12 +24,11 @@ from ratchet_child import listening
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine, Parts
 from ratchet_child.front.door import Door
-from ratchet_child.kernel.netns import Monitor, News
 from ratchet_child.kernel.this_node import UnderlayMonitor
 from ratchet_child.listening import Client
 from ratchet_child.metrics import figures
 from ratchet_child.metrics.exporter import Endpoint
-from ratchet_child.model.keys import PodKey
+from ratchet_child.monitors import Monitors
 from ratchet_child.pods.unfinished import UnfinishedFiles
 from ratchet_child.pods.vanished import Vanished
 from ratchet_child.service import (
@@ -73,7 +71,6 @@ class Child:
         self._unfinished = UnfinishedFiles(config.state_dir)
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._monitored: dict[Monitor, PodKey] = {}
         self._clients: dict[int, Client] = {}
         self._changed_s: float = 0  # when the parent that brought a new configuration was started
         self._running = True
@@ -93,7 +90,7 @@ class Child:
         self._use(config, self._engine_for(config))
 
     def _engine_for(self, config: Config) -> Engine:
-        return Engine(Parts.of(config, self._directory, self._keeper), self._wake)
+        return Engine(Parts.of(config, self._directory, self._keeper), self._changed)
 
     def _use(self, config: Config, engine: Engine) -> None:
         self._config = config
@@ -101,8 +98,10 @@ class Child:
         self._vanished = Vanished(self._directory, engine.registry, engine.clock)
         self._service = Service(self._engine, config.kubeconfig)
         self._bells = Bells(self._engine.store, self._engine)
+        self._monitors = Monitors(self._engine)
         self._serve_metrics(config.metrics_address)
         self._engine.start()
+        self._monitors.start()
         node = self._engine.node
         log.info("started", node=node.address, interface=node.interface, pid=os.getpid())
         if node.address:
@@ -113,7 +112,9 @@ class Child:
     def _stop(self) -> None:
         self._bells.stop()
         self._service.close()
+        self._monitors.stop()
         self._engine.stop()
+        self._monitors.close()
 
     def _serve_metrics(self, address: str | None) -> None:
         """Have the figures served there, across engines."""
@@ -246,6 +247,11 @@ class Child:
         self._running = False
         self._wake()
 
+    def _changed(self) -> None:
+        """Go on, now that a pod has been worked on. From any thread."""
+        self._monitors.wake()
+        self._wake()
+
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b".")
@@ -255,7 +261,6 @@ class Child:
             os.read(self._wake_read, 4096)
         while self._questions:
             self._serve(*self._questions.popleft())
-        self._watch_namespaces()
 
     def _sweep(self, now: float) -> None:
         """Find what nobody reports: records of killed parents, namespaces that are gone."""
@@ -264,7 +269,6 @@ class Child:
         self._vanished.sweep()
         self._unfinished.sweep(now)
         self._front.sweep()
-        self._watch_namespaces()
         for client in list(self._clients.values()):
             if now - client.since > _CLIENT_TIMEOUT_S:
                 self._drop(client)
@@ -275,33 +279,6 @@ class Child:
             self._running = False
         if self._is_alone:
             self._renew_supervisor()
-
-    # Namespaces ---------------------------------------------------------------------------------
-
-    def _watch_namespaces(self) -> None:
-        """Wait for exactly the monitors that the engine has.
-
-        They are closed here and nowhere else: a descriptor that was closed by another thread could
-        stand for something else by the time it is heard.
-        """
-        for monitor, key in self._engine.registry.monitors():
-            if key is None:
-                del self._monitored[monitor]
-                self._selector.unregister(monitor)
-                monitor.close()
-            else:
-                self._monitored[monitor] = key
-                self._selector.register(
-                    monitor, selectors.EVENT_READ, partial(self._interfaces_changed, monitor)
-                )
-
-    def _interfaces_changed(self, monitor: Monitor, _fd: int) -> None:
-        key = self._monitored.get(monitor)
-        if key is None:
-            return  # retired since it was heard
-        news = monitor.read()
-        if news is None or news != News():
-            self._engine.interfaces_changed(key, news)
 
     # The node's own address ---------------------------------------------------------------------
 
@@ -444,7 +421,6 @@ class Child:
     def _replace(self, config: Config, engine: Engine) -> None:
         """Put an engine in the place of the other one."""
         self._stop()
-        self._watch_namespaces()
         log.configure(config.log_file, config.log_level, "ratchet-child", to_stderr=self._stay)
         self._use(config, engine)
 

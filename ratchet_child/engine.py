@@ -4,8 +4,9 @@ Bells, records, requests and the kernel's news end in the same way: some pods ar
 again. This module says which, and has them scheduled; what then happens to a pod, and when it is
 tried again, is the business of the reconciler and the workers. So nothing in here makes a link.
 
-Locks are taken in this order: the ends' (what is in the namespaces), then the registry's (which
-pods there are). Neither is held over a request to etcd.
+Locks are taken in this order: the pods' own (what is in their namespaces; of two pods in the order
+of their keys), the panel's, then the registry's (which pods there are). None is held over a request
+to etcd.
 """
 
 from __future__ import annotations
@@ -144,9 +145,7 @@ class Engine:
             pauses=parts.pauses,
             threads=parts.threads,
         )
-        self.status = Status(
-            self.node, self.registry, self.ends, self.pairing.machines, self.etcd, clock
-        )
+        self.status = Status(self.node, self.registry, self.pairing.machines, self.etcd, clock)
 
     @property
     def is_idle(self) -> bool:
@@ -188,10 +187,10 @@ class Engine:
         state = self.registry.get(key)
         if state is None:
             return
-        is_lost = self.ends.heard(state, news)
-        if is_lost:
-            log.debug("an end is lost", pod=key, container=state.container)
-            self._schedule.put(key)
+        delay_s = self.ends.heard(state, news)
+        if delay_s is not None:
+            log.debug("an end is lost", pod=key, container=state.container, again_in_s=delay_s)
+            self._schedule.put(key, delay_s)
 
     # What is heard from etcd, always by one thread ------------------------------------------------
 

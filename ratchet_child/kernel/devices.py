@@ -38,6 +38,7 @@ LEAST_IPV6_MTU_BYTES = 1280
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_GETNSID = 90
 _SIOCGIFINDEX = 0x8933
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_GLINK = 0x0A
@@ -58,21 +59,41 @@ class Devices:
 
     def __init__(self) -> None:
         self.node = Netlink()
+        self._own_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         # What a kind reads of an interface, by kind; the kinds put it here.
         self.readers: dict[str, Callable[[LinkMessage], object]] = {}
 
     def close(self) -> None:
         self.node.close()
+        os.close(self._own_fd)
 
     # What is there ------------------------------------------------------------------------------
 
     def found(self, namespace: Namespace) -> list[Found]:
-        """Return the interfaces in a namespace."""
+        """Return the interfaces of Ratchet's in a namespace: the pod may have thousands more."""
         answers = namespace.netlink.dump(RTM_GETLINK, rtnetlink.every_link())
-        links = [rtnetlink.read_link(answer) for answer in answers]
-        is_any_marked = any(link.group == MARK for link in links)
-        addresses = _addresses(namespace) if is_any_marked else {}
-        return [self._found(link, addresses) for link in links]
+        links = [rtnetlink.read_link(one) for one in answers if rtnetlink.is_marked(one)]
+        return [self._found(link, _addresses(namespace, link.index)) for link in links]
+
+    def moved_away(self, namespace: Namespace) -> list[tuple[int, Found]]:
+        """Return interfaces of Ratchet's in the namespaces that a pod's own one knows.
+
+        Each comes with the number of its namespace. They are ends that the pod has moved, and the
+        ends of its peers. The node's namespace is left out.
+        """
+        netlink = namespace.netlink
+        answers = netlink.dump(RTM_GETNSID, rtnetlink.every_nsid())
+        numbers = {rtnetlink.read_nsid(answer) for answer in answers}
+        if numbers:
+            own = netlink.get(RTM_GETNSID, rtnetlink.nsid_of(self._own_fd))
+            numbers -= {rtnetlink.read_nsid(answer) for answer in own}
+        moved = []
+        for nsid in sorted(numbers):
+            with contextlib.suppress(OSError):  # it goes at this moment
+                for one in netlink.dump(RTM_GETLINK, rtnetlink.every_link_elsewhere(nsid)):
+                    if rtnetlink.is_marked(one):
+                        moved.append((nsid, self._found(rtnetlink.read_link(one), [])))
+        return moved
 
     def find(self, namespace: Namespace, which: str | int) -> Found | None:
         """Return one interface by its name or its index; None when there is none."""
@@ -86,10 +107,10 @@ class Devices:
             if error.errno == errno.ENODEV:
                 return None
             raise KernelError(f"look at {which} in {namespace.path}", str(error)) from error
-        return self._found(rtnetlink.read_link(answers[0]), _addresses(namespace))
+        link = rtnetlink.read_link(answers[0])
+        return self._found(link, _addresses(namespace, link.index) if link.group == MARK else [])
 
-    def _found(self, link: LinkMessage, addresses: dict[int, list[AddressMessage]]) -> Found:
-        own = addresses.get(link.index, ())
+    def _found(self, link: LinkMessage, own: list[AddressMessage]) -> Found:
         reader = self.readers.get(link.kind or "")
         return Found(
             ifname=link.ifname,
@@ -100,6 +121,7 @@ class Devices:
             addresses=frozenset(one.address for one in own),
             given=frozenset(one.address for one in own if one.is_ours),
             mtu_bytes=link.mtu_bytes,
+            mac=link.mac,
             label=Label.parse(link.alias),
             details=None if reader is None else reader(link),
         )
@@ -233,13 +255,10 @@ def index_of(netlink: Netlink, ifname: str) -> int | None:
     return int(_IFREQ.unpack(answer)[1])
 
 
-def _addresses(namespace: Namespace) -> dict[int, list[AddressMessage]]:
-    by_index: dict[int, list[AddressMessage]] = {}
-    for answer in namespace.netlink.dump(RTM_GETADDR, rtnetlink.every_address()):
-        found = rtnetlink.read_address(answer)
-        if found is not None:
-            by_index.setdefault(found.index, []).append(found)
-    return by_index
+def _addresses(namespace: Namespace, index: int) -> list[AddressMessage]:
+    answers = namespace.netlink.dump(RTM_GETADDR, rtnetlink.every_address(index))
+    addresses = [rtnetlink.read_address(answer) for answer in answers]
+    return [one for one in addresses if one is not None and one.index == index]
 
 
 def _request(index: int, setting: Setting) -> tuple[int, int, bytes]:

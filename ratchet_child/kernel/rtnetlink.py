@@ -42,6 +42,8 @@ _NETNSA_NSID, _NETNSA_FD = 1, 3
 _NESTED = 0x3FFF  # the type without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 _HEADER_BYTES = 16  # struct nlmsghdr
+ATTRIBUTES_OFFSET = _HEADER_BYTES + _IFINFO.size  # of a message about an interface
+GROUP_ATTRIBUTE = _IFLA_GROUP
 _NO_NSID = -1
 
 MARK = 0x7261  # the group of every interface that Ratchet makes: "ra"
@@ -177,6 +179,7 @@ class LinkMessage:
     link: int | None  # IFLA_LINK: a veth's far end, a tunnel's lower device
     link_nsid: int  # where that is; -1 when the kernel gives none
     alias: str | None
+    mac: str | None
     is_plugged: bool  # not IFLA_PROTO_DOWN
     moved_to: tuple[int, int] | None  # of one that has gone: number of a namespace, index there
 
@@ -195,6 +198,11 @@ def every_link() -> bytes:
     return interface(0) + _attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
 
 
+def every_link_elsewhere(nsid: int) -> bytes:
+    """Ask for all interfaces of a namespace that the one that is asked knows by a number."""
+    return every_link() + _attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
+
+
 def link_at(index: int) -> bytes:
     """Ask for one interface by its index, without its counters."""
     return interface(index) + _attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
@@ -206,9 +214,17 @@ def link_named(ifname: str) -> bytes:
     return interface(0) + name + _attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
 
 
-def every_address() -> bytes:
-    """Ask for all addresses of both families."""
-    return _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+def every_address(index: int = 0) -> bytes:
+    """Ask for all addresses of both families, of one interface or (0) of all.
+
+    A kernel before 4.20 gives those of all interfaces in any case.
+    """
+    return _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, index)
+
+
+def every_nsid() -> bytes:
+    """Ask for the numbers of all namespaces that the one that is asked knows (RTM_GETNSID)."""
+    return bytes(4)
 
 
 def every_route(family: int) -> bytes:
@@ -227,10 +243,21 @@ def nsid_of(namespace_fd: int) -> bytes:
     return bytes(4) + _attribute(_NETNSA_FD, _u32(namespace_fd))
 
 
+def is_marked(message: bytes) -> bool:
+    """Say whether a message is about an interface of Ratchet's, without reading the rest of it."""
+    offset, end = ATTRIBUTES_OFFSET, len(message)
+    while offset + _ATTRIBUTE.size < end:
+        length, kind = _ATTRIBUTE.unpack_from(message, offset)
+        if kind == _IFLA_GROUP:
+            return number(message[offset + _ATTRIBUTE.size : offset + length]) == MARK
+        offset += max((length + 3) & ~3, _ATTRIBUTE.size)
+    return False
+
+
 def read_link(message: bytes) -> LinkMessage:
     """Read an RTM_NEWLINK message."""
     _, _, index, flags, _ = _IFINFO.unpack_from(message, _HEADER_BYTES)
-    found = attributes(message, _HEADER_BYTES + _IFINFO.size)
+    found = attributes(message, ATTRIBUTES_OFFSET)
     info = attributes(found.get(_IFLA_LINKINFO, b""))
     kind = info.get(_IFLA_INFO_KIND)
     return LinkMessage(
@@ -244,6 +271,7 @@ def read_link(message: bytes) -> LinkMessage:
         link=number(found.get(_IFLA_LINK)),
         link_nsid=_signed(found.get(_IFLA_LINK_NETNSID)),
         alias=None if _IFLA_IFALIAS not in found else text(found[_IFLA_IFALIAS]),
+        mac=found[_IFLA_ADDRESS].hex(":") if _IFLA_ADDRESS in found else None,
         is_plugged=not number(found.get(_IFLA_PROTO_DOWN)),
         moved_to=(
             (_signed(found[_IFLA_NEW_NETNSID]), number(found.get(_IFLA_NEW_IFINDEX)) or index)

@@ -126,6 +126,7 @@ class Found:
     addresses: frozenset[Address] = frozenset()
     given: frozenset[Address] = frozenset()
     mtu_bytes: int | None = None
+    mac: str | None = None
     label: Label | None = None
     details: object = None
 

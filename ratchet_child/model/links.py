@@ -15,6 +15,9 @@ from ratchet.cni.ip import Address
 from ratchet.links import Link
 from ratchet_child.model.keys import PodKey
 
+Cable = frozenset[tuple[PodKey, str]]
+"""The two ends that a link joins: a pod and an interface each."""
+
 NEVER = 2**63  # etcd's index of something that etcd has not heard of yet
 
 
@@ -46,7 +49,7 @@ class DeclaredLink:
         return self.primary.sibling(self.link.pair)
 
     @property
-    def cable(self) -> frozenset[tuple[PodKey, str]]:
+    def cable(self) -> Cable:
         """The two ends that it joins, whoever has declared it."""
         return frozenset(
             ((self.primary, self.link.ifname), (self.pair, self.link.pair_ifname)),
@@ -105,7 +108,7 @@ def first_at(ifname: str, offers: Iterable[DeclaredLink]) -> DeclaredLink | None
 
 def in_order(pod: PodKey, declared: Iterable[DeclaredLink]) -> list[Side]:
     """Return each cable once, own links first, then by age."""
-    by_cable: dict[frozenset[tuple[PodKey, str]], DeclaredLink] = {}
+    by_cable: dict[Cable, DeclaredLink] = {}
     for one in declared:
         other = by_cable.get(one.cable)
         if other is None or _seniority(one) < _seniority(other):

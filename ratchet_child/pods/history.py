@@ -32,7 +32,7 @@ class LinkState:
 
 
 class History:
-    """The history of one pod's links. Whoever calls these methods holds the ends' lock."""
+    """The history of one pod's links. Whoever calls these methods holds the pod's lock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -95,6 +95,11 @@ class Registry:
                 and state.inside.opened == state.container != state.progress.vanished
             }
 
+    @property
+    def has_monitors(self) -> bool:
+        """Whether `monitors` has something to return."""
+        return bool(self._monitors)
+
     def monitors(self) -> list[tuple[Monitor, PodKey | None]]:
         """Return what has changed since the last call: monitors to wait for, with their pod.
 

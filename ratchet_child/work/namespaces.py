@@ -1,11 +1,12 @@
 """The network namespaces of this node's pods: opened for those that are here, cleaned for the gone.
 
-Whoever calls these methods holds the ends' lock.
+Whoever calls these methods holds the pod's lock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ratchet import log
 from ratchet.attachments import Attachment
@@ -14,7 +15,7 @@ from ratchet_child.kernel.devices import Devices
 from ratchet_child.kernel.kinds.api import Kind
 from ratchet_child.kernel.netns import Namespace, Namespaces
 from ratchet_child.metrics import figures
-from ratchet_child.model.interfaces import Found, Label
+from ratchet_child.model.interfaces import Found, hardware_address
 from ratchet_child.model.keys import PodKey
 from ratchet_child.pods.state import Gone, PodState
 from ratchet_child.work.panel import Panel
@@ -56,6 +57,7 @@ class PodNamespaces:
             namespace.close()
             raise
         inside.namespace, inside.opened = namespace, attachment.container_id
+        inside.moved.update(self._moved(namespace, state.key))
         return True
 
     def clean(self, gone: Gone, state: PodState, in_use: set[tuple[int, int]]) -> None:
@@ -68,9 +70,8 @@ class PodNamespaces:
         inside = state.inside
         if inside.namespace is not None and inside.opened == gone.container:
             if inside.namespace.identity not in in_use:  # by the same pod under another name
-                self._remove_moved(state)
-                if self._clear(inside.namespace, gone, state):
-                    inside.namespace = None  # the panel's
+                namespace, inside.namespace = inside.namespace, None
+                self._clear(namespace, gone, state, inside.moved)
             state.forget_kernel()
             return
         if gone.netns is None or not self._namespaces.exist(gone.netns):
@@ -79,51 +80,57 @@ class PodNamespaces:
             namespace = self._namespaces.open(gone.netns)
         except KernelError:
             return  # it went meanwhile, and its interfaces with it
-        is_parked = False
-        try:
-            if namespace.identity not in in_use | {self._namespaces.own_identity()}:
-                is_parked = self._clear(namespace, gone, state)
-        finally:
-            if not is_parked:
-                namespace.close()
+        if namespace.identity in in_use | {self._namespaces.own_identity()}:
+            namespace.close()
+            return
+        self._clear(namespace, gone, state, self._moved(namespace, state.key))
 
-    def _clear(self, namespace: Namespace, gone: Gone, state: PodState) -> bool:
-        """Park or remove the interfaces of ours; True when the panel has the namespace now."""
-        legs: list[tuple[Label, Found]] = []
-        for found in self._devices.found(namespace):
-            if not found.ours:
-                continue
-            label = found.label
-            if label is not None and self._outlives(found, label, gone, state.key):
-                legs.append((label, found))
-                continue
-            with figures.end_operation("remove"):
-                self._devices.remove(namespace, found.index)
-            if label is not None:
-                self._panel.drop(state.key.namespace, label.link)
-            log.info("end removed", pod=state.key, container=gone.container, ifname=found.ifname)
-        if legs:
-            self._panel.park(state.key, namespace, legs)
-        return bool(legs)
+    def _clear(
+        self,
+        namespace: Namespace,
+        gone: Gone,
+        state: PodState,
+        moved: Mapping[str, tuple[int, int]],
+    ) -> None:
+        """Park or remove the interfaces of ours, and close the namespace when it can be."""
+        pod = state.key
+        with self._panel.room(namespace) as room:
+            for nsid, index in moved.values():
+                self._devices.remove_elsewhere(namespace, nsid, index)
+            for found in self._devices.found(namespace):
+                if not found.ours:
+                    continue
+                label = found.label
+                if label is not None and self._is_leg(found):
+                    needed = partial(self._is_needed, label.link, gone, pod)
+                    if self._panel.park(pod, room, label, found, is_needed=needed):
+                        continue
+                with figures.end_operation("remove"):
+                    self._devices.remove(namespace, found.index)
+                if label is not None:
+                    self._panel.drop(pod.namespace, label.link)
+                log.info("end removed", pod=pod, container=gone.container, ifname=found.ifname)
 
-    def _outlives(self, found: Found, label: Label, gone: Gone, pod: PodKey) -> bool:
-        """Say whether the other end of a cable inside the node lives on."""
+    def _is_leg(self, found: Found) -> bool:
         kind = self._kinds.get(found.kind or "")
-        if kind is None or not kind.makes_both_ends:
-            return False
-        primary, _, ifname = label.link.rpartition(":")
+        return kind is not None and kind.makes_both_ends
+
+    def _is_needed(self, link: str, gone: Gone, pod: PodKey) -> bool:
+        """Say whether the pod at the other end of a cable inside the node is there."""
+        primary, _, ifname = link.rpartition(":")
         others = [pod.sibling(primary)]
         if primary == pod.name:
             others = [pod.sibling(pair) for pair, own in gone.published.declared if own == ifname]
-        for other in others:
-            peer = self._find(other)
-            if peer is not None and any(
-                end.link == label.link for end in peer.inside.given.values()
-            ):
-                return True
-        return False
+        peers = [peer for peer in map(self._find, others) if peer is not None]
+        return any(end.link == link for peer in peers for end in list(peer.inside.given.values()))
 
-    def _remove_moved(self, state: PodState) -> None:
-        """Remove what the pod has moved into a namespace of its own."""
-        for nsid, index in state.inside.moved.values():
-            self._devices.remove_elsewhere(state.opened_namespace, nsid, index)
+    def _moved(self, namespace: Namespace, pod: PodKey) -> dict[str, tuple[int, int]]:
+        """Return the ends that the pod has moved, also those that an earlier child had made.
+
+        An end is told from a peer's by its MAC address, which Ratchet makes of the pod's name.
+        """
+        return {
+            found.label.ifname: (nsid, found.index)
+            for nsid, found in self._devices.moved_away(namespace)
+            if found.label is not None and found.mac == hardware_address(pod, found.label.ifname)
+        }

@@ -6,14 +6,18 @@ is held open, the leg is set down, and the other end shows NO-CARRIER. When the 
 this node the leg is moved into its new namespace (15 to 20 ms), and nothing changes at the other
 end but the carrier. A whole topology that is taken down moves nothing.
 
-The child's supervisor keeps the descriptors as well, so that the legs outlive the child. Whoever
-calls these methods holds the ends' lock.
+The child's supervisor keeps the descriptors as well, so that the legs outlive the child.
+
+The panel has a lock of its own, which is taken last: both pods of a cable may go at the same
+moment, and then nothing is to wait.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,16 +45,16 @@ class Keeps(Protocol):
 
 
 @dataclass(slots=True)
-class _Room:
-    """A namespace whose pod has gone, and how many legs are left in it."""
+class Room:
+    """A namespace whose pod has gone, and how many need it: its legs, and who clears it."""
 
     namespace: Namespace
-    legs: int = 0
+    users: int = 1
 
 
 @dataclass(slots=True)
 class _Leg:
-    room: _Room
+    room: Room
     index: int
 
 
@@ -64,7 +68,8 @@ class Panel:
         self._devices = devices
         self._keeper = keeper
         self._legs: dict[tuple[str, str], _Leg] = {}
-        rooms: dict[tuple[int, int], _Room] = {}
+        self._lock = threading.RLock()
+        rooms: dict[tuple[int, int], Room] = {}
         for name, fd in keeper.kept().items():
             known = _parsed(name)
             if known is None:
@@ -73,40 +78,61 @@ class Panel:
                 status = os.fstat(fd)
                 identity = status.st_dev, status.st_ino
                 if identity not in rooms:
-                    rooms[identity] = _Room(open_namespace(f"/proc/self/fd/{fd}"))
+                    rooms[identity] = Room(open_namespace(f"/proc/self/fd/{fd}"), users=0)
             except (KernelError, OSError) as error:
                 log.warning("a leg that waits cannot be taken up", name=name, error=str(error))
                 keeper.drop(name)
                 continue
             pod_namespace, link, index = known
             self._legs[pod_namespace, link] = _Leg(rooms[identity], index)
-            rooms[identity].legs += 1
+            rooms[identity].users += 1
 
-    def park(self, pod: PodKey, namespace: Namespace, legs: list[tuple[Label, Found]]) -> None:
-        """Have legs of a pod that has gone wait. The namespace is the panel's from now on."""
-        room = _Room(namespace)
-        for label, found in legs:
+    @contextlib.contextmanager
+    def room(self, namespace: Namespace) -> Iterator[Room]:
+        """Take over the namespace of a pod that has gone, while its interfaces are cleared.
+
+        It is closed at the end, unless a leg waits in it.
+        """
+        room = Room(namespace)
+        try:
+            yield room
+        finally:
+            with self._lock:
+                self._leave(room)
+
+    def park(
+        self, pod: PodKey, room: Room, label: Label, found: Found, *, is_needed: Callable[[], bool]
+    ) -> bool:
+        """Have a leg of a pod that has gone wait; False when nobody is at its other end.
+
+        `is_needed` says whether the pod at the other end is there. Where that one has gone as well,
+        its own leg waits already, or is removed.
+        """
+        with self._lock:
+            if (pod.namespace, label.link) in self._legs or not is_needed():
+                return False
             try:
-                self._devices.set_down(namespace, found.index)
+                self._devices.set_down(room.namespace, found.index)
             except KernelError as error:
                 log.warning("a leg cannot be parked", link=label.link, error=str(error))
-                continue
-            self.drop(pod.namespace, label.link)
+                return False
             self._legs[pod.namespace, label.link] = _Leg(room, found.index)
-            room.legs += 1
+            room.users += 1
+            name = _name(pod.namespace, label.link, found.index)
             try:
-                self._keeper.keep(_name(pod.namespace, label.link, found.index), namespace.fd)
+                self._keeper.keep(name, room.namespace.fd)
             except OSError as error:
                 log.warning("a leg that waits ends with this process", error=str(error))
-            log.debug("a leg waits for its pod", link=label.link, ifname=label.ifname)
-        if not room.legs:
-            namespace.close()
+        log.debug("a leg waits for its pod", link=label.link, ifname=label.ifname)
+        return True
 
     def plug(self, pod: PodKey, namespace: Namespace, wanted: Interface) -> bool:
         """Move the leg of a link into the pod's new namespace; False when none waits."""
-        leg = self._legs.get((pod.namespace, wanted.link))
-        if leg is None:
-            return False
+        with self._lock:
+            leg = self._legs.get((pod.namespace, wanted.link))
+            if leg is None:
+                return False
+            leg.room.users += 1
         try:
             self._devices.move(leg.room.namespace, leg.index, namespace, wanted)
         except KernelError as error:
@@ -114,22 +140,29 @@ class Panel:
             return False
         finally:
             self.drop(pod.namespace, wanted.link)
+            with self._lock:
+                self._leave(leg.room)
         return True
 
     def drop(self, pod_namespace: str, link: str) -> None:
         """Forget the leg of a link, whose other end has gone or will. *Safe to call twice.*"""
-        leg = self._legs.pop((pod_namespace, link), None)
-        if leg is not None:
-            self._keeper.drop(_name(pod_namespace, link, leg.index))
-            leg.room.legs -= 1
-            if not leg.room.legs:
-                leg.room.namespace.close()
+        with self._lock:
+            leg = self._legs.pop((pod_namespace, link), None)
+            if leg is not None:
+                self._keeper.drop(_name(pod_namespace, link, leg.index))
+                self._leave(leg.room)
+
+    def _leave(self, room: Room) -> None:
+        room.users -= 1
+        if not room.users:
+            room.namespace.close()
 
     def close(self) -> None:
         """Let go of all namespaces. What the keeper has stays there, for the next one."""
-        for leg in self._legs.values():
-            leg.room.namespace.close()
-        self._legs.clear()
+        with self._lock:
+            for leg in self._legs.values():
+                leg.room.namespace.close()
+            self._legs.clear()
 
 
 def _name(pod_namespace: str, link: str, index: int) -> str:

@@ -1,4 +1,4 @@
-"""What is noted and logged of a pod's ends. Whoever calls these functions holds the ends' lock."""
+"""What is noted and logged of a pod's ends. Whoever calls these functions holds the pod's lock."""
 
 from __future__ import annotations
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ratchet_child.kernel import rtnetlink
-from ratchet_child.kernel.devices import Devices, must
+from ratchet_child.kernel.devices import RTM_GETNSID, Devices, must
 from ratchet_child.kernel.kinds.api import Site
 from ratchet_child.kernel.rtnetlink import LinkMessage
 from ratchet_child.model.interfaces import Found, Setting
-
-_RTM_GETNSID = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class VethKind:
         if one.peer_index != there.found.index or other.peer_index != here.found.index:
             return False
         request = rtnetlink.nsid_of(there.namespace.fd)
-        for answer in here.namespace.netlink.get(_RTM_GETNSID, request):
+        for answer in here.namespace.netlink.get(RTM_GETNSID, request):
             return rtnetlink.read_nsid(answer) == one.peer_nsid
         return False
 

@@ -239,6 +239,10 @@ class Kernel:
             if device.index == index:
                 self.spaces.drop(namespace.space, device.ifname)
 
+    def moved_away(self, namespace: Namespace) -> list[tuple[int, Found]]:
+        """No pod moves interfaces here."""
+        return []
+
     def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int) -> None:
         """No pod moves interfaces here."""
 
