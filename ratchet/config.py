@@ -30,6 +30,7 @@ WAITS = ("present", "all", "none")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DEFAULT_ETCD_PORT = 2379
 DEFAULT_VXLAN_PORT = 4789  # RFC 7348 §8
+DEFAULT_MAX_LINKS = 256
 LONGEST_WAIT_S = 100.0  # a runtime gives an ADD 60 to 120 seconds
 
 # Keys that others put into our object; none of them is a misspelt key of ours.
@@ -350,6 +351,7 @@ class Config:
     wait_seconds = _passed_on(_seconds, 5.0)
     vxlan_port = _passed_on(_number, 1, 65535, DEFAULT_VXLAN_PORT)
     mtu = _passed_on(_optional_number, 68, 65535)
+    max_links = _passed_on(_number, 1, 65535, DEFAULT_MAX_LINKS)  # of one pod
     metrics_address = _passed_on(_metrics_address)
 
     cni_version: str

@@ -18,7 +18,7 @@ from ratchet.cni import invoke
 from ratchet.cni import result as cni_result
 from ratchet.cni.errors import INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
 from ratchet.cni.frozen import replace
-from ratchet.errors import CheckError, ConfigError, LinkWaitError, StateError
+from ratchet.errors import CheckError, ConfigError, LabelError, LinkWaitError, StateError
 from ratchet.undo import Undo
 
 TYPE_CHECKING = False
@@ -40,6 +40,7 @@ def attach(config: Config, request: Request, pod: Pod) -> dict[str, Any]:
     """ADD. Nothing is changed before the labels are known to be right; what fails is undone."""
     _check_netns(request)
     wiring = labels.parse(pod.labels, pod.annotations, own_name=pod.name, cni_ifname=request.ifname)
+    _check_number(config, wiring)
     directory = Directory(config.state_dir)
     invoke.begin()
     before = directory.read(request.container_id, request.ifname)
@@ -183,6 +184,13 @@ def _check_netns(request: Request) -> None:
         raise CniError(
             INVALID_ENVIRONMENT, f"CNI_NETNS is {request.netns!a}, the node's own namespace"
         )
+
+
+def _check_number(config: Config, wiring: labels.Wiring) -> None:
+    """Refuse a pod with so many links that the node's other pods would have to wait for them."""
+    if len(wiring.links) > config.max_links:
+        allowed = f"at most {config.max_links} links, which the configuration key max_links sets"
+        raise LabelError(f"{labels.PREFIX}<n>", f"{len(wiring.links)} links", allowed)
 
 
 def _attachment(config: Config, request: Request, pod: Pod, wiring: labels.Wiring) -> Attachment:

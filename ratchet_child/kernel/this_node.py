@@ -53,6 +53,7 @@ def this_node(config: Config, netlink: Netlink) -> Node:
         interface=found.interface,
         state_dir=config.state_dir,
         mtu_bytes=config.mtu,
+        max_links=config.max_links,
         index=found.index,
         is_routed=found.is_routed,
         why_without=found.why,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ratchet.config import DEFAULT_MAX_LINKS
 from ratchet.links import Link
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import DeclaredLink, Place
@@ -26,6 +27,7 @@ class Node:
     interface: str
     state_dir: str = ""
     mtu_bytes: int | None = None  # of links that say nothing about it; None: the kernel's choice
+    max_links: int = DEFAULT_MAX_LINKS  # of one pod, whoever has declared them
     index: int | None = None
     is_routed: bool = False
     why_without: str = ""

@@ -67,7 +67,10 @@ def wanted(
     waiting: list[Waiting] = []
     holders: dict[str, Side] = {}
     for side in in_order(pod, declared):
-        found = _refused(pod, side, holders, rivals, reserved) or _medium(node, side, places)
+        refused = _refused(pod, side, holders, rivals, reserved)
+        if refused is None and len(holders) >= node.max_links:
+            refused = Waiting(side, _too_many(pod, node), is_taken=True)
+        found = refused or _medium(node, side, places)
         holders.setdefault(side.ifname, side)
         if isinstance(found, Waiting):
             waiting.append(found)
@@ -118,7 +121,7 @@ def _medium(node: Node, side: Side, places: Mapping[PodKey, Place]) -> Medium | 
         return Waiting(
             side,
             f"interface {side.peer_ifname} of {side.peer} is the end of a link of its own,"
-            " or the runtime's",
+            f" or the runtime's, or {side.peer} has as many links as its node allows (max_links)",
         )
     if side.declared.vni is None:
         return Waiting(side)
@@ -130,6 +133,10 @@ def _medium(node: Node, side: Side, places: Mapping[PodKey, Place]) -> Medium | 
             " parent_address, which is not an IP address of a node",
         )
     return Vxlan(side.declared.vni, remote)
+
+
+def _too_many(pod: PodKey, node: Node) -> str:
+    return f"{pod} has {node.max_links} links already, and max_links of its node allows no more"
 
 
 def _taken(ifname: str, pod: PodKey, holder: DeclaredLink) -> str:

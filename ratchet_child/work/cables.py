@@ -98,7 +98,7 @@ class Cables:
             and peer.inside.namespace is not None
             and peer.inside.right.get(far_end.ifname) != far_end.interface
         ):
-            self._plug_alone(peer, far_end)
+            self._bring_alone(peer, far_end)
 
     def _site(self, state: PodState, end: End) -> Site:
         found = self._observed.read(state, end.ifname)
@@ -115,13 +115,17 @@ class Cables:
         for (state, end), own, (peer, far_end), other in ends:
             if own is None and other is not None:
                 peer.inside.stale.add(far_end.ifname)  # whatever becomes of it now
-                self._must_be_free(state, end)
-                if self._panel.plug(state.key, state.opened_namespace, end.interface):
-                    leg = self._devices.find(state.opened_namespace, end.ifname)
-                    if leg is not None:
-                        self._observed.all(state)[end.ifname] = leg
+                self._plug(state, end)
             elif own is None:
                 self._panel.drop(state.key.namespace, end.interface.link)
+
+    def _plug(self, state: PodState, end: End) -> None:
+        """Have the leg that waits for an end move in, if there is one."""
+        self._must_be_free(state, end)
+        if self._panel.plug(state.key, state.opened_namespace, end.interface):
+            leg = self._devices.find(state.opened_namespace, end.ifname)
+            if leg is not None:
+                self._observed.all(state)[end.ifname] = leg
 
     def _make(
         self, kind: Kind, pods: list[tuple[PodState, End]], here: Site, there: Site | None
@@ -196,20 +200,25 @@ class Cables:
         if far_end.interface.medium.kind != end.interface.medium.kind:
             return None
         if far_end.ifname in peer.inside.moved:
-            self._plug_alone(state, end)
+            self._bring_alone(state, end)
             return None
         return None if peer.inside.namespace is None else (peer, far_end)
 
-    def _plug_alone(self, state: PodState, end: End) -> None:
-        """Have the leg of a link move in whose other end was moved by its pod."""
-        if not self._panel.plug(state.key, state.opened_namespace, end.interface):
+    def _bring_alone(self, state: PodState, end: End) -> None:
+        """Bring an end to its specification whose other end was moved by its pod.
+
+        Where it is not there its leg may be waiting; a new one cannot be made.
+        """
+        started = self._clock.monotonic()
+        if self._observed.read(state, end.ifname) is None:
+            self._plug(state, end)
+        site = self._site(state, end)
+        if site.found is None:
             return
-        found = self._devices.find(state.opened_namespace, end.ifname)
-        plan = changes(end.interface, found, is_same=True)
-        settings = [one for one in plan if isinstance(one, Setting)]
-        if found is not None:
-            applied = self._devices.apply(state.opened_namespace, end.ifname, settings, found.index)
-            self._is_right(state, end, tuple(settings), applied, 0.0)
+        given = state.inside.given.get(end.ifname)
+        plan = changes(end.interface, site.found, is_same=True, given=given)
+        (applied,) = self._apply([site], [plan])
+        self._is_right(state, end, plan, applied, self._clock.monotonic() - started)
 
     def _is_right(
         self,
@@ -239,7 +248,7 @@ class Cables:
         times = inside.losses.get(ifname, (0, 0.0))[0]
         if times == _TOLD_LOSSES:
             telling.logger(state, end).warning(
-                "the pod removes an end again and again; it is made again less and less often",
+                "an end is removed again and again; it is made again less and less often",
                 ifname=ifname,
             )
         elif times < _TOLD_LOSSES and (name is not None or not was_up):

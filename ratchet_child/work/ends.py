@@ -258,6 +258,7 @@ class Ends:
         inside.errors.pop(end.ifname, None)
         try:
             if end.ifname in inside.moved:
+                inside.given.setdefault(end.ifname, end.interface)
                 self._cables.plug_far_end(end)
             else:
                 self._cables.bring(state, end)

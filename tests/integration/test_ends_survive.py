@@ -263,6 +263,36 @@ def test_an_end_that_the_pod_moves_away_is_left_alone(
 
 
 @pytest.mark.parametrize("place", PLACES, ids=IDS)
+@pytest.mark.parametrize("moved", ["before", "afterwards"])
+def test_an_end_that_was_moved_is_known_to_the_next_child(
+    cluster: Cluster, node: Node, place: int, moved: str
+) -> None:
+    link = Link(cluster, place)
+    link.works()
+    inner, pod = cluster.pod("inner").netns, link.pods["a"]
+
+    def move() -> None:
+        pod.netns.ip("link", "set", "in1", "netns", inner.name)
+        inner.ip("address", "add", "192.168.2.100/24", "dev", "in1")
+        inner.ip("link", "set", "in1", "up")
+
+    if moved == "before":
+        move()
+    os.kill(node.wait_child(), signal.SIGKILL)
+    if moved == "afterwards":
+        move()
+    node.check(pod).succeeded()
+    inner.wait_ping("192.168.2.101")
+    assert pod.netns.link("in1") is None
+    if place == 0:  # what is in another namespace cannot be given another far node
+        link.go("b")
+        link.come("b")
+        inner.wait_ping("192.168.2.101")
+    link.go("a")
+    inner.wait_no_link("in1")
+
+
+@pytest.mark.parametrize("place", PLACES, ids=IDS)
 def test_an_end_that_the_pod_deletes_is_made_again(cluster: Cluster, place: int) -> None:
     link = Link(cluster, place)
     link.works()

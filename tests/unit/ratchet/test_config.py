@@ -51,7 +51,7 @@ def test_defaults() -> None:
     assert config.state_dir == "/run/ratchet/net"
     assert (config.wait, config.wait_seconds) == ("present", 5.0)
     assert (config.use_labels, config.label_source) == (True, "auto")
-    assert (config.vxlan_port, config.mtu) == (4789, None)
+    assert (config.vxlan_port, config.mtu, config.max_links) == (4789, None, 256)
     assert config.docker_socket == "/var/run/docker.sock"
     assert (config.log_file, config.log_level) == (None, "info")
     assert config.delegate is None
@@ -91,6 +91,7 @@ WRONG: list[Any] = [
         (0, 65536, -1, "x", "-1", "1.5", 1.5, True, [], "²", "9" * 5000),
     ),
     *(("mtu", value) for value in (0, 67, 65536, "big")),
+    *(("max_links", value) for value in (0, -1, 65536, "all")),
     *(("etcd_prefix", value) for value in ("ratchet", "/", "//a", "/a//b", "/a/../b", "/_a", "/ä")),
     *(
         (key, value)
@@ -220,6 +221,7 @@ right = st.fixed_dictionaries(
         "wait": st.sampled_from(["present", "all", "none"]),
         "wait_seconds": st.floats(0, 100) | st.integers(0, 100) | st.integers(0, 100).map(str),
         "mtu": st.integers(68, 65535),
+        "max_links": st.integers(1, 65535),
         "log_file": st.just("/var/log/ratchet.log"),
         "metrics_address": st.sampled_from([":9100", "127.0.0.1:1", "[::1]:9"]),
     },

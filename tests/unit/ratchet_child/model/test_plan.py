@@ -196,7 +196,10 @@ def test_a_link_that_the_far_pod_refuses_is_made_at_neither_end() -> None:
     result = wanted(pod("a"), NODE, [mine], {pod("b"): Place("b1", THERE)}, {})
     assert result.ends == ()
     assert [one.error for one in result.waiting] == [
-        "interface in2 of b is the end of a link of its own, or the runtime's"
+        (
+            "interface in2 of b is the end of a link of its own, or the runtime's,"
+            " or b has as many links as its node allows (max_links)"
+        )
     ]
 
 
@@ -267,3 +270,14 @@ def test_an_interface_is_fully_specified() -> None:
         1400,
         "a:in1",
     )
+
+
+def test_a_pod_has_no_more_ends_than_its_node_allows_and_the_oldest_stay() -> None:
+    node = Node(HERE, "eth1", max_links=2)
+    links = [declared(f"p{age}", "in1", "a", f"x{age}", created=age) for age in (3, 1, 2)]
+    places = {pod(f"p{age}"): Place(f"p{age}-1", HERE) for age in (1, 2, 3)}
+    found = wanted(pod("a"), node, links, places, {})
+    assert [end.ifname for end in found.ends] == ["x1", "x2"]
+    (late,) = found.waiting
+    assert (late.side.ifname, late.is_taken) == ("x3", True)
+    assert late.error == "a has 2 links already, and max_links of its node allows no more"
