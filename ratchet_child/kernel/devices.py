@@ -75,18 +75,21 @@ class Devices:
         links = [rtnetlink.read_link(one) for one in answers if rtnetlink.is_marked(one)]
         return [self._found(link, _addresses(namespace, link.index)) for link in links]
 
-    def moved_away(self, namespace: Namespace) -> list[tuple[int, Found]]:
+    def moved_away(
+        self, namespace: Namespace, besides: Namespace | None = None
+    ) -> list[tuple[int, Found]]:
         """Return interfaces of Ratchet's in the namespaces that a pod's own one knows.
 
         Each comes with the number of its namespace. They are ends that the pod has moved, and the
-        ends of its peers. The node's namespace is left out.
+        ends of its peers. The node's namespace is left out, and so is `besides`.
         """
         netlink = namespace.netlink
         answers = netlink.dump(RTM_GETNSID, rtnetlink.every_nsid())
         numbers = {rtnetlink.read_nsid(answer) for answer in answers}
-        if numbers:
-            own = netlink.get(RTM_GETNSID, rtnetlink.nsid_of(self._own_fd))
-            numbers -= {rtnetlink.read_nsid(answer) for answer in own}
+        for fd in (self._own_fd, None if besides is None else besides.fd) if numbers else ():
+            if fd is not None:
+                known = netlink.get(RTM_GETNSID, rtnetlink.nsid_of(fd))
+                numbers -= {rtnetlink.read_nsid(answer) for answer in known}
         moved = []
         for nsid in sorted(numbers):
             with contextlib.suppress(OSError):  # it goes at this moment

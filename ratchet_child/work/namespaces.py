@@ -83,7 +83,9 @@ class PodNamespaces:
         if namespace.identity in in_use | {self._namespaces.own_identity()}:
             namespace.close()
             return
-        self._clear(namespace, gone, state, self._moved(namespace, state.key))
+        # A leg that waited in it may be in the pod's new namespace by now: it was not the pod.
+        moved = self._moved(namespace, state.key, besides=inside.namespace)
+        self._clear(namespace, gone, state, moved)
 
     def _clear(
         self,
@@ -124,13 +126,15 @@ class PodNamespaces:
         peers = [peer for peer in map(self._find, others) if peer is not None]
         return any(end.link == link for peer in peers for end in list(peer.inside.given.values()))
 
-    def _moved(self, namespace: Namespace, pod: PodKey) -> dict[str, tuple[int, int]]:
+    def _moved(
+        self, namespace: Namespace, pod: PodKey, besides: Namespace | None = None
+    ) -> dict[str, tuple[int, int]]:
         """Return the ends that the pod has moved, also those that an earlier child had made.
 
         An end is told from a peer's by its MAC address, which Ratchet makes of the pod's name.
         """
         return {
             found.label.ifname: (nsid, found.index)
-            for nsid, found in self._devices.moved_away(namespace)
+            for nsid, found in self._devices.moved_away(namespace, besides)
             if found.label is not None and found.mac == hardware_address(pod, found.label.ifname)
         }

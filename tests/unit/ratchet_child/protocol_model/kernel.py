@@ -239,7 +239,9 @@ class Kernel:
             if device.index == index:
                 self.spaces.drop(namespace.space, device.ifname)
 
-    def moved_away(self, namespace: Namespace) -> list[tuple[int, Found]]:
+    def moved_away(
+        self, namespace: Namespace, besides: Namespace | None = None
+    ) -> list[tuple[int, Found]]:
         """No pod moves interfaces here."""
         return []
 
