@@ -42,6 +42,7 @@ STATE_FILES = {
     "addresses.json",
     "at-rest",
     "versions/loopback",  # of the one plugin that the nodes' configuration names
+    "child.failed.json",  # goes with the next call that succeeds
 }
 
 
