@@ -227,6 +227,14 @@ class Devices:
         code = here.netlink.request((RTM_NEWLINK, 0, message))[0]
         must(f"move interface {index} of {here.path} to {there.path} as {wanted.ifname}", code)
 
+    def is_elsewhere(self, namespace: Namespace, nsid: int, index: int) -> bool:
+        """Say whether an interface is there yet that a pod has moved; see `remove_elsewhere`."""
+        try:
+            answers = namespace.netlink.get(RTM_GETLINK, rtnetlink.elsewhere(nsid, index))
+        except OSError:  # the interface has gone, or its namespace
+            return False
+        return rtnetlink.is_marked(answers[0])
+
     def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int) -> None:
         """Remove an interface that a pod has moved into a namespace of its own, if it still can be.
 

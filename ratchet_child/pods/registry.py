@@ -141,11 +141,13 @@ class Registry:
             return state.heard.asked
 
     def check_namespaces(self) -> None:
-        """Notice pods whose namespace is gone without a DEL."""
+        """Notice pods whose namespace is gone without a DEL, and look where ends were moved to."""
         with self.lock:
             for state in self._states.values():
                 namespace = state.inside.namespace
-                if namespace is not None and namespace.fd >= 0 and not namespace.is_current():
+                if namespace is None or namespace.fd < 0:
+                    continue
+                if state.inside.moved or not namespace.is_current():
                     self._schedule.put(state.key)
 
     # The records --------------------------------------------------------------------------------

@@ -108,6 +108,7 @@ class Ends:
                 inside.found.pop(key, None)
                 if index in news.moved:
                     inside.moved[key] = news.moved[index]
+                    inside.right.pop(key, None)
                     telling.logger(state, wanted.get(key)).info(
                         "the pod has moved an end", ifname=key
                     )
@@ -256,6 +257,10 @@ class Ends:
         inside = state.inside
         inside.refused.discard(end.ifname)
         inside.errors.pop(end.ifname, None)
+        moved = inside.moved.get(end.ifname)
+        if moved is not None and not self._devices.is_elsewhere(state.opened_namespace, *moved):
+            telling.logger(state, end).info("an end that was moved is gone", ifname=end.ifname)
+            del inside.moved[end.ifname]
         try:
             if end.ifname in inside.moved:
                 inside.given.setdefault(end.ifname, end.interface)

@@ -293,6 +293,19 @@ def test_an_end_that_was_moved_is_known_to_the_next_child(
 
 
 @pytest.mark.parametrize("place", PLACES, ids=IDS)
+def test_an_end_that_goes_where_the_pod_has_moved_it_is_made_again(
+    cluster: Cluster, place: int
+) -> None:
+    link = Link(cluster, place)
+    link.works()
+    inner = cluster.pod("inner").netns
+    link.pods["a"].netns.ip("link", "set", "in1", "netns", inner.name)
+    inner.wait_link("in1")
+    inner.remove()
+    link.works()
+
+
+@pytest.mark.parametrize("place", PLACES, ids=IDS)
 def test_an_end_that_the_pod_deletes_is_made_again(cluster: Cluster, place: int) -> None:
     link = Link(cluster, place)
     link.works()
