@@ -12,6 +12,7 @@ Here is the order of the steps and what is remembered of them. Each piece has it
     naming          whose a pod's name is, and where it is
     declarations    the links of each primary
     v010            a link in the words of Ratchet CNI v0.1.0
+    old_links       the links that these words have told of
     offers          what is declared on a pod
     node_keys       what a node knows of itself
     machines        which machine has which address, and which are there
@@ -37,6 +38,7 @@ from ratchet_child.pairing.declarations import Declarations
 from ratchet_child.pairing.incoming import IncomingLinks
 from ratchet_child.pairing.machines import Machines
 from ratchet_child.pairing.node_directory import NodeDirectory, NodeKeys
+from ratchet_child.pairing.old_links import OldLinks
 from ratchet_child.pairing.places import Places
 from ratchet_child.pairing.ringing import Ringer
 from ratchet_child.pairing.v010 import V010Keys
@@ -87,6 +89,7 @@ class Pairing:
             is_ours=self._ringer.is_heard_at,
         )
         self._incoming = IncomingLinks()
+        self._old_links = OldLinks(store, is_local)
 
     # Publish ------------------------------------------------------------------------------------
 
@@ -142,7 +145,7 @@ class Pairing:
         if not self._places.is_whole(pod, own):
             self._places.mend(pod)
             memory.unheard = True
-        memory.incoming = [one for one in self._incoming.on(pod.key, own) if self._stands(one)]
+        memory.incoming = self._old_links.standing(pod, own, self._incoming.on(pod.key, own))
         complete = True
         for peer in _peers(pod, memory):
             if peer not in memory.known:
@@ -150,15 +153,6 @@ class Pairing:
                 memory.known.add(peer)
         memory.deaf.intersection_update(_peers(pod, memory))
         return complete
-
-    def _stands(self, offer: DeclaredLink) -> bool:
-        """Say whether a link is declared, and is not a trace of v0.1.0, which removes no keys."""
-        if not v010.is_v010_only(offer):
-            return True
-        if self._is_local(offer.primary):
-            return False
-        there, _ = self._store.tree(keys.association(offer.primary))
-        return not v010.is_ours(self._store, offer.primary, there)
 
     def _look_at(self, pod: LocalPod, memory: Memory, peer: PodKey) -> bool:
         """Read where a peer is, and whether the declarations on it still stand."""
@@ -179,11 +173,7 @@ class Pairing:
         )
         if place is not None:
             memory.places[peer] = place
-            # Who has declared a link in our words is on a node of ours: that need not be asked.
-            tells = any(
-                one.primary == peer and not v010.is_v010_only(one) for one in memory.incoming
-            )
-            if not tells and not self._ringer.is_heard_at(place.address):
+            if self._is_deaf(peer, place, memory):
                 memory.deaf.add(peer)
             if peer in memory.beside:
                 # Nobody was rung for it: it was here, or what has taken its name was not noticed.
@@ -206,6 +196,13 @@ class Pairing:
             if position == 0:
                 there = self._v010_keys.unmix(pod.key, peer, declaration, there)
         return complete
+
+    def _is_deaf(self, peer: PodKey, place: Place, memory: Memory) -> bool:
+        """Say whether a peer's node rings no bells: one of v0.1.0."""
+        tells = [one for one in memory.incoming if one.primary == peer]
+        if tells:  # who has declared a link in our words is on a node of ours: nobody is asked
+            return any(v010.is_v010_only(one) for one in tells)
+        return not self._ringer.is_heard_at(place.address)
 
     # Ring ---------------------------------------------------------------------------------------
 
@@ -285,6 +282,7 @@ class Pairing:
         for offer in incoming:
             note_place(self._store, offer.primary, places)
         self._declarations.give_back(pod, own)
+        self._old_links.forget(pod, container, own)
         reserved: list[int] = []
         for pair_name, ifname in published.declared:
             vni = self._declarations.undeclare(

@@ -6,6 +6,8 @@ PUTs, polling once a second, one link a pair, no bells, no clean-up.
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -324,6 +326,43 @@ def test_old_pod_that_comes_again_elsewhere_is_linked_again(
     node.delete(ours).succeeded()
     ours.netns.wait_no_link("in1")
     forget(cluster, [theirs, again], "in2")
+
+
+def test_the_first_old_primary_keeps_its_end_beside_a_second_one_until_it_goes(
+    cluster: Cluster, node: Node, old: OldNode
+) -> None:
+    """As at a pair on an old node, which has made its end when v0.1.0's words change."""
+    ours, one, two = cluster.pod("ours"), cluster.pod("one"), cluster.pod("two")
+    node.add(ours, PAIR).succeeded()
+    old.add_primary(one, "in1", "192.168.2.100", "ours", "in2", "192.168.2.101")
+    in2 = ours.netns.wait_link("in2", "vxlan", timeout_s=TIMEOUT_S)
+    ours.netns.wait_ping("192.168.2.100")
+    old.add_primary(two, "in1", "192.168.2.100", "ours", "in2", "192.168.2.101")
+
+    def told() -> str:
+        return str(status.read(node.state_dir))
+
+    wait_for("the second one's error", told, until=lambda text: "already" in text, timeout_s=45)
+    os.kill(node.wait_child(), signal.SIGKILL)
+    node.check(ours).succeeded()  # has a child run
+    wait_for("the error again", told, until=lambda text: "already" in text)
+    assert ours.netns.wait_link("in2", "vxlan")["ifindex"] == in2["ifindex"]
+    assert vxlan_of(ours.netns.wait_link("in2", "vxlan"))["id"] == 11
+    assert ours.netns.pings("192.168.2.100")
+
+    again = cluster.pod("one")
+    one.netns.ip("link", "delete", "in1")
+    old.add_pair(again)
+    wait_for(
+        "the second one's link",
+        lambda: vxlan_of(ours.netns.wait_link("in2", "vxlan"))["id"],
+        until=lambda vni: vni == 12,
+        timeout_s=20,
+    )
+    ours.netns.wait_ping("192.168.2.100")
+    node.delete(ours).succeeded()
+    ours.netns.wait_no_link("in2")
+    forget(cluster, [one, two, again], "in1")
 
 
 def test_a_link_gets_another_vni_when_an_old_node_has_taken_the_same(

@@ -1,0 +1,144 @@
+"""Links with primaries on nodes of v0.1.0 that stay: `association/<pair>/v010/<primary>`.
+
+v0.1.0 has room for one link on a pair, and a second old primary that names the same pair writes
+over the first one's. A pair on an old node does not notice, because it has made its end by then. So
+the node of a pair of ours writes each such link down when it first sees it, and the first link
+stays beside the second, until its primary goes: until another container has the primary's name, or
+a node of ours. v0.1.0 says no more of that.
+
+Only the pair's node writes these keys. They go with the pair, whose next container is told of the
+most recent primary, as v0.1.0's own is. Apart so that this can go with `v010`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ratchet import log
+from ratchet.links import Link
+from ratchet.names import is_pod_name
+from ratchet_child.model import keys
+from ratchet_child.model.keys import OldLink, PodKey
+from ratchet_child.model.links import DeclaredLink, Place
+from ratchet_child.model.local import LocalPod
+from ratchet_child.pairing import v010
+from ratchet_child.pairing.association import place_of
+from ratchet_child.store.api import Entry, Store
+
+_DIRECTORY = "v010/"
+
+
+def written(own: dict[str, Entry]) -> dict[str, OldLink]:
+    """Return what is written down of old links on a pod, by the primary's name."""
+    found = {}
+    for name, entry in own.items():
+        primary = name.removeprefix(_DIRECTORY)
+        if primary == name or not is_pod_name(primary):
+            continue
+        try:
+            found[primary] = OldLink.loads(entry.value)
+        except ValueError:
+            continue  # etcd is shared, and the link's own words may yet tell of it
+    return found
+
+
+def offers(pod: PodKey, own: dict[str, Entry]) -> list[DeclaredLink]:
+    """Return the old links on a pod that are written down, whatever has become of them."""
+    return [
+        DeclaredLink(
+            pod.sibling(primary),
+            Link(v010.UNTOLD, None, pod.name, one.pair_ifname, one.pair_address),
+            one.vni,
+            one.since,
+        )
+        for primary, one in written(own).items()
+    ]
+
+
+class OldLinks:
+    """Every method talks to etcd and raises StoreError when it cannot."""
+
+    def __init__(self, store: Store, is_local: Callable[[PodKey], bool]) -> None:
+        """`is_local` is that of `Pairing`."""
+        self._store = store
+        self._is_local = is_local
+
+    def standing(
+        self, pod: LocalPod, own: dict[str, Entry], found: list[DeclaredLink]
+    ) -> list[DeclaredLink]:
+        """Return those of the links declared on a pod that are no traces, and write old ones down.
+
+        v0.1.0 removes nothing: what its words tell of a pod that is on a node of ours now is over.
+        Where a node was set back to v0.1.0, it is the declarations that are over.
+        """
+        told = v010.offer(pod.key, own)
+        before = written(own)
+        standing = [one for one in found if not v010.is_v010_only(one)]
+        contradicts = told is not None and self._contradicts(told, standing)
+        if told is not None and contradicts and self._old_place(told.primary)[0]:
+            log.debug("a declaration of a node that is set back", pod=pod.key, link=told)
+            standing = [one for one in standing if one.primary != told.primary]
+            found = [*found, told]
+        for offer in found:
+            if not v010.is_v010_only(offer):
+                continue
+            is_old, place = self._old_place(offer.primary)
+            one = before.get(offer.primary.name)
+            if not is_old:
+                continue
+            if told is not None and offer.primary == told.primary:
+                if place is not None:
+                    self._write(pod, told, place, one)
+                standing.append(told)
+            elif one is not None and place is not None and _is_of(one, pod, place):
+                standing.append(offer)
+        stays = {one.primary.name for one in standing if v010.is_v010_only(one)}
+        self._remove(pod.key, own, set(before) - stays)
+        return standing
+
+    def forget(self, pod: PodKey, container: str, own: dict[str, Entry]) -> None:
+        """Remove what was written down for a container of a pod, which goes."""
+        gone = {name for name, one in written(own).items() if one.container == container}
+        self._remove(pod, own, gone)
+
+    def _contradicts(self, told: DeclaredLink, declared: list[DeclaredLink]) -> bool:
+        """Say whether a pod that has declarations is the primary of another link in v0.1.0's words.
+
+        With our nodes that is so for a moment, while a link gets another VNI.
+        """
+        vnis = {one.vni for one in declared if one.primary == told.primary}
+        return bool(vnis) and told.vni not in vnis
+
+    def _old_place(self, primary: PodKey) -> tuple[bool, Place | None]:
+        """Say whether a pod is on no node of ours, as far as is known, and where it is then."""
+        if self._is_local(primary):
+            return False, None
+        there, _ = self._store.tree(keys.association(primary))
+        return not v010.is_ours(self._store, primary, there), place_of(there)
+
+    def _write(
+        self, pod: LocalPod, offer: DeclaredLink, place: Place, before: OldLink | None
+    ) -> None:
+        link = OldLink(
+            container=pod.container,
+            primary_container=place.container,
+            vni=offer.vni or 0,
+            pair_ifname=offer.link.pair_ifname,
+            pair_address=offer.link.pair_address,
+            since=offer.created,
+        )
+        if link != before:
+            self._store.set(keys.old_link(pod.key, offer.primary.name), link.dumps())
+
+    def _remove(self, pod: PodKey, own: dict[str, Entry], primaries: set[str]) -> None:
+        for name in sorted(primaries):
+            entry = own[f"{_DIRECTORY}{name}"]
+            self._store.remove(keys.old_link(pod, name), entry.modified)
+            log.info("a link with an old node is over", pod=pod, primary=name)
+        if primaries:
+            self._store.prune(keys.old_links(pod))
+
+
+def _is_of(one: OldLink, pod: LocalPod, place: Place) -> bool:
+    """Say whether both pods of an old link are still the ones that it was written down for."""
+    return one.container == pod.container and one.primary_container == place.container
