@@ -13,8 +13,10 @@ most recent primary, as v0.1.0's own is. Apart so that this can go with `v010`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ratchet import log
+from ratchet.cni.ip import Address
 from ratchet.links import Link
 from ratchet.names import is_pod_name
 from ratchet_child.model import keys
@@ -89,9 +91,10 @@ class OldLinks:
             if told is not None and offer.primary == told.primary:
                 if place is not None:
                     self._write(pod, told, place, one)
-                standing.append(told)
-            elif one is not None and place is not None and _is_of(one, pod, place):
-                standing.append(offer)
+            elif one is None or place is None or not _is_of(one, pod, place):
+                continue
+            why = no_primarys_end(pod.key, offer.primary, offer.link.pair_address)
+            standing.append(replace(offer, no_far_end=why))
         stays = {one.primary.name for one in standing if v010.is_v010_only(one)}
         self._remove(pod.key, own, set(before) - stays)
         return standing
@@ -137,6 +140,16 @@ class OldLinks:
             log.info("a link with an old node is over", pod=pod, primary=name)
         if primaries:
             self._store.prune(keys.old_links(pod))
+
+
+def no_primarys_end(pair: PodKey, primary: PodKey, address: Address | None) -> str:
+    """Return why an old primary makes no end of its link with a pair of ours; empty if it can."""
+    node = f"the node of {primary} runs Ratchet CNI v0.1.0, which"
+    if len(pair.name) == 1:
+        return f"{node} takes a name of one letter, such as {pair}, for none"
+    if address is None:
+        return f"{node} makes no link without addresses"
+    return ""
 
 
 def _is_of(one: OldLink, pod: LocalPod, place: Place) -> bool:
