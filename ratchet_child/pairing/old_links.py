@@ -46,15 +46,7 @@ def written(own: dict[str, Entry]) -> dict[str, OldLink]:
 
 def offers(pod: PodKey, own: dict[str, Entry]) -> list[DeclaredLink]:
     """Return the old links on a pod that are written down, whatever has become of them."""
-    return [
-        DeclaredLink(
-            pod.sibling(primary),
-            Link(v010.UNTOLD, None, pod.name, one.pair_ifname, one.pair_address),
-            one.vni,
-            one.since,
-        )
-        for primary, one in written(own).items()
-    ]
+    return [_offer(pod, primary, one) for primary, one in written(own).items()]
 
 
 class OldLinks:
@@ -73,9 +65,9 @@ class OldLinks:
         v0.1.0 removes nothing: what its words tell of a pod that is on a node of ours now is over.
         Where a node was set back to v0.1.0, it is the declarations that are over.
         """
-        told = v010.offer(pod.key, own)
-        before = written(own)
         standing = [one for one in found if not v010.is_v010_only(one)]
+        told = _told(pod.key, own, standing)
+        before = written(own)
         contradicts = told is not None and self._contradicts(told, standing)
         if told is not None and contradicts and self._old_place(told.primary)[0]:
             log.debug("a declaration of a node that is set back", pod=pod.key, link=told)
@@ -85,16 +77,19 @@ class OldLinks:
             if not v010.is_v010_only(offer):
                 continue
             is_old, place = self._old_place(offer.primary)
-            one = before.get(offer.primary.name)
             if not is_old:
                 continue
-            if told is not None and offer.primary == told.primary:
+            one = before.get(offer.primary.name)
+            if one is not None and place is not None and _is_of(one, pod, place):
+                link = _offer(pod.key, offer.primary.name, one)  # it never changes
+            elif told is not None and offer.primary == told.primary:
+                link = told
                 if place is not None:
-                    self._write(pod, told, place, one)
-            elif one is None or place is None or not _is_of(one, pod, place):
+                    self._write(pod, told, place)
+            else:
                 continue
-            why = no_primarys_end(pod.key, offer.primary, offer.link.pair_address)
-            standing.append(replace(offer, no_far_end=why))
+            why = no_primarys_end(pod.key, link.primary, link.link.pair_address)
+            standing.append(replace(link, no_far_end=why))
         stays = {one.primary.name for one in standing if v010.is_v010_only(one)}
         self._remove(pod.key, own, set(before) - stays)
         return standing
@@ -119,9 +114,7 @@ class OldLinks:
         there, _ = self._store.tree(keys.association(primary))
         return not v010.is_ours(self._store, primary, there), place_of(there)
 
-    def _write(
-        self, pod: LocalPod, offer: DeclaredLink, place: Place, before: OldLink | None
-    ) -> None:
+    def _write(self, pod: LocalPod, offer: DeclaredLink, place: Place) -> None:
         link = OldLink(
             container=pod.container,
             primary_container=place.container,
@@ -130,8 +123,7 @@ class OldLinks:
             pair_address=offer.link.pair_address,
             since=offer.created,
         )
-        if link != before:
-            self._store.set(keys.old_link(pod.key, offer.primary.name), link.dumps())
+        self._store.set(keys.old_link(pod.key, offer.primary.name), link.dumps())
 
     def _remove(self, pod: PodKey, own: dict[str, Entry], primaries: set[str]) -> None:
         for name in sorted(primaries):
@@ -150,6 +142,21 @@ def no_primarys_end(pair: PodKey, primary: PodKey, address: Address | None) -> s
     if address is None:
         return f"{node} makes no link without addresses"
     return ""
+
+
+def _told(pod: PodKey, own: dict[str, Entry], declared: list[DeclaredLink]) -> DeclaredLink | None:
+    """Return the link of v0.1.0's words on a pod; None for a mixture of two that were written."""
+    told = v010.offer(pod, own)
+    if told is None or v010.is_half_written(own):
+        return None
+    # A node of ours may have written its VNI between an old one's words, whose own is lost then.
+    is_mixed = any(one.vni == told.vni and one.primary != told.primary for one in declared)
+    return None if is_mixed else told
+
+
+def _offer(pod: PodKey, primary: str, one: OldLink) -> DeclaredLink:
+    link = Link(v010.UNTOLD, None, pod.name, one.pair_ifname, one.pair_address)
+    return DeclaredLink(pod.sibling(primary), link, one.vni, one.since)
 
 
 def _is_of(one: OldLink, pod: LocalPod, place: Place) -> bool:

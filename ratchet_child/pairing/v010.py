@@ -45,6 +45,17 @@ def offer(pod: PodKey, own: dict[str, Entry]) -> DeclaredLink | None:
     return DeclaredLink(pod.sibling(primary), link, int(vni), own["primaryname"].created)
 
 
+def is_half_written(own: dict[str, Entry]) -> bool:
+    """Say whether another primary is writing its words over these, or has left off in the middle.
+
+    `primaryname` comes last. Until then the name is one primary's and the VNI the other's.
+    """
+    name = own.get("primaryname")
+    return name is not None and any(
+        own[word].modified > name.modified for word in _NAMES if word in own
+    )
+
+
 def is_v010_only(declared: DeclaredLink) -> bool:
     """Say whether a link is one that `offer` has read: no declaration of ours stands behind it."""
     return declared.link.ifname == UNTOLD

@@ -49,6 +49,28 @@ def test_the_link_of_the_first_old_primary_stays_beside_the_second(near: Host, i
     assert memory.incoming[0].link.pair_address == Address.parse("192.168.9.2/24")
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "seen for the first time"])
+@pytest.mark.parametrize("words", [1, 2, 3])
+def test_a_link_is_not_mixed_with_one_that_is_being_written_over_it(
+    near: Host, words: int, is_known: bool
+) -> None:
+    old_primary(near.etcd, "one", 41, "in2")
+    memory = near.attach(pair()) if is_known else None
+    place(near.etcd, "two", "two-1")
+    new = [("vxlanid", "42"), ("pairip", "192.168.8.2"), ("pairifname", "in9")]
+    for key, value in new[:words]:
+        MemoryStore(near.etcd).set(f"association/b/{key}", value)
+    if memory is None:
+        memory = near.attach(pair())
+    else:
+        near.again(pair(), memory)
+    assert links(memory) == ([("one", 41, "in2")] if is_known else [])
+    old_primary(near.etcd, "two", 42, "in9")
+    near.again(pair(), memory)
+    assert links(memory)[-1] == ("two", 42, "in9")
+    assert len(links(memory)) == (2 if is_known else 1)
+
+
 def test_it_stays_when_the_child_is_restarted(near: Host) -> None:
     old_primary(near.etcd, "one", 41, "in2")
     near.attach(pair())
@@ -170,3 +192,13 @@ def test_an_old_link_reads_as_it_was_written() -> None:
     for address in (None, Address.parse("192.168.9.2/24")):
         link = OldLink("b1", "one-1", 41, "in2", address, 7)
         assert OldLink.loads(link.dumps()) == link
+
+
+def test_the_vni_of_a_link_of_ours_is_no_old_links(near: Host, far: Host) -> None:
+    """Both nodes have written their words at the same moment, and the old one's VNI is lost."""
+    memory = near.attach(pair())
+    far.attach(primary())
+    old_primary(near.etcd, "one", 11, "in9")
+    near.again(pair(), memory)
+    assert links(memory) == [("a", 11, "in2")]
+    assert not [key for key in near.etcd.contents() if "/v010/" in key]
