@@ -219,8 +219,11 @@ def test_only_the_first_of_two_links_with_an_old_pair_is_up(
     old.add_pair(theirs)
     ours.netns.wait_ping("192.168.2.101", timeout_s=20)
 
-    links = [link_of(node, ours, ifname, "theirs") for ifname in ("in1", "in3")]
-    assert [link and link.state for link in links] == ["up", "error"]
+    links = wait_for(
+        "both states",
+        lambda: [link_of(node, ours, ifname, "theirs") for ifname in ("in1", "in3")],
+        until=lambda links: [link and link.state for link in links] == ["up", "error"],
+    )
     assert "one link with a pair: ours:in1" in str(links[1])
     assert ours.netns.link("in3") is None
 
