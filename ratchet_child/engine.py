@@ -222,11 +222,24 @@ class Engine:
 
         *Raises* StoreError.
         """
-        if not self.pairing.machines.is_due:
+        news = self.pairing.keep(self.registry.far_nodes)
+        if news is None:
             return
-        is_another = self.pairing.machines.keep(self.registry.far_nodes)
-        if self.pairing.look_for_shared_vnis() or is_another:
+        if news.of_everyone:
             self.look_again()
+        with self.registry.lock:
+            for state in self.registry.states():
+                memory = state.progress.memory
+                unsure = {
+                    peer
+                    for peer, place in list(memory.places.items())
+                    if place.address in news.doubtful
+                }
+                is_told = news.is_for(state.key, memory)
+                if unsure or is_told:
+                    state.heard.look.peers |= unsure
+                    state.heard.look.everyone |= is_told
+                    self._schedule.put(state.key)
 
     def etcd_is_away(self, error: str) -> None:
         self.etcd.failed(error)

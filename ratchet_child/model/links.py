@@ -35,7 +35,8 @@ class DeclaredLink:
 
     `vni` is None until one has been taken (a link inside one node needs none). `created` is etcd's
     index of the declaration, NEVER when it is only known from a record of this node. `refused` is
-    the pair's container, if that has another link at the interface.
+    the pair's container, if that has another link at the interface. `no_far_end` says why the node
+    of the other pod makes no end of it, where that is known of a v0.1.0 node.
     """
 
     primary: PodKey
@@ -43,6 +44,7 @@ class DeclaredLink:
     vni: int | None = None
     created: int = NEVER
     refused: str = ""
+    no_far_end: str = ""
 
     @property
     def pair(self) -> PodKey:

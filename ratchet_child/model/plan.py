@@ -71,7 +71,8 @@ def wanted(
         if refused is None and len(holders) >= node.max_links:
             refused = Waiting(side, _too_many(pod, node), is_taken=True)
         found = refused or _medium(node, side, places)
-        holders.setdefault(side.ifname, side)
+        if not _has_no_far_end(found):
+            holders.setdefault(side.ifname, side)
         if isinstance(found, Waiting):
             waiting.append(found)
         else:
@@ -123,6 +124,8 @@ def _medium(node: Node, side: Side, places: Mapping[PodKey, Place]) -> Medium | 
             f"interface {side.peer_ifname} of {side.peer} is the end of a link of its own,"
             f" or the runtime's, or {side.peer} has as many links as its node allows (max_links)",
         )
+    if side.declared.no_far_end:
+        return Waiting(side, side.declared.no_far_end)
     if side.declared.vni is None:
         return Waiting(side)
     remote = _ip(place.address)
@@ -137,6 +140,11 @@ def _medium(node: Node, side: Side, places: Mapping[PodKey, Place]) -> Medium | 
 
 def _too_many(pod: PodKey, node: Node) -> str:
     return f"{pod} has {node.max_links} links already, and max_links of its node allows no more"
+
+
+def _has_no_far_end(found: Medium | Waiting) -> bool:
+    """Say whether a link waits in vain, so that another one may have its interface."""
+    return isinstance(found, Waiting) and found.error == found.side.declared.no_far_end
 
 
 def _taken(ifname: str, pod: PodKey, holder: DeclaredLink) -> str:

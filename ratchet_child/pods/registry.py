@@ -288,13 +288,16 @@ class Registry:
         return places
 
     def far_nodes(self) -> set[str]:
-        """Return the addresses of the other nodes with which this one's pods have links."""
+        """Return the addresses of the other nodes with which this one's pods have links.
+
+        Those of v0.1.0 are left out, which keep no keys of their own.
+        """
         with self.lock:
             return {
                 place.address
-                for state in self._states.values()
-                for place in list(state.progress.memory.places.values())
-                if place.address != self._node.address
+                for memory in [state.progress.memory for state in self._states.values()]
+                for peer, place in list(memory.places.items())
+                if place.address != self._node.address and peer not in memory.deaf
             }
 
     def declared_on(self, key: PodKey) -> list[DeclaredLink]:

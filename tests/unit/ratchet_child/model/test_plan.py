@@ -281,3 +281,22 @@ def test_a_pod_has_no_more_ends_than_its_node_allows_and_the_oldest_stay() -> No
     (late,) = found.waiting
     assert (late.side.ifname, late.is_taken) == ("x3", True)
     assert late.error == "a has 2 links already, and max_links of its node allows no more"
+
+
+def test_a_link_without_a_far_end_is_an_error_and_no_tunnel() -> None:
+    link = dataclasses.replace(declared("a", "in1", "b", "in2"), no_far_end="it is an old node")
+    found = want("a", [link], {pod("b"): Place("c", THERE)})
+    assert found.ends == ()
+    assert [one.error for one in found.waiting] == ["it is an old node"]
+    assert want("a", [link], {}).waiting[0].error is None
+    (end,) = want("a", [link], {pod("b"): Place("c", HERE)}).ends  # it has come to this node
+    assert isinstance(end.interface.medium, Veth)
+
+
+def test_a_link_without_a_far_end_leaves_its_interface_to_another_one() -> None:
+    vain = dataclasses.replace(declared("a", "in1", "b", "in2"), no_far_end="it is an old node")
+    other = declared("c", "x", "a", "in1", vni=12)
+    places = {pod("b"): Place("b1", THERE), pod("c"): Place("c1", THERE)}
+    found = want("a", [vain, other], places)
+    assert [end.interface.medium for end in found.ends] == [Vxlan(12, Host.parse(THERE))]
+    assert [one.error for one in found.waiting] == ["it is an old node"]
