@@ -18,6 +18,7 @@ from collections import deque
 
 from ratchet import log, messages, statedir
 from ratchet.attachments import Directory
+from ratchet.cni import codec
 from ratchet.config import Config
 from ratchet.errors import CniError, ConfigError, KernelError, RatchetError, shown
 from ratchet_child import listening
@@ -417,6 +418,12 @@ class Child:
         log.info("the configuration has changed")
         self._changed_s = started_s
         self._replace(config, engine)
+        # The supervisor starts the next child with what is written there.
+        path = os.path.join(config.state_dir, statedir.SETTINGS)
+        try:
+            statedir.write_private(path, codec.encode(config.settings()))
+        except OSError as error:
+            log.warning("the next child begins with the old configuration", error=str(error))
 
     def _replace(self, config: Config, engine: Engine) -> None:
         """Put an engine in the place of the other one."""
