@@ -74,8 +74,7 @@ class Guarding:
             states = list(self._registry.states())
         for state in states:
             found = state.inside.found
-            is_complete = is_complete and (found is not None or state.inside.namespace is None)
-            is_complete = is_complete and state.progress.looked
+            is_complete = is_complete and (_is_gone(state) or _is_known(state))
             for one in list((found or {}).values()):
                 details = one.details
                 if not one.ours or not isinstance(details, FoundVxlan):
@@ -101,3 +100,13 @@ class Guarding:
             vni = waiting.side.declared.vni
             if waiting.side.ifname in state.inside.moved and vni is not None:
                 seen.setdefault((self._port, vni), None)
+
+
+def _is_known(state: PodState) -> bool:
+    """Say whether all is known of a pod's tunnels."""
+    return state.progress.looked and state.inside.found is not None
+
+
+def _is_gone(state: PodState) -> bool:
+    """Say whether a pod has no tunnels any more."""
+    return state.container is None or state.progress.vanished == state.container

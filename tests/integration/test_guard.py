@@ -38,10 +38,10 @@ FRAME = bytes.fromhex(VICTIM_MAC.replace(":", "")) + bytes.fromhex("020000000001
 
 
 def linked(cluster: Cluster, here: Node, there: Node, name: str, **config: Any) -> list[Pod]:
-    """Link two pods on two nodes; each is named after its side."""
+    """Link two pods on two nodes; the configuration is the first node's."""
     left, right = cluster.pod(f"{name}-left"), cluster.pod(f"{name}-right")
     here.add(left, in1_in2(f"{name}-right"), **config).succeeded()
-    there.add(right, PAIR, **config).succeeded()
+    there.add(right, PAIR).succeeded()
     left.netns.wait_ping("192.168.2.101")
     return [left, right]
 
@@ -197,7 +197,7 @@ def test_guard_stands_while_no_child_runs_and_the_next_one_takes_it_up(
     attacker, peer = linked(cluster, node, far, "attacker")
     gone, _ = linked(cluster, node, far, "gone")
     gone_vni = vni_of(gone, "in1")
-    victim, _ = linked(cluster, third, far, "victim")
+    victim, _ = linked(cluster, third, far, "victim", guard="off")
     aim(attacker, "in1", third.address, vni_of(victim, "in1"))
 
     end_pids(node.namespace, set(node.supervisors()))
@@ -220,7 +220,7 @@ def test_guard_stands_while_no_child_runs_and_the_next_one_takes_it_up(
 def test_emptied_nftables_are_filled_again(cluster: Cluster, node: Node, far: Node) -> None:
     third = cluster.nodes[2]
     attacker, _ = linked(cluster, node, far, "attacker")
-    victim, _ = linked(cluster, third, far, "victim")
+    victim, _ = linked(cluster, third, far, "victim", guard="off")
     aim(attacker, "in1", third.address, vni_of(victim, "in1"))
     assert nftables.tables(node.namespace) == {"ratchet"}
 
