@@ -98,7 +98,7 @@ def remote(index: int, to: Host) -> bytes:
 
 
 def local(index: int, sender: Host) -> bytes:
-    """A tunnel's end that sends from another address, the unspecified one for the kernel's."""
+    """Have a tunnel's end send from another address, the unspecified one for the kernel's."""
     return interface(index) + _kind("vxlan", _attribute(_vxlan_local(sender), sender.packed))
 
 
@@ -134,16 +134,14 @@ def vxlan(
     """
     lower = b"" if lower_index is None else _attribute(_IFLA_VXLAN_LINK, _u32(lower_index))
     own = b"" if sender is None else _attribute(_vxlan_local(sender), sender.packed)
-    ports = b""
-    if source_ports is not None:
-        ports = _attribute(_IFLA_VXLAN_PORT_RANGE, struct.pack("!HH", *source_ports))
+    range_ = struct.pack("!HH", *(source_ports or (0, 0)))  # zeros for the kernel's choice
     return _kind(
         "vxlan",
         _attribute(_IFLA_VXLAN_ID, _u32(vni))
         + _attribute(_vxlan_remote(remote), remote.packed)
         + lower
         + own
-        + ports
+        + _attribute(_IFLA_VXLAN_PORT_RANGE, range_)
         + _attribute(_IFLA_VXLAN_LOCALBYPASS, b"\0")
         + _attribute(_IFLA_VXLAN_PORT, struct.pack("!H", port))
         # There is one far end: nothing to learn (RFC 7348 §4.1).
@@ -324,13 +322,10 @@ def read_nsid(message: bytes) -> int:
 def vxlan_data(
     data: Attributes,
 ) -> tuple[int | None, Host | None, int | None, int | None, Host | None, tuple[int, int] | None]:
-    """Return a tunnel's VNI, remote, port, lower device, and the address and ports it sends from.
-
-    The ports are None when they are the kernel's choice.
-    """
+    """Return a tunnel's VNI, remote, port, lower device, and the address and ports it sends from."""
     port = data.get(_IFLA_VXLAN_PORT)
     ports = data.get(_IFLA_VXLAN_PORT_RANGE, bytes(4))
-    first, last = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")
+    first, last = struct.unpack("!HH", ports)
     return (
         number(data.get(_IFLA_VXLAN_ID)),
         _host(data.get(_IFLA_VXLAN_GROUP) or data.get(_IFLA_VXLAN_GROUP6)),

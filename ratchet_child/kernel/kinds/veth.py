@@ -67,10 +67,10 @@ class VethKind:
         must(what, self._devices.make(message))
 
     def admit(self, here: Site) -> None:
-        """The node sees no frame of a veth pair."""
+        """Do nothing: the node sees no frame of a veth pair."""
 
     def dismiss(self, found: Found, *, is_removed: bool) -> None:
-        """The same."""
+        """Do nothing, as above."""
 
     def settle(self, here: Site, there: Site | None) -> None:
         # The carrier comes with the second end.
