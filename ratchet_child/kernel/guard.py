@@ -59,7 +59,7 @@ class Guard:
     """The node's table, and what this child has in it. Safe to use from many threads."""
 
     def __init__(self, owner: str, *, is_wanted: bool = True) -> None:
-        """Guard what bears `owner`, the child's state directory; unless wanted, with others only."""
+        """Guard what bears `owner`, the state directory; unless wanted, with others only."""
         self._owner = owner.encode()[-_COMMENT_BYTES:].decode(errors="replace")
         self._is_wanted = is_wanted
         self._lock = threading.Lock()

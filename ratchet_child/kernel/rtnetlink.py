@@ -322,7 +322,7 @@ def read_nsid(message: bytes) -> int:
 def vxlan_data(
     data: Attributes,
 ) -> tuple[int | None, Host | None, int | None, int | None, Host | None, tuple[int, int] | None]:
-    """Return a tunnel's VNI, remote, port, lower device, and the address and ports it sends from."""
+    """Return a tunnel's VNI, remote, port and lower device, and its own address and ports."""
     port = data.get(_IFLA_VXLAN_PORT)
     ports = data.get(_IFLA_VXLAN_PORT_RANGE, bytes(4))
     first, last = struct.unpack("!HH", ports)
