@@ -8,6 +8,7 @@ are carried out, or none.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -60,7 +61,8 @@ class Nftables(Netlink):
     def __init__(self) -> None:
         super().__init__(_NETLINK_NETFILTER)
         # A whole table is one transaction, which is one message to the socket.
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _MOST_BYTES)
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _MOST_BYTES)
 
     def commit(self, changes: Iterable[Change]) -> None:
         """Carry out all changes, or none. *Raises* OSError with the kernel's errno."""
