@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LABEL_SOURCES = ("auto", "runtime", "kubernetes", "docker")
 WAITS = ("present", "all", "none")
+GUARDS = ("auto", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DEFAULT_ETCD_PORT = 2379
 DEFAULT_VXLAN_PORT = 4789  # RFC 7348 §8
@@ -350,6 +351,7 @@ class Config:
     wait = _passed_on(_choice, WAITS, "present")
     wait_seconds = _passed_on(_seconds, 5.0)
     vxlan_port = _passed_on(_number, 1, 65535, DEFAULT_VXLAN_PORT)
+    guard = _passed_on(_choice, GUARDS, "auto")
     mtu = _passed_on(_optional_number, 68, 65535)
     max_links = _passed_on(_number, 1, 65535, DEFAULT_MAX_LINKS)  # of one pod
     metrics_address = _passed_on(_metrics_address)

@@ -121,6 +121,8 @@ class NodeStatus:
     """What is wrong with the node's address."""
     labels: str | None = None
     """Why the API server did not tell the last pod's labels; None when it did."""
+    guard: str | None = None
+    """`on`, or why the node does not guard its tunnels; None from a child that has no guard."""
     front: FrontStatus | None = None
     """None from a child that has no front."""
 
@@ -245,7 +247,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
     **dict.fromkeys(("primary", "superseded", "etcd_away"), _truth),
     **dict.fromkeys(("links", "pods"), _list),
     **dict.fromkeys(("address", "peer_ifname", "peer_address", "peer_node"), _optional_text),
-    **dict.fromkeys(("kind", "kubernetes_name", "etcd", "labels"), _optional_text),
+    **dict.fromkeys(("kind", "kubernetes_name", "etcd", "labels", "guard"), _optional_text),
     **dict.fromkeys(("error", "fault", "by_pod", "last_error", "trouble"), _optional_text),
     **dict.fromkeys(("since", "silent_since", "last_error_at"), _time),
     **dict.fromkeys(("attached_at", "etcd_since"), _time),

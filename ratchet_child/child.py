@@ -194,6 +194,7 @@ class Child:
         self._engine.registry.scan()
         if self._engine.is_idle:
             log.info("nothing left to do")
+            self._engine.leave()
             self._keeper.over()
             return True
         statedir.remove(os.path.join(self._directory.state_dir, statedir.AT_REST))

@@ -20,8 +20,9 @@ from typing import Any
 from ratchet import log
 from ratchet.attachments import Directory
 from ratchet.cni.ip import Host
-from ratchet.config import Config
+from ratchet.config import DEFAULT_VXLAN_PORT, Config
 from ratchet_child.kernel.devices import Devices
+from ratchet_child.kernel.guard import Guard
 from ratchet_child.kernel.kinds import Kind, every_kind
 from ratchet_child.kernel.netns import Namespaces, News
 from ratchet_child.kernel.this_node import this_node
@@ -41,6 +42,7 @@ from ratchet_child.store.etcd_v2 import EtcdV2Store
 from ratchet_child.store.health import Health
 from ratchet_child.work.earlier_addresses import EarlierAddresses
 from ratchet_child.work.ends import Ends
+from ratchet_child.work.guarding import Guarding
 from ratchet_child.work.panel import Keeps
 from ratchet_child.work.reconcile import Reconciler
 from ratchet_child.work.withdrawal import Withdrawal
@@ -59,6 +61,8 @@ class Parts:
     records: Records
     addresses: EarlierAddresses
     keeper: Keeps
+    guard: Guard | None = None
+    vxlan_port: int = DEFAULT_VXLAN_PORT
     namespaces: Namespaces = field(default_factory=Namespaces)
     clock: Clock = field(default_factory=SystemClock)
     schedule: Schedule[PodKey] = field(default_factory=Schedule)
@@ -71,6 +75,7 @@ class Parts:
         """Make the parts that a configuration asks for. *Raises* KernelError."""
         devices = Devices()
         node = this_node(config, devices.node)
+        guard = Guard(directory.state_dir, is_wanted=config.guard == "auto")
         return cls(
             node=node,
             store=EtcdV2Store(config),
@@ -78,13 +83,16 @@ class Parts:
             kinds=every_kind(
                 devices,
                 port=config.vxlan_port,
-                parent_interface=node.interface,
-                routed_from=Host.parse(node.address) if node.is_routed else None,
+                parent_interface=None if node.is_routed else node.interface,
+                sender=Host.parse(node.address) if node.is_own else None,
+                guard=guard,
             ),
             directory=directory,
             records=Records(directory.state_dir),
             addresses=EarlierAddresses(directory.state_dir),
             keeper=keeper,
+            guard=guard,
+            vxlan_port=config.vxlan_port,
         )
 
 
@@ -119,6 +127,10 @@ class Engine:
             clock,
             parts.keeper,
             find=self.registry.find,
+        )
+        self.guard = parts.guard
+        self._guarding = (
+            None if parts.guard is None else Guarding(parts.guard, self.registry, parts.vxlan_port)
         )
         self._withdrawal = Withdrawal(
             self.node, parts.directory, parts.addresses, self.registry, self.pairing, clock
@@ -167,11 +179,15 @@ class Engine:
 
     def start(self) -> None:
         self.registry.scan()
+        if self._guarding is not None:
+            self._guarding.start()
         self.workers.start()
 
     def stop(self) -> None:
         """End the threads and let go of all namespaces. *Blocks at most* a few requests."""
         self.workers.stop()
+        if self._guarding is not None:
+            self._guarding.stop()
         self.close_kernel()
 
     def close_kernel(self) -> None:
@@ -179,6 +195,11 @@ class Engine:
         self.registry.close()
         self.ends.close()
         self._devices.close()
+
+    def leave(self) -> None:
+        """Leave nothing on the node: there will be no pods, and no child."""
+        if self._guarding is not None:
+            self._guarding.leave()
 
     # What is heard from the kernel ----------------------------------------------------------------
 

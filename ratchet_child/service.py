@@ -189,6 +189,7 @@ class Service:
             etcd_away=etcd.is_away,
             etcd_since=etcd.since,
             labels=self.labels_error,
+            guard=None if self._engine.guard is None else self._engine.guard.state,
             front=status.FrontStatus(**front()),
             pods=self._engine.status.pods(),
         ).to_json()

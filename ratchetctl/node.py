@@ -72,6 +72,7 @@ class Node:
     etcd_since: float | None
     etcd_error: str | None
     front: FrontStatus | None
+    guard: str | None
     labels_error: str | None
     pods: tuple[Pod, ...]
     unfinished: int = 0  # records of pods that are gone, for which nobody cleans up
@@ -192,6 +193,7 @@ def _from_answer(state_dir: str, answer: dict[str, Any]) -> Node:
         etcd_since=found.etcd_since,
         etcd_error=found.etcd if found.etcd_away else None,
         front=found.front,
+        guard=found.guard,
         labels_error=found.labels or _no_source(state_dir),
         pods=_sorted(map(_pod, found.pods)),
     )
@@ -210,6 +212,7 @@ def _from_records(state_dir: str, child: str, why: str) -> Node:
         None,
         None,
         "unknown",
+        None,
         None,
         None,
         None,

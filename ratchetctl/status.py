@@ -101,6 +101,7 @@ def as_json(found: Node) -> dict[str, Any]:
             "error": found.etcd_error,
         },
         "front": None if found.front is None else found.front.to_json(),
+        "guard": found.guard,
         "labels": {"error": found.labels_error},
         "pods": [
             {
@@ -132,6 +133,8 @@ def show(found: Node, console: Console) -> None:
         )
         if found.front is not None:
             console.print(_plain(_front(found.front)), soft_wrap=True)
+        if found.guard is not None:
+            console.print(_plain(f"guard {found.guard}"), soft_wrap=True)
         console.print()
     if found.trouble is not None:
         console.print(_plain(f"this node's address: {found.trouble}"), soft_wrap=True)

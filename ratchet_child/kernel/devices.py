@@ -28,6 +28,7 @@ from ratchet_child.model.interfaces import (
     Label,
     Plug,
     RemoveAddress,
+    SetLocal,
     SetMtu,
     SetRemote,
     Setting,
@@ -177,6 +178,8 @@ class Devices:
                     must(f"bring up {where}", code)
                 case SetRemote():
                     must(f"have {where} end at {one.remote}", code)
+                case SetLocal():
+                    must(f"have {where} send from {one.local}", code)
                 case Plug() | Unplug():
                     must(f"plug or unplug {where}", code)
         return Applied(index, tuple(refused))
@@ -281,6 +284,8 @@ def _request(index: int, setting: Setting) -> tuple[int, int, bytes]:
             return RTM_NEWLINK, 0, rtnetlink.mtu(index, setting.mtu_bytes)
         case SetRemote():
             return RTM_NEWLINK, 0, rtnetlink.remote(index, setting.remote)
+        case SetLocal():
+            return RTM_NEWLINK, 0, rtnetlink.local(index, setting.local)
         case Plug():
             return RTM_NEWLINK, 0, rtnetlink.carrier(index, is_plugged=True)
         case Unplug():

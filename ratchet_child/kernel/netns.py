@@ -48,11 +48,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Netlink:
-    """A rtnetlink socket in one namespace. Safe to use from many threads."""
+    """A netlink socket in one namespace, rtnetlink's as a rule. Safe to use from many threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
         """Open a socket in the calling thread's namespace."""
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         self._socket.bind((0, 0))
         self._socket.settimeout(_ANSWER_TIMEOUT_S)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
@@ -87,6 +87,37 @@ class Netlink:
                         results[numbers.pop(sequence)] = _error(body)
         killswitch.reach("netlink done")
         return results
+
+    def transact(
+        self,
+        begin: tuple[int, int, bytes],
+        messages: list[tuple[int, int, bytes]],
+        end: tuple[int, int, bytes],
+    ) -> int:
+        """Send messages of which all or none are carried out; the first errno, 0 for success.
+
+        That is nfnetlink's way: `begin` and `end` bracket the messages.
+        """
+        killswitch.reach("netlink")
+        with self._lock:
+            first = self._sequence + 1
+            packed = []
+            for kind, flags, body in (begin, *messages, end):
+                self._sequence += 1
+                # The last one's answer is sent when all have been carried out.
+                ack = NLM_F_ACK if self._sequence == first + len(messages) else 0
+                packed.append(_message(kind, flags | ack | NLM_F_REQUEST, self._sequence, body))
+            self._socket.send(b"".join(packed))
+            code = 0
+            while True:
+                for kind, sequence, body in self._receive():
+                    if kind != _NLMSG_ERROR or not first <= sequence <= self._sequence:
+                        continue
+                    code = code or _error(body)
+                    # An error of the brackets is one of the whole, and the only answer.
+                    if sequence in (first, first + len(messages), self._sequence):
+                        killswitch.reach("netlink done")
+                        return code
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """All answers to a dump request, each a whole message."""

@@ -30,6 +30,7 @@ _VETH_INFO_PEER = 1
 _IFLA_VXLAN_ID, _IFLA_VXLAN_GROUP, _IFLA_VXLAN_LINK, _IFLA_VXLAN_LEARNING = 1, 2, 3, 7
 _IFLA_VXLAN_PORT, _IFLA_VXLAN_GROUP6 = 15, 16
 _IFLA_VXLAN_LOCAL, _IFLA_VXLAN_LOCAL6 = 4, 17
+_IFLA_VXLAN_PORT_RANGE, _IFLA_VXLAN_LOCALBYPASS = 10, 31
 _IFLA_IFALIAS, _IFLA_PROTO_DOWN = 20, 39
 _IFLA_NEW_NETNSID, _IFLA_TARGET_NETNSID, _IFLA_NEW_IFINDEX = 45, 46, 49
 _IFLA_LINK, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 5, 29, 37
@@ -96,6 +97,11 @@ def remote(index: int, to: Host) -> bytes:
     return interface(index) + _kind("vxlan", _attribute(_vxlan_remote(to), to.packed))
 
 
+def local(index: int, sender: Host) -> bytes:
+    """Have a tunnel's end send from another address, the unspecified one for the kernel's."""
+    return interface(index) + _kind("vxlan", _attribute(_vxlan_local(sender), sender.packed))
+
+
 def new(ifname: str, mac: str, namespace_fd: int, group: int) -> bytes:
     """Return a new interface in another namespace, without its kind."""
     return (
@@ -113,21 +119,30 @@ def veth(peer: bytes) -> bytes:
 
 
 def vxlan(
-    vni: int, remote: Host, lower_index: int | None, port: int, local: Host | None = None
+    vni: int,
+    remote: Host,
+    lower_index: int | None,
+    port: int,
+    sender: Host | None = None,
+    source_ports: tuple[int, int] | None = None,
 ) -> bytes:
     """Return what makes a new interface a vxlan end with one far end.
 
-    Without a lower device the node's routes lead it. `local` is the address that it sends from.
+    Without a lower device the node's routes lead it. `sender` is the address that it sends from,
+    `source_ports` are the first and the last of the ports. What goes to the node itself is sent as
+    well, where the kernel can do without its short cut to the tunnel's other end (Linux 6.5).
     """
-    own = _IFLA_VXLAN_LOCAL if remote.version == 4 else _IFLA_VXLAN_LOCAL6
     lower = b"" if lower_index is None else _attribute(_IFLA_VXLAN_LINK, _u32(lower_index))
-    sender = b"" if local is None else _attribute(own, local.packed)
+    own = b"" if sender is None else _attribute(_vxlan_local(sender), sender.packed)
+    range_ = struct.pack("!HH", *(source_ports or (0, 0)))  # zeros for the kernel's choice
     return _kind(
         "vxlan",
         _attribute(_IFLA_VXLAN_ID, _u32(vni))
         + _attribute(_vxlan_remote(remote), remote.packed)
         + lower
-        + sender
+        + own
+        + _attribute(_IFLA_VXLAN_PORT_RANGE, range_)
+        + _attribute(_IFLA_VXLAN_LOCALBYPASS, b"\0")
         + _attribute(_IFLA_VXLAN_PORT, struct.pack("!H", port))
         # There is one far end: nothing to learn (RFC 7348 §4.1).
         + _attribute(_IFLA_VXLAN_LEARNING, b"\0"),
@@ -306,15 +321,18 @@ def read_nsid(message: bytes) -> int:
 
 def vxlan_data(
     data: Attributes,
-) -> tuple[int | None, Host | None, int | None, int | None, Host | None]:
-    """Return a tunnel's VNI, remote, port, lower device, and the address that it sends from."""
+) -> tuple[int | None, Host | None, int | None, int | None, Host | None, tuple[int, int] | None]:
+    """Return a tunnel's VNI, remote, port and lower device, and its own address and ports."""
     port = data.get(_IFLA_VXLAN_PORT)
+    ports = data.get(_IFLA_VXLAN_PORT_RANGE, bytes(4))
+    first, last = struct.unpack("!HH", ports)
     return (
         number(data.get(_IFLA_VXLAN_ID)),
         _host(data.get(_IFLA_VXLAN_GROUP) or data.get(_IFLA_VXLAN_GROUP6)),
         None if port is None else int.from_bytes(port, "big"),
         number(data.get(_IFLA_VXLAN_LINK)),
         _host(data.get(_IFLA_VXLAN_LOCAL) or data.get(_IFLA_VXLAN_LOCAL6)),
+        (first, last) if last else None,
     )
 
 
@@ -360,6 +378,10 @@ def _signed(data: bytes | None) -> int:
 
 def _vxlan_remote(address: Host) -> int:
     return _IFLA_VXLAN_GROUP if address.version == 4 else _IFLA_VXLAN_GROUP6
+
+
+def _vxlan_local(address: Host) -> int:
+    return _IFLA_VXLAN_LOCAL if address.version == 4 else _IFLA_VXLAN_LOCAL6
 
 
 def _kind(name: str, data: bytes) -> bytes:

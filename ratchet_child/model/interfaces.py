@@ -179,6 +179,13 @@ class SetRemote:
 
 
 @dataclass(frozen=True, slots=True)
+class SetLocal:
+    """Have a tunnel's end send from an address; the unspecified one for the kernel's choice."""
+
+    local: Host
+
+
+@dataclass(frozen=True, slots=True)
 class Plug:
     """Plug the cable in: the interface has its carrier."""
 
@@ -188,7 +195,7 @@ class Unplug:
     """Pull the cable out: the interface stays as it is, without its carrier."""
 
 
-Setting = HandOver | AddAddress | RemoveAddress | SetMtu | SetRemote | Plug | Unplug
+Setting = HandOver | AddAddress | RemoveAddress | SetMtu | SetRemote | SetLocal | Plug | Unplug
 Change = Remove | Make | Setting
 
 

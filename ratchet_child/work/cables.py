@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ratchet.errors import KernelError
 from ratchet_child.kernel.devices import Applied, Devices
-from ratchet_child.kernel.kinds.api import Kind, Site
+from ratchet_child.kernel.kinds.api import Kind, Site, removed
 from ratchet_child.metrics import figures
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.interfaces import (
@@ -76,6 +76,7 @@ class Cables:
         if any(Make in map(type, plan) for plan in plans):
             self._make(kind, pods, here, there)
             sites = [replace(site, found=None) for site in sites]
+        kind.admit(here)
         applied = self._apply(sites, plans)
         if any(plans):
             kind.settle(sites[0], sites[1] if kind.makes_both_ends else None)
@@ -137,6 +138,7 @@ class Cables:
                     "end made anew", ifname=end.ifname, was=site.found.kind, now=kind.name
                 )
                 self._devices.remove(site.namespace, site.found.index)
+                removed(self._kinds, site.found)
                 self._observed.all(state).pop(end.ifname, None)
             self._panel.drop(state.key.namespace, end.interface.link)
         try:

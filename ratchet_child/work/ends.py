@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
 from ratchet_child.kernel.devices import Devices
-from ratchet_child.kernel.kinds.api import Kind, VniInUseError
+from ratchet_child.kernel.kinds.api import Kind, VniInUseError, removed
 from ratchet_child.kernel.netns import Namespaces, News
 from ratchet_child.metrics import figures
 from ratchet_child.model.clock import Clock
@@ -236,8 +236,9 @@ class Ends:
         state.inside.right.pop(key, None)
         kind = self._kinds.get(found.kind or "")
         settings = () if kind is None else kind.unplugging(found)
-        if settings:
+        if kind is not None and settings:
             self._devices.apply(state.opened_namespace, found.ifname, settings, found.index)
+            kind.dismiss(found, is_removed=False)
             state.inside.stale.add(key)
             telling.logger(state).info("end unplugged", ifname=key)
 
@@ -245,6 +246,7 @@ class Ends:
         inside = state.inside
         with figures.end_operation("remove"):
             self._devices.remove(state.opened_namespace, found.index)
+        removed(self._kinds, found)
         if found.label is not None:
             self._panel.drop(state.key.namespace, found.label.link)
         self._observed.all(state).pop(key, None)

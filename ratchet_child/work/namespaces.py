@@ -12,7 +12,7 @@ from ratchet import log
 from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
 from ratchet_child.kernel.devices import Devices
-from ratchet_child.kernel.kinds.api import Kind
+from ratchet_child.kernel.kinds.api import Kind, removed
 from ratchet_child.kernel.netns import Namespace, Namespaces
 from ratchet_child.metrics import figures
 from ratchet_child.model.interfaces import Found, hardware_address
@@ -109,6 +109,7 @@ class PodNamespaces:
                         continue
                 with figures.end_operation("remove"):
                     self._devices.remove(namespace, found.index)
+                removed(self._kinds, found)
                 if label is not None:
                     self._panel.drop(pod.namespace, label.link)
                 log.info("end removed", pod=pod, container=gone.container, ifname=found.ifname)

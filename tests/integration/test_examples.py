@@ -147,6 +147,18 @@ def test_primary_and_pair_are_linked_and_others_are_the_delegates(
     assert pods["plain-a"]["links"] == []
 
 
+def test_only_the_routers_of_the_cloud_router_run_with_net_admin() -> None:
+    with open(CLOUD_ROUTER, encoding="utf-8") as file:
+        pods = [one for one in yaml.safe_load_all(file) if one["kind"] == "Pod"]
+    able = {
+        pod["metadata"]["name"]
+        for pod in pods
+        for container in pod["spec"]["containers"]
+        if "NET_ADMIN" in str(container.get("securityContext"))
+    }
+    assert able == {"quagga-a", "quagga-b"}
+
+
 @pytest.mark.root
 @pytest.mark.slow
 def test_the_cloud_router_routes(sim: Simulation) -> None:

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from tests.lab import underlay
+from tests.lab import nftables, underlay
 from tests.lab.etcd_server import Etcd
 from tests.lab.namespaces import MountNamespace, Namespace, random_name, random_port
 from tests.lab.polling import wait_for
@@ -154,6 +154,8 @@ class Cluster:
             for ifname in set(node.namespace.links()) - self._baseline[node.number]:
                 # The far end of a veth may have gone with the near one.
                 node.namespace.ip("link", "delete", ifname, check=False)
+            # A child that was killed leaves its guard to the next one, and there is none.
+            self._attempt(problems, lambda node=node: nftables.flush(node.namespace))  # type: ignore[misc]
             node.attachments.clear()
             node.calls.clear()
             self._next_round(node)

@@ -66,6 +66,12 @@ class VethKind:
         )
         must(what, self._devices.make(message))
 
+    def admit(self, here: Site) -> None:
+        """Do nothing: the node sees no frame of a veth pair."""
+
+    def dismiss(self, found: Found, *, is_removed: bool) -> None:
+        """Do nothing, as above."""
+
     def settle(self, here: Site, there: Site | None) -> None:
         # The carrier comes with the second end.
         for site in (here, there):

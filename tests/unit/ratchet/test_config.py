@@ -114,6 +114,7 @@ WRONG: list[Any] = [
     *each(("use_labels",), ("true", "false", 1, 0, "yes")),
     *each(("label_source",), ("Auto", "k8s", 1, ["auto"])),
     *each(("wait",), ("some", True)),
+    *each(("guard",), ("on", True, "Auto")),
     *each(("wait_seconds",), (-1, 101, "x", True, "nan", "inf", [])),
     *each(("etcd_username",), ("a:b", 1)),
     *each(("etcd_host",), ("user:password@a", "user@a", "user:password@a:1")),

@@ -49,6 +49,7 @@ NODE: dict[str, Any] = {
     "etcd": None,
     "etcd_away": False,
     "labels": None,
+    "guard": "on",
     "etcd_since": 700.0,
     "front": {"calls": {"answered": 3}, "fallbacks": {"late": 2}},
     "pods": [POD],

@@ -31,6 +31,7 @@ class FakeEngine:
         self.node = SimpleNamespace(address="10.0.0.1", interface="eth1")
         self.trouble: str | None = None
         self.is_cut_off = False
+        self.guard = SimpleNamespace(state="on")
         self.served = 0
         self.asked = 0
         self.scans = 0

@@ -22,6 +22,7 @@ from ratchet_child.model.interfaces import (
     Label,
     Plug,
     RemoveAddress,
+    SetLocal,
     SetMtu,
     SetRemote,
     Setting,
@@ -211,6 +212,8 @@ class Kernel:
                     device.mtu_bytes = one.mtu_bytes
                 case SetRemote():
                     device.remote = one.remote
+                case SetLocal():
+                    pass
                 case Plug():
                     device.is_plugged = True
                 case Unplug():
@@ -286,6 +289,12 @@ class _VethKind:
                 far=(far.namespace.space, far.wanted.ifname),
             )
 
+    def admit(self, here: Any) -> None:
+        """There is no guard here."""
+
+    def dismiss(self, found: Found, *, is_removed: bool) -> None:
+        """The same."""
+
     def settle(self, here: Any, there: Any) -> None:
         """Carriers come at once here."""
 
@@ -328,6 +337,12 @@ class _VxlanKind:
             vni=vni,
             remote=wanted.medium.remote,
         )
+
+    def admit(self, here: Any) -> None:
+        """There is no guard here."""
+
+    def dismiss(self, found: Found, *, is_removed: bool) -> None:
+        """The same."""
 
     def settle(self, here: Any, there: Any) -> None:
         """A tunnel's end has its carrier at once."""
