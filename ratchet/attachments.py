@@ -30,6 +30,7 @@ from ratchet.cni.frozen import dataclass, replace
 from ratchet.cni.ip import Address
 from ratchet.errors import StateError
 from ratchet.links import Link
+from ratchet.netns import Identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class Attachment:
     boottime_s: float = 0.0
     """CLOCK_BOOTTIME at the ADD: which of two containers of one name is newer. Clocks on the wall
     jump; this one starts anew with the machine, and so does the state directory."""
+    netns_identity: Identity | None = None
+    """Which namespace stood at the path at the ADD; None in records from before this was kept."""
 
     @property
     def name(self) -> str:
@@ -100,6 +103,7 @@ class Attachment:
             "container_id": self.container_id,
             "ifname": self.ifname,
             "netns": self.netns,
+            "netns_identity": self.netns_identity and list(self.netns_identity),
             "network": self.network,
             "namespace": self.namespace,
             "pod": self.pod,
@@ -144,6 +148,7 @@ class Attachment:
             ),
             result=None if obj["result"] is None else _object(obj["result"]),
             boottime_s=_seconds(obj["boottime_s"]),
+            netns_identity=_identity(obj.get("netns_identity")),
         )
 
 
@@ -313,6 +318,16 @@ def _text(address: Address | None) -> str | None:
 
 def _address(value: Any) -> Address | None:
     return None if value is None else Address.parse(_string(value))
+
+
+def _identity(value: Any) -> Identity | None:
+    if value is None:
+        return None
+    device, inode = value
+    for number in (device, inode):
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"{number!r} is not a whole number")
+    return device, inode
 
 
 def _string(value: Any) -> str:

@@ -98,6 +98,7 @@ class Engine:
         self.node = parts.node
         self.store = parts.store
         self.clock = clock
+        self.namespaces = parts.namespaces
         self.etcd = Health(clock)
         self._earlier = PublishedEarlier()
         self.registry = Registry(

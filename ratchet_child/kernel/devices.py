@@ -201,12 +201,21 @@ class Devices:
         code = here.netlink.request((RTM_NEWLINK, 0, message))[0]
         must(f"move interface {index} of {here.path} to {there.path} as {wanted.ifname}", code)
 
-    def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int) -> None:
-        """Remove an interface that a pod has moved into a namespace of its own, if it still can be.
+    def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int, ifname: str) -> None:
+        """Remove an end that a pod has moved into a namespace of its own, if it is still there.
 
-        `nsid` is the number of that one in `namespace`.
+        `nsid` is the number of that one in `namespace`, and `ifname` stands in the end's label. The
+        kernel may have given the number to another namespace since, the node's own among them, so
+        what is not that end stays.
         """
-        namespace.netlink.request((RTM_DELLINK, 0, rtnetlink.elsewhere(nsid, index)))
+        where = rtnetlink.elsewhere(nsid, index)
+        try:
+            link = rtnetlink.read_link(namespace.netlink.get(RTM_GETLINK, where)[0])
+        except OSError:
+            return  # it is gone, or its namespace is
+        label = Label.parse(link.alias)
+        if link.group == MARK and label is not None and label.ifname == ifname:
+            namespace.netlink.request((RTM_DELLINK, 0, where))
 
     def remove(self, namespace: Namespace, index: int) -> None:
         """Remove an interface, and a veth's far end with it. *Safe to call twice.*"""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
 from ratchet.links import Link
+from ratchet.netns import Identity
 from ratchet_child.kernel.netns import Monitor, Namespace
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.interfaces import Found, Interface
@@ -38,6 +39,7 @@ class Gone:
     node_address: str
     record: str | None  # path of the deleted record, None while there is none
     netns: str | None
+    netns_identity: Identity | None = None
 
     @classmethod
     def detached(cls, attachment: Attachment, node_address: str, record: str | None = None) -> Gone:
@@ -45,7 +47,12 @@ class Gone:
         declared = tuple(sorted(declarations_of(attachment)))
         container = attachment.container_id
         return cls(
-            container, Published(container, declared), node_address, record, attachment.netns
+            container,
+            Published(container, declared),
+            node_address,
+            record,
+            attachment.netns,
+            attachment.netns_identity,
         )
 
     @classmethod
@@ -228,6 +235,7 @@ class PodState:
         self.progress.looked = False
         self.progress.failures = self.progress.waits = 0
         self.progress.keep_until = 0.0
+        self.progress.vanished = None  # an ADD that is repeated may name another namespace
 
     def doubt(self) -> None:
         """A request to etcd has failed, for whichever container: it may be carried out yet."""

@@ -46,10 +46,13 @@ class PodNamespaces:
                 return True
             if inside.opened != attachment.container_id or inside.namespace.is_current():
                 state.forget_kernel()
-        if not self._namespaces.exist(attachment.netns):
+        known = attachment.netns_identity
+        if known is None and inside.namespace is not None:
+            known = inside.namespace.identity  # as it was when it was opened
+        if not self._namespaces.exist(attachment.netns, known):
             return False
         state.forget_kernel()
-        namespace = self._namespaces.open(attachment.netns)
+        namespace = self._namespaces.open(attachment.netns, known)
         try:
             state.watch(self._namespaces.monitor(namespace))
         except BaseException:
@@ -62,7 +65,8 @@ class PodNamespaces:
         """Leave nothing of a container that was detached, if its namespace still exists.
 
         A leg whose other end lives on is parked, everything else of ours is removed. `in_use` are
-        the namespaces of other pods: a path such as /proc/1/ns/net may by now lead to one of these.
+        the namespaces of other pods: a path such as /proc/1/ns/net may by now lead to one of these,
+        and not every record says which one it led to.
         *Safe to call twice.*
         """
         inside = state.inside
@@ -73,15 +77,15 @@ class PodNamespaces:
                     inside.namespace = None  # the panel's
             state.forget_kernel()
             return
-        if gone.netns is None or not self._namespaces.exist(gone.netns):
+        if gone.netns is None or not self._namespaces.exist(gone.netns, gone.netns_identity):
             return
         try:
-            namespace = self._namespaces.open(gone.netns)
+            namespace = self._namespaces.open(gone.netns, gone.netns_identity)
         except KernelError:
             return  # it went meanwhile, and its interfaces with it
         is_parked = False
         try:
-            if namespace.identity not in in_use | {self._namespaces.own_identity()}:
+            if namespace.identity not in in_use:
                 is_parked = self._clear(namespace, gone, state)
         finally:
             if not is_parked:
@@ -125,5 +129,5 @@ class PodNamespaces:
 
     def _remove_moved(self, state: PodState) -> None:
         """Remove what the pod has moved into a namespace of its own."""
-        for nsid, index in state.inside.moved.values():
-            self._devices.remove_elsewhere(state.opened_namespace, nsid, index)
+        for ifname, (nsid, index) in state.inside.moved.items():
+            self._devices.remove_elsewhere(state.opened_namespace, nsid, index, ifname)

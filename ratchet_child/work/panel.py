@@ -19,6 +19,7 @@ from typing import Protocol
 
 from ratchet import log
 from ratchet.errors import KernelError
+from ratchet.netns import Identity
 from ratchet_child.kernel.devices import Devices
 from ratchet_child.kernel.netns import Namespace
 from ratchet_child.model.interfaces import Found, Interface, Label
@@ -58,7 +59,10 @@ class Panel:
     """The legs, by the Kubernetes namespace of their pods and the link."""
 
     def __init__(
-        self, devices: Devices, keeper: Keeps, open_namespace: Callable[[str], Namespace]
+        self,
+        devices: Devices,
+        keeper: Keeps,
+        open_namespace: Callable[[str, Identity | None], Namespace],
     ) -> None:
         """Take up what an earlier child has left with the keeper."""
         self._devices = devices
@@ -73,7 +77,7 @@ class Panel:
                 status = os.fstat(fd)
                 identity = status.st_dev, status.st_ino
                 if identity not in rooms:
-                    rooms[identity] = _Room(open_namespace(f"/proc/self/fd/{fd}"))
+                    rooms[identity] = _Room(open_namespace(f"/proc/self/fd/{fd}", identity))
             except (KernelError, OSError) as error:
                 log.warning("a leg that waits cannot be taken up", name=name, error=str(error))
                 keeper.drop(name)

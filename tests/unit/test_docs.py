@@ -178,6 +178,14 @@ def test_every_module_and_test_that_is_mentioned_exists() -> None:
                 assert os.path.exists(os.path.join(ROOT, path)), f"{page}: {path}"
 
 
+def test_every_test_that_the_threat_model_names_exists_and_tests() -> None:
+    named = [one for one in CODE.findall(read("docs/threat-model.md")) if "test_" in one]
+    assert len(named) > 10
+    for one in named:
+        path = one if "/" in one else f"tests/integration/{one}"
+        assert re.search(r"^def test_", read(path), re.MULTILINE), one
+
+
 def test_every_room_of_the_child_is_described() -> None:
     rooms = {
         entry.name

@@ -598,3 +598,65 @@ def test_a_damaged_record_leaves_the_pod_to_the_delegate(world: World) -> None:
         file.write("{")
     with pytest.raises(Became):
         world.delete()
+
+
+# A path is not an identity
+
+
+def at(world: World, path: Path, target: str) -> str:
+    """Have a path lead to another namespace from now on, as a process ID that is used again."""
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+    return str(path)
+
+
+def test_the_record_says_which_namespace_stood_at_the_path(world: World, tmp_path: Path) -> None:
+    world.add(netns=at(world, tmp_path / "ns", "/proc/self/ns/uts"))
+    found = world.directory.read("c1", "eth0")
+    assert found is not None
+    status = os.stat("/proc/self/ns/uts")
+    assert found.netns_identity == (status.st_dev, status.st_ino)
+
+
+@pytest.mark.parametrize("target", ["/proc/self/ns/ipc", "/proc/self/ns/net"])
+def test_a_del_never_takes_the_boot_network_to_another_namespace(
+    world: World, tmp_path: Path, target: str
+) -> None:
+    world.add(netns=at(world, tmp_path / "ns", "/proc/self/ns/uts"))
+    world.delete(netns=at(world, tmp_path / "ns", target))
+    (call,) = (call for call in world.plugins.calls if call.command == "DEL")
+    assert call.environ["CNI_NETNS"] == ""
+
+
+@pytest.mark.parametrize(
+    ("target", "given"),
+    [("/proc/self/ns/uts", "ns"), ("/proc/self/ns/ipc", ""), ("/proc/self/ns/net", "")],
+)
+def test_gc_takes_the_boot_network_to_the_pods_namespace_only(
+    world: World, tmp_path: Path, target: str, given: str
+) -> None:
+    world.add(netns=at(world, tmp_path / "ns", "/proc/self/ns/uts"))
+    at(world, tmp_path / "ns", target)
+    world.gc()
+    (call,) = (call for call in world.plugins.calls if call.command == "DEL")
+    assert os.path.basename(call.environ["CNI_NETNS"]) == given
+
+
+def test_a_check_fails_where_another_namespace_stands_at_the_path(
+    world: World, tmp_path: Path
+) -> None:
+    world.add(netns=at(world, tmp_path / "ns", "/proc/self/ns/uts"))
+    with pytest.raises(CheckError, match="another namespace"):
+        world.check(netns=at(world, tmp_path / "ns", "/proc/self/ns/ipc"))
+
+
+def test_an_add_into_a_new_namespace_at_the_same_path_attaches_anew(
+    world: World, tmp_path: Path
+) -> None:
+    world.add(netns=at(world, tmp_path / "ns", "/proc/self/ns/uts"))
+    world.add(netns=at(world, tmp_path / "ns", "/proc/self/ns/ipc"))
+    assert world.plugins.ran() == [("ADD", "loopback"), ("DEL", "loopback"), ("ADD", "loopback")]
+    found = world.directory.read("c1", "eth0")
+    assert found is not None
+    assert found.netns_identity is not None
+    assert found.netns_identity[1] == os.stat("/proc/self/ns/ipc").st_ino
