@@ -257,6 +257,11 @@ class Directory:
         lasting = statedir.lasting_path(self.state_dir, container_id, ifname)
         return kept if kept is not None or lasting is None else _of(lasting, container_id, ifname)
 
+    def has(self, container_id: str, ifname: str) -> bool:
+        """Tell whether there is a record that can be read, of whatever is left of an attachment."""
+        attachment = container_id, ifname
+        return self.read(*attachment) is not None or self.kept_boot(*attachment) is not None
+
     def kept_boots(self) -> list[Attachment]:
         folder = statedir.lasting_dir(self.state_dir)
         lasting = [] if folder is None else _listed(f"{folder}/{statedir.BOOTS}", RECORD_SUFFIX)
@@ -301,10 +306,13 @@ def _of(path: str, container_id: str, ifname: str) -> Attachment | None:
 
 
 def load(path: str) -> Attachment | None:
-    """Return the record in a file. One that is damaged is logged and left where it is."""
+    """Return the record in a file.
+
+    One that is damaged, or that is not root's, is logged and left where it is: it says what is run
+    as root, and in which namespace interfaces are made.
+    """
     try:
-        with open(path, encoding="utf-8") as file:
-            return Attachment.from_json(codec.decode(file.read()))
+        return Attachment.from_json(codec.decode(statedir.read_private(path)))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as exc:

@@ -354,6 +354,8 @@ class Config:
 
     cni_version: str
     """CNI's key and not ours: "" when the configuration has none, which means 0.1.0."""
+    replaceable: str | None = None
+    """No key either: the part of state_dir's path that others than root could replace."""
 
     @classmethod
     def parse(cls, obj: _Object) -> Config:
