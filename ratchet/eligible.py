@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 
-from ratchet import boot, labels, log, messages, netns, spawn, status
+from ratchet import boot, labels, log, messages, netns, reported, spawn, status
 from ratchet.attachments import Attachment, Directory
 from ratchet.cni import config as cni_config
 from ratchet.cni import invoke
@@ -39,6 +39,7 @@ def attach(config: Config, request: Request, pod: Pod) -> dict[str, Any]:
     """ADD. Nothing is changed before the labels are known to be right; what fails is undone."""
     identity = netns.require(request.netns)
     wiring = labels.parse(pod.labels, pod.annotations, own_name=pod.name, cni_ifname=request.ifname)
+    reported.check(config, wiring)
     directory = Directory(config.state_dir)
     invoke.begin()
     before = directory.read(request.container_id, request.ifname)
@@ -275,9 +276,12 @@ def _answer(config: Config, attachment: Attachment) -> dict[str, Any]:
     """
     found = attachment.result or {}
     result = cni_result.parse(found)
-    first = next((link.address for link in attachment.links if link.address is not None), None)
-    address = attachment.public_ip or first or cni_result.link_local(attachment.container_id)
-    completed = result.with_pod_address(attachment.ifname, attachment.netns, address)
+    completed = result
+    if not result.ips_of(attachment.ifname):
+        address = reported.choose(
+            config, attachment.public_ip, attachment.links, attachment.container_id
+        )
+        completed = result.with_pod_address(attachment.ifname, attachment.netns, address)
     if completed is result and cni_result.is_of(found, config.cni_version):
         return found
     return cni_result.serialise(completed, config.cni_version, attachment.ifname)
