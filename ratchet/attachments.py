@@ -30,6 +30,7 @@ from ratchet.cni.frozen import dataclass, replace
 from ratchet.cni.ip import Address
 from ratchet.errors import StateError
 from ratchet.links import Link
+from ratchet.names import CONTAINER_ID_MAX
 from ratchet.netns import Identity
 
 TYPE_CHECKING = False
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 VERSION = 1
 RECORD_SUFFIX = statedir.RECORD_SUFFIX
 DELETED_SUFFIX = ".deleted"
-# 255 bytes (NAME_MAX) less an interface's name, a time and a suffix; runtimes' have 64 characters.
-LONGEST_ID = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +161,12 @@ class Directory:
 
     def write(self, attachment: Attachment) -> None:
         """Write or replace a record. Raises StateError."""
-        if len(attachment.container_id) > LONGEST_ID:
+        if len(attachment.container_id) > CONTAINER_ID_MAX:
             # A record that can be written and not renamed would never be deleted.
             raise StateError(
                 f"the container ID begins with {attachment.container_id[:64]!a}",
-                f"it has {len(attachment.container_id)} characters, at most {LONGEST_ID} can be"
+                f"it has {len(attachment.container_id)} characters, at most"
+                f" {CONTAINER_ID_MAX} can be"
                 " part of a file's name",
             )
         path = self._record(attachment.container_id, attachment.ifname)

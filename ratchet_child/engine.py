@@ -268,4 +268,4 @@ class Engine:
         with self.registry.lock:
             for state in self.registry.states():
                 state.heard.look.everyone = True
-                self._schedule.put(state.key)
+                self.registry.schedule(state)

@@ -212,6 +212,12 @@ class PodState:
     def is_idle(self) -> bool:
         return self.heard.attachment is None and not self.heard.gone and not self.heard.again
 
+    @property
+    def is_trace(self) -> bool:
+        """Whether etcd alone remembers it, where others may have written it."""
+        gone = [*self.heard.gone, *self.heard.again]
+        return self.heard.attachment is None and all(one.record is None for one in gone)
+
     def watch(self, monitor: Monitor) -> None:
         """Have somebody wait for what the namespace's monitor tells."""
         self.inside.monitor = monitor
