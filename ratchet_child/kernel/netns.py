@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 from ratchet.errors import KernelError
 from ratchet.netns import Identity, identity_at, is_another, own_identity
-from ratchet_child import killswitch
+from ratchet_child import steps
 from ratchet_child.kernel import rtnetlink
 
 _CLONE_NEWNET = 0x40000000  # setns(2)
@@ -66,7 +66,7 @@ class Netlink:
 
     def request(self, *messages: tuple[int, int, bytes]) -> list[int]:
         """Send (type, flags, body) messages in one go; the errno of each, 0 for success."""
-        killswitch.reach("netlink")
+        steps.reach("netlink")
         with self._lock:
             numbers: dict[int, int] = {}
             packed = []
@@ -82,7 +82,7 @@ class Netlink:
                 for kind, sequence, body in self._receive():
                     if kind == _NLMSG_ERROR and sequence in numbers:
                         results[numbers.pop(sequence)] = _error(body)
-        killswitch.reach("netlink done")
+        steps.reach("netlink done")
         return results
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:

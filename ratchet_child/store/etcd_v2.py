@@ -24,7 +24,7 @@ import etcd
 from ratchet.config import Config
 from ratchet.errors import StoreError
 from ratchet.http import TooLargeError
-from ratchet_child import killswitch
+from ratchet_child import steps
 from ratchet_child.metrics import figures
 from ratchet_child.store.api import Entry, Event, HistoryLostError
 from ratchet_child.store.credentials import Access, Credentials
@@ -241,7 +241,7 @@ class EtcdV2Store:
             raise StoreError(f"use {key!a} as a key", "it is not text") from error
 
     def _request(self, name: str, path: str, call: Any) -> Any:
-        killswitch.reach("etcd")
+        steps.reach("etcd")
         self._large.give_back()
         number, client = self._client()
         if name == "watch":
@@ -276,7 +276,7 @@ class EtcdV2Store:
             self._large.leave()
             if client.expected_cluster_id is not None:
                 self._threads.cluster = client.expected_cluster_id
-        killswitch.reach("etcd done")
+        steps.reach("etcd done")
         return result
 
     def _client(self) -> tuple[int, etcd.Client]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from ratchet import log
 from ratchet.attachments import Directory
 from ratchet.errors import StoreError
-from ratchet_child import killswitch
+from ratchet_child import steps
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.local import Node
@@ -69,7 +69,7 @@ class Withdrawal:
 
     def _forget(self, state: PodState, gone: Gone) -> None:
         if gone.record is not None:
-            killswitch.reach("forget record")
+            steps.reach("forget record")
             self._directory.forget(gone.record)
         with self._registry.lock:
             self._registry.forget_gone(state, gone)
