@@ -34,7 +34,7 @@ def read(path: str) -> str:
 
 
 def pages() -> list[str]:
-    found = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md"]
+    found = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md"]
     for folder, _, names in os.walk(os.path.join(ROOT, "docs")):
         found += [
             os.path.relpath(os.path.join(folder, name), ROOT)
