@@ -172,6 +172,22 @@ def _address(obj: _Object, key: str) -> str | None:
     return value
 
 
+def _networks(obj: _Object, key: str) -> tuple[str, ...] | None:
+    value = obj.get(key)
+    if value is not None and not (isinstance(value, list) and all(map(_is_network, value))):
+        raise ConfigError(key, value, 'a list of networks, such as ["10.0.0.0/8", "fd00::/8"]')
+    return None if value is None else tuple(value)
+
+
+def _is_network(value: object) -> bool:
+    host, slash, length = value.partition("/") if isinstance(value, str) else ("", "", "")
+    packed = _packed(host)
+    if packed is None or not slash:
+        return packed is not None
+    is_number = length.isascii() and length.isdigit() and len(length) <= 3
+    return is_number and int(length) <= len(packed) * 8
+
+
 def _prefix(obj: _Object, key: str) -> str:
     value = _text(obj, key)
     if value is None:
@@ -348,6 +364,7 @@ class Config:
     state_dir = _passed_on(_state_dir)
     log_file = _passed_on(_path)
     log_level = _passed_on(_choice, LOG_LEVELS, "info")
+    public_ip_networks = _parents(_networks)  # None: of every network
     wait = _passed_on(_choice, WAITS, "present")
     wait_seconds = _passed_on(_seconds, 5.0)
     vxlan_port = _passed_on(_number, 1, 65535, DEFAULT_VXLAN_PORT)
@@ -358,6 +375,8 @@ class Config:
 
     cni_version: str
     """CNI's key and not ours: "" when the configuration has none, which means 0.1.0."""
+    replaceable: str | None = None
+    """No key either: the part of state_dir's path that others than root could replace."""
 
     @classmethod
     def parse(cls, obj: _Object) -> Config:

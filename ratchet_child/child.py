@@ -96,7 +96,7 @@ class Child:
     def _use(self, config: Config, engine: Engine) -> None:
         self._config = config
         self._engine = engine
-        self._vanished = Vanished(self._directory, engine.registry, engine.clock)
+        self._vanished = Vanished(self._directory, engine.registry, engine.clock, engine.namespaces)
         self._service = Service(self._engine, config.kubeconfig)
         self._bells = Bells(self._engine.store, self._engine)
         self._monitors = Monitors(self._engine)

@@ -48,6 +48,7 @@ def serve(argv: Sequence[str], listener: int, keeper: Keeper) -> int:
     arguments = _parser().parse_args(argv)
     try:
         config = _config(arguments)
+        _require_private(config.state_dir)
     except (CniError, OSError) as error:
         return _refuse(str(error))
     threading.stack_size(_STACK_BYTES)
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 def _config(arguments: argparse.Namespace) -> Config:
     if arguments.config is not None:
         return Config.parse(_plugin_configuration(arguments.config))
+    _require_private(arguments.state_dir)  # the settings are there as well
     path = os.path.join(arguments.state_dir, statedir.SETTINGS)
     return Config.from_settings(_json_object(path))
 
@@ -115,9 +117,7 @@ def _become_the_one(state_dir: str, *, waits: bool) -> successor.Held | None:
 
     Who is to stay asks the other one to hand over, and waits for as long as that takes.
     """
-    replaceable = statedir.open_to_others(state_dir)
-    if replaceable is not None:
-        raise StateError.open_to_others(state_dir, replaceable)
+    _require_private(state_dir)
     statedir.make_private(state_dir)
     told: str | None = None
     while True:
@@ -133,10 +133,16 @@ def _become_the_one(state_dir: str, *, waits: bool) -> successor.Held | None:
         time.sleep(_ASK_AGAIN_S)
 
 
+def _require_private(state_dir: str) -> None:
+    """Refuse a directory that somebody other than root could replace. *Raises* StateError."""
+    replaceable = statedir.open_to_others(state_dir)
+    if replaceable is not None:
+        raise StateError.open_to_others(state_dir, replaceable)
+
+
 def _take(state_dir: str) -> successor.Held | None:
-    lock = os.open(
-        os.path.join(state_dir, statedir.LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(os.path.join(state_dir, statedir.LOCK), flags, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -107,6 +107,7 @@ class Engine:
         self.node = parts.node
         self.store = parts.store
         self.clock = clock
+        self.namespaces = parts.namespaces
         self.etcd = Health(clock)
         self._earlier = PublishedEarlier()
         self.registry = Registry(
@@ -300,4 +301,4 @@ class Engine:
         with self.registry.lock:
             for state in self.registry.states():
                 state.heard.look.everyone = True
-                self._schedule.put(state.key)
+                self.registry.schedule(state)

@@ -230,20 +230,25 @@ class Devices:
         code = here.netlink.request((RTM_NEWLINK, 0, message))[0]
         must(f"move interface {index} of {here.path} to {there.path} as {wanted.ifname}", code)
 
-    def is_elsewhere(self, namespace: Namespace, nsid: int, index: int) -> bool:
-        """Say whether an interface is there yet that a pod has moved; see `remove_elsewhere`."""
+    def is_elsewhere(self, namespace: Namespace, nsid: int, index: int, ifname: str) -> bool:
+        """Say whether an end is there yet that a pod has moved; see `remove_elsewhere`."""
         try:
             answers = namespace.netlink.get(RTM_GETLINK, rtnetlink.elsewhere(nsid, index))
-        except OSError:  # the interface has gone, or its namespace
+        except OSError:  # it has gone, or its namespace
             return False
-        return rtnetlink.is_marked(answers[0])
+        link = rtnetlink.read_link(answers[0])
+        label = Label.parse(link.alias)
+        return link.group == MARK and label is not None and label.ifname == ifname
 
-    def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int) -> None:
-        """Remove an interface that a pod has moved into a namespace of its own, if it still can be.
+    def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int, ifname: str) -> None:
+        """Remove an end that a pod has moved into a namespace of its own, if it is still there.
 
-        `nsid` is the number of that one in `namespace`.
+        `nsid` is the number of that one in `namespace`, and `ifname` stands in the end's label. The
+        kernel may have given the number to another namespace since, the node's own among them, so
+        what is not that end stays.
         """
-        namespace.netlink.request((RTM_DELLINK, 0, rtnetlink.elsewhere(nsid, index)))
+        if self.is_elsewhere(namespace, nsid, index, ifname):
+            namespace.netlink.request((RTM_DELLINK, 0, rtnetlink.elsewhere(nsid, index)))
 
     def remove(self, namespace: Namespace, index: int) -> None:
         """Remove an interface, and a veth's far end with it. *Safe to call twice.*"""

@@ -23,7 +23,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ratchet.errors import KernelError
-from ratchet_child import killswitch
+from ratchet.netns import Identity, identity_at, is_another, own_identity
+from ratchet_child import steps
 from ratchet_child.kernel import rtnetlink
 
 _CLONE_NEWNET = 0x40000000  # setns(2)
@@ -69,7 +70,7 @@ class Netlink:
 
     def request(self, *messages: tuple[int, int, bytes]) -> list[int]:
         """Send (type, flags, body) messages in one go; the errno of each, 0 for success."""
-        killswitch.reach("netlink")
+        steps.reach("netlink")
         with self._lock:
             numbers: dict[int, int] = {}
             packed = []
@@ -85,7 +86,7 @@ class Netlink:
                 for kind, sequence, body in self._receive():
                     if kind == _NLMSG_ERROR and sequence in numbers:
                         results[numbers.pop(sequence)] = _error(body)
-        killswitch.reach("netlink done")
+        steps.reach("netlink done")
         return results
 
     def transact(
@@ -98,7 +99,7 @@ class Netlink:
 
         That is nfnetlink's way: `begin` and `end` bracket the messages.
         """
-        killswitch.reach("netlink")
+        steps.reach("netlink")
         with self._lock:
             first = self._sequence + 1
             packed = []
@@ -116,7 +117,7 @@ class Netlink:
                     code = code or _error(body)
                     # An error of the brackets is one of the whole, and the only answer.
                     if sequence in (first, first + len(messages), self._sequence):
-                        killswitch.reach("netlink done")
+                        steps.reach("netlink done")
                         return code
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
@@ -175,12 +176,22 @@ class Namespace:
     *Needs* CAP_SYS_ADMIN. *Raises* KernelError when the path cannot be opened as a namespace.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, known: Identity | None, own: Identity) -> None:
+        """Open what is at a path, if it is the namespace that is `known` to be the pod's.
+
+        None where that was not kept. The node's `own` is refused always.
+        """
         self.path = path
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise KernelError(f"open network namespace {path}", str(error)) from error
+        status = os.fstat(self.fd)
+        self.identity = (status.st_dev, status.st_ino)
+        if is_another(self.identity, known, own):
+            os.close(self.fd)
+            whose = "the node's own namespace" if self.identity == own else "another namespace"
+            raise KernelError(f"open network namespace {path}", f"{whose} is there")
         try:
             with entered(self.fd):
                 self.netlink = Netlink()
@@ -189,16 +200,10 @@ class Namespace:
             os.close(self.fd)
             why = str(error) if is_namespace else _NOT_MOUNTED
             raise KernelError(f"enter network namespace {path}", why) from error
-        status = os.fstat(self.fd)
-        self.identity = (status.st_dev, status.st_ino)
 
     def is_current(self) -> bool:
         """Whether the path still leads to this namespace."""
-        try:
-            status = os.stat(self.path)
-        except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == self.identity
+        return identity_at(self.path) == self.identity
 
     def close(self) -> None:
         """Let go of the namespace. *Safe to call twice.*"""
@@ -275,24 +280,28 @@ class Monitor:
 
 
 class Namespaces:
-    """The namespaces of this machine, by path. One object, so that tests can hand in others."""
+    """The namespaces of this machine, by path. One object, so that tests can hand in others.
 
-    def exist(self, path: str) -> bool:
-        """Say whether there is anything at a path."""
-        return os.path.exists(path)
+    `known` is what an attachment's namespace is known by; None where that was not kept. Another
+    one at its path counts as none, and the node's own always does.
+    """
 
-    def open(self, path: str) -> Namespace:
-        """Open the namespace at a path. *Raises* KernelError."""
-        return Namespace(path)
+    def __init__(self) -> None:
+        """*Needs* a thread that has not entered another namespace."""
+        self._own = own_identity()
+
+    def exist(self, path: str, known: Identity | None) -> bool:
+        """Say whether there is anything at a path that may be the attachment's namespace."""
+        found = identity_at(path)
+        return found is not None and not is_another(found, known, self._own)
+
+    def open(self, path: str, known: Identity | None) -> Namespace:
+        """Open the namespace at a path. *Raises* KernelError, also where it is another one."""
+        return Namespace(path, known, self._own)
 
     def monitor(self, namespace: Namespace) -> Monitor:
         """Hear of interfaces in a namespace. *Raises* OSError."""
         return Monitor(namespace)
-
-    def own_identity(self) -> tuple[int, int]:
-        """Return the identity of the namespace in which this process is."""
-        status = os.stat("/proc/self/ns/net")
-        return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager

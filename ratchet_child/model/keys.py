@@ -34,8 +34,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ratchet.cni.ip import Address
+from ratchet.errors import shown
 from ratchet.links import Link, read_address
-from ratchet.names import is_namespace, is_new_ifname, is_pod_name
+from ratchet.names import is_container_id, is_namespace, is_new_ifname, is_pod_name
 
 VXLANID = "vxlanid"
 MACHINES = "machines"
@@ -101,10 +102,10 @@ class Declaration:
         """
         value = _object(text)
         return cls(
-            container=_string(value, "container"),
+            container=_container(value),
             vni=_vni(value),
             link=Link.from_json({**value, "pair": pair}),
-            refused=str(value.get("refused") or ""),
+            refused=_container(value, "refused") if value.get("refused") else "",
             gone=value.get("gone") is True,
         )
 
@@ -195,7 +196,7 @@ class Published:
                 raise ValueError("declared holds something that is no pair or no interface")
             pairs.append((one[0], one[1]))
         return cls(
-            container=_string(value, "container"),
+            container=_container(value),
             declared=tuple(pairs),
             state_dir=_string(value, "state_dir") if value.get("state_dir") else "",
             machine=_string(value, "machine") if value.get("machine") else "",
@@ -320,6 +321,13 @@ def _string(value: dict[str, Any], key: str) -> str:
     if not _is_text(found):
         raise ValueError(f"{key} {found!r} is not a non-empty string")
     return str(found)
+
+
+def _container(value: dict[str, Any], key: str = "container") -> str:
+    found = value.get(key)
+    if not isinstance(found, str) or not is_container_id(found):
+        raise ValueError(f"{key} {shown(found)} is not a container ID")
+    return found
 
 
 def _is_text(value: object) -> bool:

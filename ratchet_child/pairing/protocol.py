@@ -343,7 +343,6 @@ class Pairing:
             self._store.prune(keys.association(pod))
         self._ringer.ring_places(pod, places)
         self.forget(pod, container, node_address)
-        log.info("withdrawn", pod=pod, container=container, node=node_address)
 
     def forget(self, pod: PodKey, container: str, node_address: str) -> None:
         """Forget, at an address of this node, that it had published a container."""

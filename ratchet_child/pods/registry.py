@@ -129,6 +129,10 @@ class Registry:
         with self.lock:
             self._take_up(self._records.refresh_deleted(name))
 
+    def schedule(self, state: PodState, delay_s: float = 0.0) -> None:
+        """Have a pod worked on, behind all others if it is none but for etcd."""
+        self._schedule.put(state.key, delay_s, behind=state.is_trace)
+
     def check(self, key: PodKey) -> int | None:
         """Have a pod verified against the kernel; the number of the request."""
         with self.lock:
@@ -239,7 +243,7 @@ class Registry:
             state = self._state(key)
             if gone not in state.heard.gone:
                 state.heard.gone.append(gone)
-                self._schedule.put(key)
+                self.schedule(state)
             return state
 
     def note_withdrawn(self, gone: Gone) -> bool:

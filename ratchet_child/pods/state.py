@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
 from ratchet.links import Link
+from ratchet.netns import Identity
 from ratchet_child.kernel.netns import Monitor, Namespace
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.interfaces import Found, Interface
@@ -39,6 +40,7 @@ class Gone:
     node_address: str
     record: str | None  # path of the deleted record, None while there is none
     netns: str | None
+    netns_identity: Identity | None = None
 
     @classmethod
     def detached(cls, attachment: Attachment, node_address: str, record: str | None = None) -> Gone:
@@ -46,7 +48,12 @@ class Gone:
         declared = tuple(sorted(declarations_of(attachment)))
         container = attachment.container_id
         return cls(
-            container, Published(container, declared), node_address, record, attachment.netns
+            container,
+            Published(container, declared),
+            node_address,
+            record,
+            attachment.netns,
+            attachment.netns_identity,
         )
 
     @classmethod
@@ -231,6 +238,12 @@ class PodState:
     def is_idle(self) -> bool:
         return self.heard.attachment is None and not self.heard.gone and not self.heard.again
 
+    @property
+    def is_trace(self) -> bool:
+        """Whether etcd alone remembers it, where others may have written it."""
+        gone = [*self.heard.gone, *self.heard.again]
+        return self.heard.attachment is None and all(one.record is None for one in gone)
+
     def watch(self, monitor: Monitor) -> None:
         """Have somebody wait for what the namespace's monitor tells."""
         self.inside.monitor = monitor
@@ -254,6 +267,7 @@ class PodState:
         self.progress.looked = False
         self.progress.failures = self.progress.waits = 0
         self.progress.keep_until = 0.0
+        self.progress.vanished = None  # an ADD that is repeated may name another namespace
 
     def doubt(self) -> None:
         """Note that a request to etcd has failed: it may yet be carried out, for any container."""

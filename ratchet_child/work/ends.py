@@ -260,7 +260,9 @@ class Ends:
         inside.refused.discard(end.ifname)
         inside.errors.pop(end.ifname, None)
         moved = inside.moved.get(end.ifname)
-        if moved is not None and not self._devices.is_elsewhere(state.opened_namespace, *moved):
+        if moved is not None and not self._devices.is_elsewhere(
+            state.opened_namespace, *moved, end.ifname
+        ):
             telling.logger(state, end).info("an end that was moved is gone", ifname=end.ifname)
             del inside.moved[end.ifname]
         try:

@@ -47,10 +47,13 @@ class PodNamespaces:
                 return True
             if inside.opened != attachment.container_id or inside.namespace.is_current():
                 state.forget_kernel()
-        if not self._namespaces.exist(attachment.netns):
+        known = attachment.netns_identity
+        if known is None and inside.namespace is not None:
+            known = inside.namespace.identity  # as it was when it was opened
+        if not self._namespaces.exist(attachment.netns, known):
             return False
         state.forget_kernel()
-        namespace = self._namespaces.open(attachment.netns)
+        namespace = self._namespaces.open(attachment.netns, known)
         try:
             state.watch(self._namespaces.monitor(namespace))
         except BaseException:
@@ -64,7 +67,8 @@ class PodNamespaces:
         """Leave nothing of a container that was detached, if its namespace still exists.
 
         A leg whose other end lives on is parked, everything else of ours is removed. `in_use` are
-        the namespaces of other pods: a path such as /proc/1/ns/net may by now lead to one of these.
+        the namespaces of other pods: a path such as /proc/1/ns/net may by now lead to one of these,
+        and not every record says which one it led to.
         *Safe to call twice.*
         """
         inside = state.inside
@@ -74,13 +78,13 @@ class PodNamespaces:
                 self._clear(namespace, gone, state, inside.moved)
             state.forget_kernel()
             return
-        if gone.netns is None or not self._namespaces.exist(gone.netns):
+        if gone.netns is None or not self._namespaces.exist(gone.netns, gone.netns_identity):
             return
         try:
-            namespace = self._namespaces.open(gone.netns)
+            namespace = self._namespaces.open(gone.netns, gone.netns_identity)
         except KernelError:
             return  # it went meanwhile, and its interfaces with it
-        if namespace.identity in in_use | {self._namespaces.own_identity()}:
+        if namespace.identity in in_use:
             namespace.close()
             return
         # A leg that waited in it may be in the pod's new namespace by now: it was not the pod.
@@ -97,8 +101,8 @@ class PodNamespaces:
         """Park or remove the interfaces of ours, and close the namespace when it can be."""
         pod = state.key
         with self._panel.room(namespace) as room:
-            for nsid, index in moved.values():
-                self._devices.remove_elsewhere(namespace, nsid, index)
+            for ifname, (nsid, index) in moved.items():
+                self._devices.remove_elsewhere(namespace, nsid, index, ifname)
             for found in self._devices.found(namespace):
                 if not found.ours:
                     continue

@@ -23,6 +23,7 @@ from typing import Protocol
 
 from ratchet import log
 from ratchet.errors import KernelError
+from ratchet.netns import Identity
 from ratchet_child.kernel.devices import Devices
 from ratchet_child.kernel.netns import Namespace
 from ratchet_child.model.interfaces import Found, Interface, Label
@@ -62,7 +63,10 @@ class Panel:
     """The legs, by the Kubernetes namespace of their pods and the link."""
 
     def __init__(
-        self, devices: Devices, keeper: Keeps, open_namespace: Callable[[str], Namespace]
+        self,
+        devices: Devices,
+        keeper: Keeps,
+        open_namespace: Callable[[str, Identity | None], Namespace],
     ) -> None:
         """Take up what an earlier child has left with the keeper."""
         self._devices = devices
@@ -78,7 +82,8 @@ class Panel:
                 status = os.fstat(fd)
                 identity = status.st_dev, status.st_ino
                 if identity not in rooms:
-                    rooms[identity] = Room(open_namespace(f"/proc/self/fd/{fd}"), users=0)
+                    opened = open_namespace(f"/proc/self/fd/{fd}", identity)
+                    rooms[identity] = Room(opened, users=0)
             except (KernelError, OSError) as error:
                 log.warning("a leg that waits cannot be taken up", name=name, error=str(error))
                 keeper.drop(name)

@@ -13,7 +13,7 @@ import pytest
 
 from ratchet_child.kernel.devices import Devices
 from ratchet_child.kernel.kinds import every_kind
-from ratchet_child.kernel.netns import Monitor, Namespace, Netlink, News
+from ratchet_child.kernel.netns import Monitor, Namespace, Namespaces, Netlink, News
 from ratchet_child.kernel.rtnetlink import MARK
 from tests.integration.test_hostile import resident
 from tests.lab.cluster import Cluster
@@ -37,7 +37,7 @@ def crowded() -> Iterator[Namespace]:
         lines.append(f"link add x{number} type veth peer name y{number}\n")
         lines.append(f"address add 10.9.{number}.1/24 dev x{number}\n")
     netns.batch("".join(lines))
-    opened = Namespace(f"/run/netns/{netns.name}")
+    opened = Namespaces().open(f"/run/netns/{netns.name}", None)
     yield opened
     opened.close()
     netns.remove()

@@ -111,6 +111,9 @@ WRONG: list[Any] = [
         ("parent_address", value)
         for value in ("x", "10.0.0.0/24", "0.0.0.0", "::", "224.0.0.1", "ff02::1", 1, "1.2.3")
     ),
+    *each(("public_ip_networks",), ("10.0.0.0/8", 1, True, {}, [1], [None], ["x"])),
+    *each(("public_ip_networks",), (["10.0.0.0/33"], ["10.0.0.0/"], ["10.0.0.0/8/8"])),
+    *each(("public_ip_networks",), (["fd00::/129"], ["10.0.0.0/8", "x"], [["10.0.0.0/8"]])),
     *each(("use_labels",), ("true", "false", 1, 0, "yes")),
     *each(("label_source",), ("Auto", "k8s", 1, ["auto"])),
     *each(("wait",), ("some", True)),
@@ -223,6 +226,7 @@ right = st.fixed_dictionaries(
         "wait_seconds": st.floats(0, 100) | st.integers(0, 100) | st.integers(0, 100).map(str),
         "mtu": st.integers(68, 65535),
         "max_links": st.integers(1, 65535),
+        "public_ip_networks": st.lists(st.sampled_from(["10.0.0.0/8", "fd00::/8", "1.1.1.1"])),
         "log_file": st.just("/var/log/ratchet.log"),
         "metrics_address": st.sampled_from([":9100", "127.0.0.1:1", "[::1]:9"]),
     },
@@ -241,7 +245,12 @@ def test_settings_are_json_and_read_back_as_they_were(obj: dict[str, Any]) -> No
 
 def test_a_key_is_one_row_of_which_all_else_follows() -> None:
     assert {*vars(parse()), "cni_version"} == {*OURS, "cni_version"}
-    assert set(OURS) - set(SETTINGS) == {"delegate", "boot_network", "etcd_port"}
+    assert set(OURS) - set(SETTINGS) == {
+        "delegate",
+        "boot_network",
+        "etcd_port",
+        "public_ip_networks",
+    }
     source = Path(config.__file__).read_text()
     for key in OURS:
         assert (

@@ -102,4 +102,4 @@ def test_an_index_that_is_none_is_an_error_of_etcds(index: object) -> None:
 def test_a_directory_of_something_else_is_an_error_of_etcds(nodes: object) -> None:
     result = etcd.EtcdResult(None, {"key": "/ratchet/a", "dir": True, "nodes": nodes})
     with pytest.raises(StoreError):
-        list(store_module._leaves(result))
+        store_module._entries(result, "/ratchet/a/")

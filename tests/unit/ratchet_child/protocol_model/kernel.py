@@ -12,6 +12,7 @@ from typing import Any
 
 from ratchet.cni.ip import Address, Host
 from ratchet.errors import KernelError
+from ratchet.netns import Identity
 from ratchet_child.kernel.devices import Applied
 from ratchet_child.kernel.kinds.api import VniInUseError
 from ratchet_child.model.interfaces import (
@@ -158,17 +159,14 @@ class Namespaces:
     def __init__(self, spaces: Spaces) -> None:
         self._spaces = spaces
 
-    def exist(self, path: str) -> bool:
+    def exist(self, path: str, known: Identity | None) -> bool:
         return path in self._spaces.by_path
 
-    def open(self, path: str) -> Namespace:
+    def open(self, path: str, known: Identity | None) -> Namespace:
         return Namespace(self._spaces, path)
 
     def monitor(self, namespace: Namespace) -> Monitor:
         return Monitor(namespace)
-
-    def own_identity(self) -> tuple[int, int]:
-        return (0, 0)
 
 
 class Kernel:
@@ -248,7 +246,7 @@ class Kernel:
         """No pod moves interfaces here."""
         return []
 
-    def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int) -> None:
+    def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int, ifname: str) -> None:
         """No pod moves interfaces here."""
 
     def _device(self, namespace: Namespace, index: int) -> Device:

@@ -75,7 +75,7 @@ class Plan:
         self.due: dict[PodKey, float] = {}
         self.busy: set[PodKey] = set()
 
-    def put(self, item: PodKey, delay_s: float = 0.0) -> None:
+    def put(self, item: PodKey, delay_s: float = 0.0, *, behind: bool = False) -> None:
         due = self._clock.now + delay_s
         self.due[item] = min(due, self.due.get(item, due))
 
