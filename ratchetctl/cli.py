@@ -9,6 +9,7 @@ import click
 
 from ratchet import __version__
 from ratchetctl import clean, demo, status
+from ratchetctl.install import certificates
 from ratchetctl.install import command as install
 from ratchetctl.sim import command as sim
 from ratchetctl.topo import command as topo
@@ -26,6 +27,7 @@ def version() -> None:
     click.echo(f"ratchetctl {__version__}")
 
 
+cli.add_command(certificates.certificates)
 cli.add_command(clean.clean)
 cli.add_command(demo.demo)
 cli.add_command(install.node)

@@ -23,7 +23,6 @@ from ratchetctl.install.cluster import Cluster
 from ratchetctl.install.credentials import ServiceAccount
 from ratchetctl.install.installation import Site
 
-SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 # What a kubelet tells every container of the Service ratchet-etcd in its namespace.
 ETCD_HOST, ETCD_PORT = "RATCHET_ETCD_SERVICE_HOST", "RATCHET_ETCD_SERVICE_PORT"
 DEFAULT_ETCD_PORT = 2379
@@ -186,8 +185,8 @@ def _told(
     environ = os.environ
     account = None
     url = api_server or credentials.api_server_of(environ)
-    if url is not None and os.path.isdir(SERVICE_ACCOUNT):
-        account = ServiceAccount(SERVICE_ACCOUNT, url.rstrip("/"))
+    if url is not None and os.path.isdir(credentials.SERVICE_ACCOUNT):
+        account = ServiceAccount(credentials.SERVICE_ACCOUNT, url.rstrip("/"))
     host = environ.get(ETCD_HOST)
     port = environ.get(ETCD_PORT) or str(DEFAULT_ETCD_PORT)
     if not port.isdigit():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ratchetctl.errors import InstallError
 from ratchetctl.install import files
 
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 FOLDER = "ratchet.node"
 KUBECONFIG = "ratchet.kubeconfig"
 TOKEN = "token"  # noqa: S105 - a file's name

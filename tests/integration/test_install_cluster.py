@@ -54,6 +54,9 @@ class Api:
             def do_GET(self) -> None:
                 self._answer()
 
+            def do_PATCH(self) -> None:
+                self._answer()
+
             def do_POST(self) -> None:
                 self._answer()
 

@@ -90,7 +90,7 @@ class Runtime:
 
     def _plugins(self) -> list[Config]:
         whole = self.configuration()
-        common = {key: whole[key] for key in ("name", "cniVersion") if key in whole}
+        common: Config = {key: whole[key] for key in ("name", "cniVersion") if key in whole}
         return [{**plugin, **common} for plugin in whole.get("plugins", [whole])]
 
     def _run(
@@ -118,12 +118,13 @@ def underlying(node: Node, folder: Path, kind: str) -> tuple[str, Config]:
     ptp = {"name": "unused", "type": "ptp", "ipam": ipam}
     version = {"cniVersion": "0.4.0"}
     in_list = {**version, "name": "cbr0", "plugins": [bridge, PORTMAP]}
-    return {
+    found: dict[str, tuple[str, Config]] = {
         "conf": ("10-bridge.conf", {**version, "name": "mynet", **bridge}),
         "conflist": ("10-bridge.conflist", in_list),
         "ptp": ("10-kindnet.conflist", {**version, "name": "kindnet", "plugins": [ptp, PORTMAP]}),
         "unversioned": ("10-old.conf", {"name": "old", **bridge}),
-    }[kind]
+    }
+    return found[kind]
 
 
 def given(folder: Path) -> set[str]:
