@@ -43,8 +43,9 @@ python_packages() {
     (cd "$work/source" && "$python" -c '
 import sys
 from setuptools import build_meta
-build_meta.build_wheel(sys.argv[1])
-build_meta.build_sdist(sys.argv[1])' "$work/packages" >"$work/log" 2>&1) || {
+folder = sys.argv[1]  # which setuptools changes
+build_meta.build_wheel(folder)
+build_meta.build_sdist(folder)' "$work/packages" >"$work/log" 2>&1) || {
         tail -n 30 "$work/log" >&2
         exit 1
     }
@@ -66,7 +67,7 @@ archive() {
 }
 
 binaries() {
-    "$python" "$root/packaging/sbom.py" "$work/out/$name.cdx.json"
+    "$python" "$root/packaging/sbom.py" "$work/out/$name.cdx.json" "$programs"
     mkdir -p "$work/tree/$name"
     cp -R --no-dereference --preserve=mode,links "$programs" "$work/tree/$name/ratchet.d"
     rm -f "$work/tree/$name/ratchet.d/.built"

@@ -17,18 +17,17 @@ date=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || ec
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 
-# What the programs take from the machine is the C library and its loader; all else is in their folder.
+# What the programs take from the machine is the C library and what PyInstaller's start-up code is linked with; the
+# libraries in lib/ find each other there.
 copy_libc() {
-    local program=$1 library
+    local library
     while read -r library; do
         mkdir -p "$context/libc$(dirname "$library")"
         cp -L "$library" "$context/libc$library"
-    done < <(find "$program" -type f \( -perm -u+x -o -name '*.so*' \) -print0 |
-        LD_LIBRARY_PATH=$program/lib xargs -0 -n 1 ldd 2>/dev/null |
-        grep -o '/[^ ]*\.so[^ ]*' | grep -v "^$program/" | LC_ALL=C sort -u)
-    # The runtime's names, as in v0.1.0's days and today: /var/run is /run.
-    mkdir -p "$context/libc/run" "$context/libc/tmp"
-    chmod 1777 "$context/libc/tmp"
+    done < <({
+        find "$programs" -maxdepth 1 -type f -perm -u+x -print0 | xargs -0 -n 1 ldd
+        find "$programs/lib" -type f -name '*.so*' -print0 | LD_LIBRARY_PATH=$programs/lib xargs -0 -n 1 ldd
+    } 2>/dev/null | grep -o '/[^ ]*\.so[^ ]*' | grep -v "^$programs/" | LC_ALL=C sort -u)
 }
 
 programs=$(cd "$programs" && pwd)
@@ -37,7 +36,7 @@ rm -f "$context/programs/.built"
 chmod -R u=rwX,go=rX "$context/programs"
 mkdir "$context/libc"
 if [ "$base" = scratch ]; then
-    copy_libc "$programs"
+    copy_libc
 fi
 cp "$root/packaging/Containerfile" "$context/"
 

@@ -1,14 +1,16 @@
 """Writes what a build of the programs consists of, as CycloneDX 1.5 in JSON.
 
-    sbom.py OUTPUT    of the environment that this interpreter is in
+    sbom.py OUTPUT PROGRAMS    of programs that were built in this interpreter's environment
 
-Named are Ratchet, what it needs to run (its requirements and theirs, as they are installed), Python
-and OpenSSL. The same environment gives the same file.
+Named are Ratchet, what it needs to run (its requirements and theirs, as they are installed), what
+else of the environment has got into the folder, Python and OpenSSL. The same programs give the same
+file.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import ssl
@@ -24,11 +26,11 @@ ROOT = "ratchet-cni"
 _CANONICAL = re.compile(r"[-_.]+")
 
 
-def bom() -> dict[str, Any]:
+def bom(programs: str) -> dict[str, Any]:
     """Return the bill of materials."""
     found: dict[str, metadata.Distribution] = {}
     needs: dict[str, list[str]] = {}
-    waiting = [ROOT]
+    waiting = [ROOT, *_within(programs)]
     while waiting:
         name = waiting.pop()
         if name in found:
@@ -57,6 +59,13 @@ def bom() -> dict[str, Any]:
         "components": components,
         "dependencies": dependencies,
     }
+
+
+def _within(programs: str) -> list[str]:
+    """Return the names of the distributions of which something is in the folder."""
+    owners = metadata.packages_distributions()
+    tops = {name.partition(".")[0] for name in os.listdir(os.path.join(programs, "lib"))}
+    return [_canonical(owner) for top in sorted(tops & owners.keys()) for owner in owners[top]]
 
 
 def _requirements(distribution: metadata.Distribution) -> list[str]:
@@ -109,5 +118,5 @@ def _plain(name: str, version: str, license_name: str, purl: str) -> dict[str, A
 
 if __name__ == "__main__":
     with open(sys.argv[1], "w", encoding="utf-8") as file:
-        json.dump(bom(), file, indent=2)
+        json.dump(bom(sys.argv[2]), file, indent=2)
         file.write("\n")
