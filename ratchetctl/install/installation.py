@@ -171,7 +171,7 @@ def _leave(site: Site, found: _Found, network: Network, own: Mapping[str, Any]) 
 def _configure_agent(site: Site, settings: dict[str, Any], token: str | None) -> Outcome:
     """Write what the child needs, and nothing that a runtime reads."""
     settings.setdefault("state_dir", f"{_STATE_DIRS}/{_DEFAULT_NAME}")
-    own = {"name": _DEFAULT_NAME, "type": networks.TYPE}
+    own = {"name": _DEFAULT_NAME, "type": networks.TYPE, "attach": AGENT}
     own |= wrapping.plugin(None, _keys(site, settings, token))
     changed = _write_json(os.path.join(site.folder, CHILD_CONFIG), own)
     for network in _look(site.conf_dir).ours:  # from a time when it had another form

@@ -620,5 +620,6 @@ def test_the_agent_alone_leaves_the_network_configurations_alone(node: Node) -> 
     assert [path.name for path in node.conf_dir.iterdir()] == ["ratchet.node"]
     child = json.loads((node.conf_dir / "ratchet.node" / "ratchet.conf").read_text())
     assert Config.parse(child).state_dir == "/run/ratchet/ratchet"
+    assert child["attach"] == "agent"
     node.uninstall()
     assert node.both() == before
