@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ratchet import client, log, statedir
 from ratchet.cni.errors import INVALID_CONFIG
@@ -26,7 +27,12 @@ from ratchet_child.listening import listen
 from ratchet_child.supervision import program, successor
 from ratchet_child.supervision.keeper import Keeper
 
+if TYPE_CHECKING:
+    from ratchet_child.agent.agent import Agent
+
 _STACK_BYTES = 512 * 1024
+# What the agent may write; as in ratchet_child.agent.reporter, which is not loaded for it.
+REPORTS = ("events", "conditions", "network-status")
 _ASK_AGAIN_S = 2.0
 
 
@@ -52,7 +58,13 @@ def serve(argv: Sequence[str], listener: int, keeper: Keeper) -> int:
         return _refuse(str(error))
     threading.stack_size(_STACK_BYTES)
     try:
-        Child(config, socket.socket(fileno=listener), keeper, stay=arguments.stay).run()
+        Child(
+            config,
+            socket.socket(fileno=listener),
+            keeper,
+            stay=arguments.stay,
+            new_agent=partial(_new_agent, arguments),
+        ).run()
     except Exception as error:
         log.crash("the child has failed", error)
         raise
@@ -75,7 +87,45 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stay", action="store_true", help="do not end when no pods are left; log to stderr"
     )
+    agent = parser.add_argument_group(
+        "the node's agent", "with --stay and a kubeconfig: watch this node's pods, and tell of them"
+    )
+    agent.add_argument(
+        "--node-name",
+        metavar="NAME",
+        default=os.environ.get("NODE_NAME") or os.uname().nodename.lower(),
+        help="this node's name in Kubernetes (default: $NODE_NAME, else the host's name)",
+    )
+    agent.add_argument(
+        "--kubeconfig", metavar="FILE", help="in place of the network configuration's kubeconfig"
+    )
+    agent.add_argument(
+        "--report",
+        metavar="LIST",
+        type=_reports,
+        default=frozenset(REPORTS),
+        help=f"what to write of pods: {','.join(REPORTS)} (the default), or none",
+    )
     return parser
+
+
+def _reports(text: str) -> frozenset[str]:
+    """Read what the agent is to write. *Raises* ArgumentTypeError."""
+    found = frozenset() if text == "none" else frozenset(text.split(","))
+    if not found <= set(REPORTS):
+        allowed = f"allowed are {', '.join(REPORTS)}, with commas between them, or none"
+        raise argparse.ArgumentTypeError(f"{text!r} is not understood; {allowed}")
+    return found
+
+
+def _new_agent(arguments: argparse.Namespace, config: Config) -> Agent | None:
+    """Return the node's agent, where there is to be one."""
+    kubeconfig = arguments.kubeconfig or config.kubeconfig
+    if not arguments.stay or kubeconfig is None or not config.use_labels:
+        return None
+    from ratchet_child.agent.agent import Agent, Wishes  # noqa: PLC0415 - memory that others need not pay for
+
+    return Agent(Wishes(arguments.node_name, arguments.report), kubeconfig, config.state_dir)
 
 
 def _config(arguments: argparse.Namespace) -> Config:

@@ -320,6 +320,7 @@ def test_json_has_everything(child: Child) -> None:
         "etcd": {"state": "reachable", "since": "1970-01-01T00:16:40Z", "error": None},
         "front": None,
         "labels": {"error": None},
+        "agent": None,
         "pods": [
             {
                 "namespace": "prod",
