@@ -22,6 +22,7 @@ from ratchet import client, log, statedir
 from ratchet.cni.errors import INVALID_CONFIG
 from ratchet.config import Config
 from ratchet.errors import CniError, ConfigError, StateError
+from ratchet.names import is_kubernetes_name
 from ratchet_child.child import Child
 from ratchet_child.listening import listen
 from ratchet_child.supervision import program, successor
@@ -41,6 +42,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     try:
         config = _config(arguments)
+        if config.attach == "agent" and (arguments.kubeconfig or config.kubeconfig) is None:
+            raise ConfigError("kubeconfig", None, 'the path of a kubeconfig, as attach is "agent"')
         held = _become_the_one(config.state_dir, waits=arguments.stay)
         if held is None:
             return _refuse(f"another one serves {config.state_dir} already")
@@ -93,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     agent.add_argument(
         "--node-name",
         metavar="NAME",
-        default=os.environ.get("NODE_NAME") or os.uname().nodename.lower(),
+        type=_node_name,
         help="this node's name in Kubernetes (default: $NODE_NAME, else the host's name)",
     )
     agent.add_argument(
@@ -106,7 +109,23 @@ def _parser() -> argparse.ArgumentParser:
         default=frozenset(REPORTS),
         help=f"what to write of pods: {','.join(REPORTS)} (the default), or none",
     )
+    agent.add_argument(
+        "--proc",
+        metavar="DIR",
+        default="/proc",
+        help='with "attach": "agent": the host\'s /proc, if it is not this one',
+    )
     return parser
+
+
+def _node_name(text: str) -> str:
+    """Read a node's name. *Raises* ArgumentTypeError."""
+    if not is_kubernetes_name(text):
+        allowed = (
+            "allowed are lower-case letters, digits, '-' and '.', as `kubectl get nodes` has it"
+        )
+        raise argparse.ArgumentTypeError(f"{text!r} is not a node's name; {allowed}")
+    return text
 
 
 def _reports(text: str) -> frozenset[str]:
@@ -125,7 +144,9 @@ def _new_agent(arguments: argparse.Namespace, config: Config) -> Agent | None:
         return None
     from ratchet_child.agent.agent import Agent, Wishes  # noqa: PLC0415 - memory that others need not pay for
 
-    return Agent(Wishes(arguments.node_name, arguments.report), kubeconfig, config.state_dir)
+    node = arguments.node_name or os.environ.get("NODE_NAME") or os.uname().nodename.lower()
+    wishes = Wishes(node, arguments.report, arguments.proc)
+    return Agent(wishes, kubeconfig, config.state_dir)
 
 
 def _config(arguments: argparse.Namespace) -> Config:

@@ -15,6 +15,7 @@ from ratchet.attachments import Attachment
 from ratchet.config import Config
 from ratchet.links import Link
 from ratchet.status import AgentStatus
+from ratchet_child.agent.attacher import Attacher
 from ratchet_child.agent.connection import Connection
 from ratchet_child.agent.credentials import Credentials
 from ratchet_child.agent.errors import ApiError, AwayError
@@ -43,10 +44,11 @@ _FOLLOWED = ("auto", "kubernetes")
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What a person has asked for: the node's name, and what to write."""
+    """What a person has asked for: the node's name, what to write, where the host's /proc is."""
 
     node: str
     reports: frozenset[str] = field(default_factory=lambda: frozenset(REPORTS))
+    proc: str = "/proc"
 
 
 class Agent:
@@ -61,7 +63,8 @@ class Agent:
         self._lasting = Lasting(state_dir, wishes.node)
         self._lasting.load(self._seen)
         self._engine: Engine | None = None
-        self._follows = False
+        self._follows = self._attaches = False
+        self._network = ""
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._troubles: tuple[str, ...] = ()
@@ -87,6 +90,7 @@ class Agent:
             self._rights.hurry,
         )
         self._follower = Follower(self._seen, self._rewrite)
+        self._attacher = Attacher(self._seen, wishes.proc)
         self._threads = [
             threading.Thread(target=self._watch.run, name="agent-watch", daemon=True),
             threading.Thread(target=self._run, name="agent", daemon=True),
@@ -100,6 +104,8 @@ class Agent:
     def use(self, config: Config, engine: Engine) -> None:
         """Work with another engine from now on."""
         self._follows = config.label_source in _FOLLOWED
+        self._attaches = config.attach == "agent"
+        self._network = config.name
         self._engine = engine
         self._wake.set()
 
@@ -181,6 +187,9 @@ class Agent:
         if self._follows:
             for done in self._follower.follow(there, now):
                 self._reporter.note(about_pod(done.view, self._seen), done.note)
+        if self._attaches and self._watch.has_listed:
+            for about_one, note in self._attacher.attach(engine, self._network, there, now):
+                self._reporter.note(about_one, note)
         if self._watch.has_listed:
             self._rights.review(self._connection)
         self._look_for_troubles()
@@ -188,6 +197,7 @@ class Agent:
         saved = self._lasting.save(self._seen, now)
         rest_s = _TROUBLED_S if self._troubles else _ROUND_S
         dues = [saved, now + rest_s, self._rights.due, self._follower.next_due()]
+        dues.append(self._attacher.next_due() if self._attaches else None)
         try:
             due = self._reporter.report(there)
         except ApiError as error:

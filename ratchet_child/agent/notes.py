@@ -116,6 +116,21 @@ def refused_labels(error: str) -> Note:
     return Note("LabelRefused", "Follow", text)
 
 
+def refused_at_attach(error: str) -> Note:
+    """Return the note for a pod that runs without links for its labels' sake."""
+    text = f"This pod gets no links, because a label is wrong: {error}. Correct the label."
+    return Note("LabelRefused", "Attach", text)
+
+
+def not_found() -> Note:
+    """Return the note for a pod whose processes the agent does not see."""
+    text = (
+        "This pod gets no links yet: Ratchet's agent does not find its network namespace. The "
+        "agent has to see the host's processes (hostPID, or --proc) and the host's /run/netns."
+    )
+    return Note("NamespaceNotFound", "Attach", text)
+
+
 def followed(before: tuple[Link, ...], after: tuple[Link, ...]) -> Note:
     """Return the note for links that have followed the labels."""
     old, new = ({link.ifname: link for link in links} for links in (before, after))

@@ -240,7 +240,8 @@ class Reporter:
     def _patch(self, view: PodView, pod: SeenPod, now: float) -> dict[str, Any] | None:
         metadata: dict[str, Any] = {}
         status: dict[str, Any] = {}
-        wanted = condition(view) if CONDITIONS in self._reports and pod.has_gate else None
+        asks = pod.has_gate or view.is_agents  # which starts before its links are there
+        wanted = condition(view) if CONDITIONS in self._reports and asks else None
         if wanted is not None and wanted != pod.condition:
             status["conditions"] = [_condition(wanted, pod.condition, now)]
         # Once the pod has an address, its runtime has finished, and Multus has written.

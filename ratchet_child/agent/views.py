@@ -15,6 +15,8 @@ from ratchet_child.model.interfaces import hardware_address
 from ratchet_child.model.keys import PodKey
 from ratchet_child.pods.state import PodState
 
+AGENTS = "agent-"  # what the container of a pod that the agent has attached begins with
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -43,6 +45,11 @@ class PodView:
     trouble_since: float | None = None
     is_settled: bool = True
     """Whether it is known which of its links are up: all its peers have been looked at."""
+
+    @property
+    def is_agents(self) -> bool:
+        """Whether the agent has attached it, and no ADD."""
+        return self.attachment.container_id.startswith(AGENTS)
 
     @property
     def namespace(self) -> str:
