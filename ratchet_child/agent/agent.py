@@ -25,9 +25,17 @@ from ratchet_child.agent.lasting import Lasting
 from ratchet_child.agent.notes import Note
 from ratchet_child.agent.reporter import CONDITIONS, EVENTS, NETWORK, REPORTS, Reporter, about_pod
 from ratchet_child.agent.seen import SeenPods, Words
-from ratchet_child.agent.troubles import AWAY_S, READING, STATUS, Rights, Watched, troubles
+from ratchet_child.agent.troubles import (
+    AWAY_S,
+    READING,
+    STATUS,
+    Rights,
+    Watched,
+    name_trouble,
+    troubles,
+)
 from ratchet_child.agent.troubles import EVENTS as EVENT_RIGHTS
-from ratchet_child.agent.views import views
+from ratchet_child.agent.views import PodView, views
 from ratchet_child.agent.watch import Backoff, Watch
 from ratchet_child.engine import Engine
 from ratchet_child.metrics import figures
@@ -192,7 +200,7 @@ class Agent:
                 self._reporter.note(about_one, note)
         if self._watch.has_listed:
             self._rights.review(self._connection)
-        self._look_for_troubles()
+        self._look_for_troubles(there)
         self._look_at_etcd(engine)
         saved = self._lasting.save(self._seen, now)
         rest_s = _TROUBLED_S if self._troubles else _ROUND_S
@@ -232,9 +240,16 @@ class Agent:
             self._reporter.note(self._about_node, Note("EtcdAway", "Link", text))
         self._is_etcd_told = away_s >= AWAY_S
 
-    def _look_for_troubles(self) -> None:
+    def _look_for_troubles(self, there: list[PodView]) -> None:
         watched = Watched(self._watch.error, self._watch.lost_for_s())
-        found = troubles(self._credentials.trouble(), watched, self._rights.trouble())
+        since = min((view.attachment.attached_at for view in there), default=None)
+        name = name_trouble(
+            self._wishes.node,
+            len(self._seen) if self._watch.has_listed else None,
+            None if since is None else self._clock.time() - since,
+        )
+        rights = self._rights.trouble()
+        found = troubles(watched, self._credentials.trouble(), rights, name)
         for trouble in found:
             if trouble not in self._troubles:
                 log.warning("trouble with the API server", trouble=trouble)

@@ -95,7 +95,10 @@ class Credentials:
             return None
         left_s = access.token_ends - self._clock.time()
         if left_s <= 0:
-            return f"the token of kubeconfig {self.path} has expired and was not renewed"
+            return (
+                f"the token of kubeconfig {self.path} has expired and was not renewed, or this "
+                f"node's clock is wrong"
+            )
         life_s = access.token_ends - (access.token_began or 0)
         if left_s < min(life_s * _LATE, _LATEST_WARNING_S):
             minutes = max(round(left_s / 60), 1)

@@ -38,7 +38,7 @@ _UNSEEN_S = 60.0
 _BUSY_S = 5.0
 _UNTOLD_S = 30.0
 _AGAIN_S = 45 * 60.0  # before the API server forgets an Event of what is still so
-_MOST_SENDINGS = 20  # in one round; the next one goes on
+_MOST_SENDINGS, _REST_S = 20, 1.0  # in one round, and until the next one goes on
 
 
 class Writing(Protocol):
@@ -75,7 +75,7 @@ class Reporter:
         self._reports = reports
         self._clock = clock
         self._on_refused = on_refused
-        self._started_at = clock.time()
+        self._started_at = self._now = clock.time()
         self._pods: dict[str, _PodNotes] = {}
         self._waiting: list[tuple[About, Note]] = []
         self._due: list[float] = []  # epoch
@@ -88,20 +88,24 @@ class Reporter:
         *Raises* AwayError and RefusedError when nothing can be written now.
         """
         now = self._clock.time()
-        self._due = []
+        if now < self._now:  # the clock was set back: what was to wait until then has waited
+            self._paused.clear()
+            self._written.clear()
+        self._now, self._due = now, []
         there = {view.uid for view in views}
         self._pods = {uid: known for uid, known in self._pods.items() if uid in there}
         self._written = {uid: one for uid, one in self._written.items() if uid in there}
         sent = 0
-        if EVENTS in self._reports:
-            sent += self._send_waiting(now)
-            for view in views:
-                sent += self._tell(view, now, _MOST_SENDINGS - sent)
+        # Somebody may wait for a condition; Events are for people.
         for view in views:
             if sent >= _MOST_SENDINGS:
-                self._due.append(now)
+                self._due.append(now + _REST_S)
                 break
             sent += self._status(view, now)
+        if EVENTS in self._reports:
+            sent += self._send_waiting(now, _MOST_SENDINGS - sent)
+            for view in views:
+                sent += self._tell(view, now, _MOST_SENDINGS - sent)
         return min(self._due, default=None)
 
     def note(self, about: About, note: Note) -> None:
@@ -111,15 +115,15 @@ class Reporter:
 
     # Events ---------------------------------------------------------------------------------------
 
-    def _send_waiting(self, now: float) -> int:
+    def _send_waiting(self, now: float, most: int) -> int:
         sent = 0
-        while self._waiting and sent < _MOST_SENDINGS and self._may(now, EVENTS):
+        while self._waiting and sent < most and self._may(now, EVENTS):
             sent += 1
             if not self._send(*self._waiting[0], now):
                 break
             del self._waiting[0]
         if self._waiting:
-            self._due.append(max(now + 1.0, self._paused.get(EVENTS, 0.0)))
+            self._due.append(max(now + _REST_S, self._paused.get(EVENTS, 0.0)))
         return sent
 
     def _tell(self, view: PodView, now: float, most: int) -> int:
@@ -139,7 +143,7 @@ class Reporter:
             if due is None:
                 continue
             if due > now or sent >= most:
-                self._due.append(max(due, now))
+                self._due.append(max(due, now + _REST_S) if sent >= most else due)
                 continue
             if self._send(about, noted.note, now):
                 known.told[noted.what] = noted.state, now

@@ -17,6 +17,7 @@ from ratchet_child.model.clock import Clock
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _EVERY_S = (480.0, 600.0)
 _AGAIN_S = (20.0, 30.0)  # while something is missing, or nothing could be asked
+_NAMELESS_S = 60.0
 AWAY_S = 10.0  # an API server that restarts is not worth a word
 
 
@@ -112,9 +113,23 @@ class Watched:
     lost_for_s: float
 
 
-def troubles(credentials: str | None, watch: Watched, rights: str | None) -> tuple[str, ...]:
+def name_trouble(node: str, known: int | None, oldest_s: float | None) -> str | None:
+    """Return what is wrong with the node's name.
+
+    `known` pods were listed for it (None: nothing was), and the oldest of those that Kubernetes has
+    attached here has been here for `oldest_s` (None: there is none).
+    """
+    if known != 0 or oldest_s is None or oldest_s < _NAMELESS_S:
+        return None
+    return (
+        f"the API server has no pod on a node {node}, and pods are attached here: check "
+        f"--node-name or NODE_NAME"
+    )
+
+
+def troubles(watch: Watched, *others: str | None) -> tuple[str, ...]:
     """Return all that is wrong, each in a sentence."""
-    found = [one for one in (credentials, rights) if one is not None]
+    found = [one for one in others if one is not None]
     if watch.error is not None and (
         isinstance(watch.error, RefusedError) or watch.lost_for_s >= AWAY_S
     ):

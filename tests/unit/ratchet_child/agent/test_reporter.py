@@ -306,12 +306,35 @@ def test_pods_that_are_over_or_not_told_of_or_do_not_ask_are_left_alone(pod: Any
 
 def test_a_status_that_is_refused_does_not_keep_events_back(bed: Bed) -> None:
     bed.seen.put(seen(LABELS, has_gate=True))
-    bed.server.errors = [None, ForbiddenError("patch pods/status")]
+    bed.server.errors = [ForbiddenError("patch pods/status")]
     bed.report(new(link()))
     assert len(bed.server.notes) == 1
     assert bed.refused == 1
     bed.report(new(link()), passes_s=61)
     assert len(bed.server.statuses) == 1
+
+
+def test_a_full_node_is_told_of_in_turn() -> None:
+    bed = Bed()
+    pods = []
+    for number in range(50):
+        uid = f"u{number}"
+        record = attachment(LABELS, f"c{number}", uid=uid, attached_at=6000.0)
+        pods.append(view(link(), attachment=record, uid=uid, name=f"p{number}"))
+        bed.seen.put(seen(LABELS, uids=(uid,), name=f"p{number}", has_gate=True))
+    assert bed.report(*pods) == bed.clock.now + 1
+    assert len(bed.server.written) == 20
+    for _ in range(10):
+        bed.report(*pods, passes_s=1)
+    assert len(bed.server.statuses) == 50
+    assert len(bed.server.notes) == 50
+
+
+def test_a_clock_that_is_set_back_keeps_nothing_back(bed: Bed) -> None:
+    bed.server.errors = [ForbiddenError("create")]
+    bed.report(new(link()))
+    bed.report(new(link()), passes_s=-4000)
+    assert len(bed.server.notes) == 1
 
 
 def test_the_program_offers_what_can_be_written() -> None:

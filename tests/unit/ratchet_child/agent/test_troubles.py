@@ -13,7 +13,15 @@ from ratchet_child.agent.credentials import Credentials
 from ratchet_child.agent.errors import ApiError, AwayError, RefusedError
 from ratchet_child.agent.lasting import FILE, Lasting
 from ratchet_child.agent.seen import SeenPods
-from ratchet_child.agent.troubles import EVENTS, READING, STATUS, Rights, Watched, troubles
+from ratchet_child.agent.troubles import (
+    EVENTS,
+    READING,
+    STATUS,
+    Rights,
+    Watched,
+    name_trouble,
+    troubles,
+)
 from tests.lab.api_objects import REVIEW, check
 from tests.unit.ratchet_child.agent.pods import LABELS, seen
 
@@ -100,10 +108,22 @@ def test_a_refusal_has_rights_looked_at_soon() -> None:
 
 def test_an_api_server_that_restarts_is_no_trouble() -> None:
     away, refused = AwayError("away"), RefusedError("403")
-    assert troubles(None, Watched(away, 5.0), None) == ()
-    assert troubles(None, Watched(away, 15.0), None) == ("pods are not watched: away",)
-    assert troubles(None, Watched(refused, 0.0), None) == ("pods are not watched: 403",)
-    assert troubles("token", Watched(None, 100.0), "rights") == ("token", "rights")
+    assert troubles(Watched(away, 5.0), None) == ()
+    assert troubles(Watched(away, 15.0), None) == ("pods are not watched: away",)
+    assert troubles(Watched(refused, 0.0), None) == ("pods are not watched: 403",)
+    assert troubles(Watched(None, 100.0), "token", None, "rights") == ("token", "rights")
+
+
+@pytest.mark.parametrize(
+    ("known", "oldest_s", "is_trouble"),
+    [(0, 61.0, True), (0, 30.0, False), (0, None, False), (1, 61.0, False), (None, 61.0, False)],
+)
+def test_a_node_name_that_nobody_knows_is_told(
+    known: int | None, oldest_s: float | None, is_trouble: bool
+) -> None:
+    found = name_trouble("node-7", known, oldest_s)
+    assert (found is not None) == is_trouble
+    assert found is None or "node-7" in found
 
 
 # Credentials ------------------------------------------------------------------------------------
