@@ -154,7 +154,7 @@ def _attached_otherwise(engine: Engine) -> set[tuple[str, str | None]]:
 
 def _is_eligible(pod: SeenPod) -> bool:
     """Say whether a pod runs and is Ratchet's, as the API server has told it to this process."""
-    is_running = pod.is_told and pod.has_address and not pod.is_over
+    is_running = pod.is_told and pod.has_address and not (pod.is_over or pod.is_hosts)
     return is_running and pods.says_eligible(pod.labels, pod.annotations)
 
 

@@ -92,6 +92,8 @@ class Reporter:
             self._paused.clear()
             self._written.clear()
         self._now, self._due = now, []
+        # One that has lost its name by being deleted is not worth a word.
+        views = [one for one in views if not one.superseded or self._seen.get(one.uid) is not None]
         there = {view.uid for view in views}
         self._pods = {uid: known for uid, known in self._pods.items() if uid in there}
         self._written = {uid: one for uid, one in self._written.items() if uid in there}

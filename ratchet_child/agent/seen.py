@@ -51,6 +51,7 @@ class SeenPod:
     network_status: str | None = None
     has_address: bool = False
     is_over: bool = False
+    is_hosts: bool = False  # in the host's network
 
     @property
     def uid(self) -> str:
@@ -136,7 +137,7 @@ def read_pod(obj: object) -> SeenPod:
     annotations = _words(metadata, "annotations")
     uid = _text(metadata, "uid")
     static = [annotations[key] for key in _STATIC_POD_UIDS if annotations.get(key)]
-    status = _member(obj, "status")
+    status, spec = _member(obj, "status"), _member(obj, "spec")
     shown = annotations.get(NETWORK_STATUS)
     return SeenPod(
         namespace=sys.intern(_text(metadata, "namespace")),
@@ -146,13 +147,13 @@ def read_pod(obj: object) -> SeenPod:
         labels=_ours(_words(metadata, "labels")),
         annotations=_ours(annotations),
         has_gate=any(
-            _get(gate, "conditionType") == CONDITION
-            for gate in _list(_member(obj, "spec"), "readinessGates")
+            _get(gate, "conditionType") == CONDITION for gate in _list(spec, "readinessGates")
         ),
         condition=_condition(status),
         network_status=None if shown is None or len(shown) > _LONGEST_NETWORK_STATUS else shown,
         has_address=bool(_get(status, "podIP")),
         is_over=_get(status, "phase") in _OVER,
+        is_hosts=_get(spec, "hostNetwork") is True,
     )
 
 

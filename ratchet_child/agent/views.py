@@ -78,8 +78,13 @@ def views(engine: Engine) -> list[PodView]:
                 is_settled=state.progress.looked or not engine.node.address,
             )
         )
+    # A sandbox that was made anew, whose DEL before has not come yet, is the same pod.
+    known = {view.uid for view in found}
     for attachment in engine.registry.replaced():
+        if attachment.uid in known:
+            continue
         if attachment.uid is not None and attachment.kubernetes_name is not None:
+            known.add(attachment.uid)
             key = PodKey(attachment.namespace, attachment.pod)
             name = attachment.kubernetes_name
             found.append(PodView(key, attachment.uid, name, attachment, (), (), superseded=True))

@@ -180,6 +180,27 @@ def test_a_name_that_is_taken_is_told_to_the_pod_that_lost_it(
     bed.wait_condition(old, "False", "NameTaken")
 
 
+def test_a_sandbox_made_anew_before_its_del_is_the_same_pod(
+    cluster: Cluster, bed: AgentBed
+) -> None:
+    left, right, again = cluster.pod("a"), cluster.pod("b"), cluster.pod("a")
+    again.uid = left.uid
+    bed.start()
+    bed.wait_watching()
+    bed.run(right, PAIR)
+    bed.run(left, in1_in2("b"), gate=True)
+    bed.wait_condition(left, "True", "LinksUp")
+    bed.attach(again).succeeded()
+    again.netns.wait_ping("192.168.2.101")
+    bed.wait_condition(left, "True", "LinksUp")
+    hold_for(
+        "that it is Ready",
+        lambda: (bed.condition(left) or {})["status"] == "True",
+        duration_s=2.0,
+    )
+    assert "NameTaken" not in [reason for reason, _ in bed.events(left)]
+
+
 def test_ends_are_listed_beside_what_multus_wrote(cluster: Cluster, bed: AgentBed) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     bed.start()

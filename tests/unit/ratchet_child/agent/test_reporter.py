@@ -330,6 +330,15 @@ def test_a_full_node_is_told_of_in_turn() -> None:
     assert len(bed.server.notes) == 50
 
 
+def test_a_pod_that_lost_its_name_is_told_so_while_it_is_there(bed: Bed) -> None:
+    old = view(superseded=True)
+    bed.report(old)
+    assert bed.server.written == []
+    bed.seen.put(seen(LABELS))
+    bed.report(old)
+    assert [reason for reason, _ in bed.server.notes] == ["NameTaken"]
+
+
 def test_a_clock_that_is_set_back_keeps_nothing_back(bed: Bed) -> None:
     bed.server.errors = [ForbiddenError("create")]
     bed.report(new(link()))
