@@ -87,7 +87,8 @@ class Agent:
         rights = READING
         rights += EVENT_RIGHTS if EVENTS in wishes.reports else ()
         rights += STATUS if wishes.reports & {CONDITIONS, NETWORK} else ()
-        self._rights = Rights(rights, self._clock, f"kubeconfig {kubeconfig}")
+        who = f"kubeconfig {kubeconfig}"
+        self._rights = Rights(rights, self._clock, who, wishes.node)
         self._events = EventLog(wishes.node)
         self._reporter = Reporter(
             self._connection,

@@ -29,6 +29,8 @@ class Right:
     resource: str
     group: str = ""
     subresource: str = ""
+    of_node: bool = False
+    """Whether it is needed for the pods of this node only, which is all that a kubelet may read."""
 
     def __str__(self) -> str:
         full = f"{self.group}/{self.resource}" if self.group else self.resource
@@ -36,12 +38,20 @@ class Right:
             f"{self.verb} {full}/{self.subresource}" if self.subresource else f"{self.verb} {full}"
         )
 
-    def to_json(self) -> dict[str, str]:
-        named = {"verb": self.verb, "group": self.group, "resource": self.resource}
-        return {**named, "subresource": self.subresource} if self.subresource else named
+    def to_json(self, node: str) -> dict[str, Any]:
+        named: dict[str, Any] = {"verb": self.verb, "group": self.group, "resource": self.resource}
+        if self.subresource:
+            named["subresource"] = self.subresource
+        if self.of_node:  # API servers before 1.31 do not know it, and ignore it
+            named["fieldSelector"] = {"rawSelector": f"spec.nodeName={node}"}
+        return named
 
 
-READING = tuple(Right(verb, "pods") for verb in ("get", "list", "watch"))
+READING: tuple[Right, ...] = (
+    Right("get", "pods"),
+    Right("list", "pods", of_node=True),
+    Right("watch", "pods", of_node=True),
+)
 EVENTS = tuple(Right(verb, "events", "events.k8s.io") for verb in ("create", "patch"))
 STATUS = (Right("patch", "pods", subresource="status"),)
 
@@ -55,11 +65,12 @@ class Asking(Protocol):
 class Rights:
     """Which of its rights the agent has, for one thread."""
 
-    def __init__(self, rights: tuple[Right, ...], clock: Clock, who: str) -> None:
-        """`who` is the kubeconfig, for the error's sentence."""
+    def __init__(self, rights: tuple[Right, ...], clock: Clock, who: str, node: str) -> None:
+        """`who` is the kubeconfig, for the error's sentence, and `node` the node's name."""
         self._rights = rights
         self._clock = clock
         self._who = who
+        self._node = node
         self._due = 0.0  # monotonic seconds
         self.missing: tuple[Right, ...] = ()
 
@@ -83,7 +94,7 @@ class Rights:
                 body = {
                     "apiVersion": "authorization.k8s.io/v1",
                     "kind": "SelfSubjectAccessReview",
-                    "spec": {"resourceAttributes": right.to_json()},
+                    "spec": {"resourceAttributes": right.to_json(self._node)},
                 }
                 answer = connection.post(REVIEWS, body, "create selfsubjectaccessreviews")
                 status = answer.get("status")

@@ -1,6 +1,6 @@
 """What the stand-in of the API server keeps: pods and Events, with versions and a history.
 
-Objects are checked by the schemas that Kubernetes publishes (`kubernetes_1_30.json`), and Events
+Objects are checked by the schemas that Kubernetes publishes (`kubernetes_1_34.json`), and Events
 also by the rules that the API server adds to them (pkg/apis/core/validation/events.go).
 """
 
@@ -19,7 +19,7 @@ import jsonschema
 
 Obj = dict[str, Any]
 
-_SCHEMAS = os.path.join(os.path.dirname(__file__), "kubernetes_1_30.json")
+_SCHEMAS = os.path.join(os.path.dirname(__file__), "kubernetes_1_34.json")
 POD = "io.k8s.api.core.v1.Pod"
 EVENT = "io.k8s.api.events.v1.Event"
 REVIEW = "io.k8s.api.authorization.v1.SelfSubjectAccessReview"

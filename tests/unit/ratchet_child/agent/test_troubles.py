@@ -40,6 +40,7 @@ class Server:
     def __init__(self, *missing: str) -> None:
         self.missing = set(missing)
         self.asked: list[str] = []
+        self.selectors: list[str | None] = []
         self.error: ApiError | None = None
 
     def post(self, path: str, body: Any, needs: str) -> dict[str, Any]:
@@ -47,6 +48,7 @@ class Server:
         if self.error is not None:
             raise self.error
         asked = body["spec"]["resourceAttributes"]
+        self.selectors.append(asked.get("fieldSelector", {}).get("rawSelector"))
         named = " ".join(filter(None, map(asked.get, ("verb", "group", "resource", "subresource"))))
         self.asked.append(named)
         return {"status": {"allowed": named not in self.missing}}
@@ -57,7 +59,7 @@ ALL = READING + EVENTS + STATUS
 
 def test_every_right_is_asked_for_now_and_then() -> None:
     clock, server = Clock(), Server()
-    rights = Rights(ALL, clock, "k")
+    rights = Rights(ALL, clock, "k", "n")
     rights.review(server)
     assert server.asked == [
         "get pods",
@@ -67,6 +69,8 @@ def test_every_right_is_asked_for_now_and_then() -> None:
         "patch events.k8s.io events",
         "patch pods status",
     ]
+    of_node = "spec.nodeName=n"
+    assert server.selectors == [None, of_node, of_node, None, None, None]
     clock.now += 400
     rights.review(server)
     assert len(server.asked) == 6
@@ -78,7 +82,7 @@ def test_every_right_is_asked_for_now_and_then() -> None:
 
 def test_what_is_missing_is_named_and_asked_for_again_soon() -> None:
     clock, server = Clock(), Server("get pods", "patch pods status")
-    rights = Rights(ALL, clock, "kubeconfig k")
+    rights = Rights(ALL, clock, "kubeconfig k", "n")
     rights.review(server)
     assert rights.trouble() == (
         "RBAC: the user of kubeconfig k lacks the right to get pods, patch pods/status"
@@ -93,14 +97,14 @@ def test_what_is_missing_is_named_and_asked_for_again_soon() -> None:
 def test_what_cannot_be_asked_is_not_missing(error: ApiError) -> None:
     clock, server = Clock(), Server()
     server.error = error
-    rights = Rights(ALL, clock, "k")
+    rights = Rights(ALL, clock, "k", "n")
     rights.review(server)
     assert rights.trouble() is None
 
 
 def test_a_refusal_has_rights_looked_at_soon() -> None:
     clock = Clock()
-    rights = Rights(ALL, clock, "k")
+    rights = Rights(ALL, clock, "k", "n")
     rights.review(Server())
     rights.hurry()
     assert rights.due <= clock.now + 1
