@@ -280,6 +280,34 @@ def test_a_label_adds_a_link_without_touching_the_others(cluster: Cluster, bed: 
     assert left.netns.pings("192.168.2.101")
 
 
+def test_a_link_between_nodes_follows_its_primary_and_moves_to_another_pair(
+    cluster: Cluster, bed: AgentBed, far: Node
+) -> None:
+    """The far node has no agent: what follows is told through etcd, as ever."""
+    left, right, other = cluster.pod("a"), cluster.pod("b"), cluster.pod("c")
+    bed.start()
+    bed.wait_watching()
+    bed.run(left, {**in1_in2("b"), **primary("in3", "10.3.0.1", "c", "in4", "10.3.0.2", 2)})
+    far.add(right, PAIR).succeeded()
+    far.add(other, PAIR).succeeded()
+    left.netns.wait_ping("192.168.2.101")
+    left.netns.wait_ping("10.3.0.2")
+    before = index(left, "in1"), index(right, "in2"), index(left, "in3"), index(other, "in4")
+    bed.label(left, pair_ip="192.168.2.77")
+    left.netns.wait_ping("192.168.2.77")
+    after = index(left, "in1"), index(right, "in2"), index(left, "in3"), index(other, "in4")
+    assert after == before
+    # The cable of in1 is pulled out of b and plugged into c.
+    bed.label(left, pair_name="c")
+    wait_for("in2 in c", other.netns.links, until=lambda links: "in2" in links)
+    wait_for("in2 to leave b", right.netns.links, until=lambda links: "in2" not in links)
+    left.netns.wait_ping("192.168.2.77")
+    assert (index(left, "in3"), index(other, "in4")) == before[2:]
+    assert left.netns.pings("10.3.0.2")
+    far.delete(right).succeeded()
+    far.delete(other).succeeded()
+
+
 def test_a_wrong_change_leaves_what_was_and_names_the_label(
     cluster: Cluster, bed: AgentBed
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -385,6 +387,15 @@ def test_without_stay_nothing_of_the_agent_is_loaded(cluster: Cluster, bed: Agen
         for task in os.listdir(f"/proc/{pid}/task")
     ]
     assert not [name for name in threads if "agent" in name]
+
+
+def test_the_childs_program_imports_nothing_of_the_agent_by_itself() -> None:
+    """Only what makes an agent imports the room: memory that other children need not pay for."""
+    shown = "import ratchet_child.command, sys; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "ratchet_child.child" in loaded
+    assert [one for one in loaded if one.startswith("ratchet_child.agent")] == []
 
 
 def jwt(began: float, ends: float) -> str:
