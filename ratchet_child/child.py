@@ -113,6 +113,9 @@ class Child:
         self._config = config
         self._engine = engine
         self._vanished = Vanished(self._directory, engine.registry, engine.clock)
+        if self._agent is not None and not self._agent.serves(config):
+            self._agent.close()
+            self._agent = None
         self._agent = self._agent or self._new_agent(config)
         self._service = Service(self._engine, config.kubeconfig, self._agent)
         self._bells = Bells(self._engine.store, self._engine)

@@ -145,7 +145,7 @@ def _new_agent(arguments: argparse.Namespace, config: Config) -> Agent | None:
     from ratchet_child.agent.agent import Agent, Wishes  # noqa: PLC0415 - memory that others need not pay for
 
     node = arguments.node_name or os.environ.get("NODE_NAME") or os.uname().nodename.lower()
-    wishes = Wishes(node, arguments.report, arguments.proc)
+    wishes = Wishes(node, arguments.kubeconfig, arguments.report, arguments.proc)
     return Agent(wishes, kubeconfig, config.state_dir)
 
 

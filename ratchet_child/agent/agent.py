@@ -55,6 +55,7 @@ class Wishes:
     """What a person has asked for: the node's name, what to write, where the host's /proc is."""
 
     node: str
+    kubeconfig: str | None = None  # in place of the network configuration's
     reports: frozenset[str] = field(default_factory=lambda: frozenset(REPORTS))
     proc: str = "/proc"
 
@@ -65,6 +66,7 @@ class Agent:
     def __init__(
         self, wishes: Wishes, kubeconfig: str, state_dir: str, clock: Clock | None = None
     ) -> None:
+        self._kubeconfig = kubeconfig
         self._wishes = wishes
         self._clock = clock or SystemClock()
         self._seen = SeenPods()
@@ -109,6 +111,11 @@ class Agent:
         log.info("the node's pods are watched", node=wishes.node, kubeconfig=kubeconfig)
 
     # For the child's loop -------------------------------------------------------------------------
+
+    def serves(self, config: Config) -> bool:
+        """Say whether a configuration asks for this very agent."""
+        kubeconfig = self._wishes.kubeconfig or config.kubeconfig
+        return config.use_labels and kubeconfig == self._kubeconfig
 
     def use(self, config: Config, engine: Engine) -> None:
         """Work with another engine from now on."""

@@ -246,6 +246,29 @@ def test_a_kubeconfig_that_breaks_takes_nothing_away_and_is_told(
     wait_no_trouble(bed)
 
 
+def test_a_configuration_with_another_kubeconfig_or_none_is_followed(
+    cluster: Cluster, bed: AgentBed, tmp_path: Path
+) -> None:
+    other = str(tmp_path / "other")
+    api_server.replace(other, Path(bed.kubeconfig).read_text().replace('"node"', '"other"'))
+    bed.start()
+    bed.wait_watching()
+    pods = [cluster.pod(f"p{number}") for number in range(3)]
+    for pod in pods:
+        bed.create(pod, {"app": "web"})
+    wait_known(bed, 3)
+    bed.attach(pods[0], kubeconfig=other).succeeded()
+    wait_known(bed, 3)
+    assert bed.node.log().count(f"kubeconfig={other}") == 1
+    time.sleep(1.5)  # a change in less would count as a parent that came late
+    bed.attach(pods[1], kubeconfig=None).succeeded()
+    bed.node.status(config=bed.config(kubeconfig=None, cniVersion="1.1.0"))
+    wait_for("no agent", bed.status, until=lambda one: one is None)
+    time.sleep(1.5)
+    bed.attach(pods[2]).succeeded()
+    wait_known(bed, 3)
+
+
 def test_certificates_of_the_server_may_change(
     cluster: Cluster, bed: AgentBed, tmp_path: Path
 ) -> None:
