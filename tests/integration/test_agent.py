@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -364,6 +366,41 @@ def test_a_del_between_reading_and_writing_is_never_undone(cluster: Cluster, bed
             lambda left=left: not any(left.container_id in one for one in bed.node.records()),  # type: ignore[misc]
             duration_s=0.5,
         )
+
+
+def test_an_agent_that_is_killed_at_any_moment_follows_in_the_end(
+    cluster: Cluster, bed: AgentBed
+) -> None:
+    left, right, third = cluster.pod("a"), cluster.pod("b"), cluster.pod("c")
+    bed.start()
+    bed.wait_watching()
+    bed.run(left, {**in1_in2("b"), **primary("in3", "10.3.0.1", "c", "in4", "10.3.0.2", 2)})
+    bed.run(right, PAIR)
+    bed.run(third, PAIR)
+    left.netns.wait_ping("192.168.2.101")
+    left.netns.wait_ping("10.3.0.2")
+    before = index(left, "in3"), index(third, "in4")
+    for number in range(3):
+        bed.label(left, local_ip=f"192.168.2.{number + 10}")
+        time.sleep(0.5 + 0.2 * number)  # about when the record is rewritten and taken up
+        killed = bed.node.wait_child()
+        os.kill(killed, signal.SIGKILL)
+        # Its supervisor takes its time with a child that dies again and again.
+        wait_for(
+            "another child",
+            bed.node.children,
+            until=lambda pids, killed=killed: pids and killed not in pids,  # type: ignore[misc]
+            timeout_s=30.0,
+        )
+    right.netns.wait_ping("192.168.2.12")
+    assert (index(left, "in3"), index(third, "in4")) == before
+    assert left.netns.pings("10.3.0.2")
+    # What is left of a killed agent's files goes, and records are as many as pods.
+    wait_for(
+        "records alone",
+        lambda: os.listdir(os.path.join(bed.node.state_dir, "attachments")),
+        until=lambda names: len(names) == 3 and not any(name.startswith(".") for name in names),
+    )
 
 
 def test_runtimes_labels_are_not_followed_by_others(cluster: Cluster, bed: AgentBed) -> None:
