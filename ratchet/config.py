@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LABEL_SOURCES = ("auto", "runtime", "kubernetes", "docker")
 WAITS = ("present", "all", "none")
 GUARDS = ("auto", "off")
+ATTACHERS = ("plugin", "agent")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DEFAULT_ETCD_PORT = 2379
 DEFAULT_VXLAN_PORT = 4789  # RFC 7348 §8
@@ -365,6 +366,7 @@ class Config:
     log_file = _passed_on(_path)
     log_level = _passed_on(_choice, LOG_LEVELS, "info")
     public_ip_networks = _parents(_networks)  # None: of every network
+    attach = _passed_on(_choice, ATTACHERS, "plugin")
     wait = _passed_on(_choice, WAITS, "present")
     wait_seconds = _passed_on(_seconds, 5.0)
     vxlan_port = _passed_on(_number, 1, 65535, DEFAULT_VXLAN_PORT)

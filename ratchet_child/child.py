@@ -15,6 +15,8 @@ import signal
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ratchet import log, messages, statedir
 from ratchet.attachments import Directory
@@ -44,6 +46,9 @@ from ratchet_child.service import (
 from ratchet_child.supervision import wire
 from ratchet_child.supervision.keeper import Keeper
 
+if TYPE_CHECKING:
+    from ratchet_child.agent.agent import Agent
+
 _SWEEP_S = 2.0
 _IDLE_S = 30.0
 _UNDERLAY_S = 0.2  # changes of the node's addresses and routes come together
@@ -63,9 +68,18 @@ class Child:
     """Serves one network on one node until it is stopped or has nothing left to do."""
 
     def __init__(
-        self, config: Config, listener: socket.socket, keeper: Keeper, *, stay: bool
+        self,
+        config: Config,
+        listener: socket.socket,
+        keeper: Keeper,
+        *,
+        stay: bool,
+        new_agent: Callable[[Config], Agent | None] = lambda _: None,
     ) -> None:
+        """Serve; `new_agent` gives the node's agent where a configuration allows one."""
         self._stay = stay
+        self._new_agent = new_agent
+        self._agent: Agent | None = None
         self._keeper = keeper
         self._finish_by: float | None = None  # monotonic: another child is to serve
         self._directory = Directory(config.state_dir)
@@ -97,12 +111,18 @@ class Child:
         self._config = config
         self._engine = engine
         self._vanished = Vanished(self._directory, engine.registry, engine.clock, engine.namespaces)
-        self._service = Service(self._engine, config.kubeconfig)
+        if self._agent is not None and not self._agent.serves(config):
+            self._agent.close()
+            self._agent = None
+        self._agent = self._agent or self._new_agent(config)
+        self._service = Service(self._engine, config.kubeconfig, self._agent)
         self._bells = Bells(self._engine.store, self._engine)
         self._monitors = Monitors(self._engine)
         self._serve_metrics(config.metrics_address)
         self._engine.start()
         self._monitors.start()
+        if self._agent is not None:
+            self._agent.use(config, engine)
         node = self._engine.node
         log.info("started", node=node.address, interface=node.interface, pid=os.getpid())
         if node.address:
@@ -130,6 +150,11 @@ class Child:
         """Return the counts of the engine in use, whichever that is."""
         counts = self._engine.status.counts()
         counts.labels = self._service.labels_error is None
+        if self._agent is not None:
+            agent = self._agent.status()
+            counts.agent = figures.AgentCounts(
+                agent.watching, agent.known or 0, len(agent.troubles)
+            )
         return counts
 
     def run(self) -> None:
@@ -167,6 +192,8 @@ class Child:
                 self._running = not self._is_over()
         self._front.close()
         self._close_door()
+        if self._agent is not None:
+            self._agent.close()
         self._stop()
         self._serve_metrics(None)
 
@@ -263,6 +290,8 @@ class Child:
             os.read(self._wake_read, 4096)
         while self._questions:
             self._serve(*self._questions.popleft())
+        if self._agent is not None:
+            self._agent.changed()
 
     def _sweep(self, now: float) -> None:
         """Find what nobody reports: records of killed parents, namespaces that are gone."""

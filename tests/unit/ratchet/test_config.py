@@ -50,6 +50,7 @@ def test_defaults() -> None:
     assert config.etcd_prefix == "/ratchet"
     assert config.state_dir == "/run/ratchet/net"
     assert (config.wait, config.wait_seconds) == ("present", 5.0)
+    assert config.attach == "plugin"
     assert (config.use_labels, config.label_source) == (True, "auto")
     assert (config.vxlan_port, config.mtu, config.max_links) == (4789, None, 256)
     assert config.docker_socket == "/var/run/docker.sock"
@@ -116,6 +117,7 @@ WRONG: list[Any] = [
     *each(("public_ip_networks",), (["fd00::/129"], ["10.0.0.0/8", "x"], [["10.0.0.0/8"]])),
     *each(("use_labels",), ("true", "false", 1, 0, "yes")),
     *each(("label_source",), ("Auto", "k8s", 1, ["auto"])),
+    *each(("attach",), ("Agent", "both", True)),
     *each(("wait",), ("some", True)),
     *each(("guard",), ("on", True, "Auto")),
     *each(("wait_seconds",), (-1, 101, "x", True, "nan", "inf", [])),

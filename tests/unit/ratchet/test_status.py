@@ -52,6 +52,7 @@ NODE: dict[str, Any] = {
     "guard": "on",
     "etcd_since": 700.0,
     "front": {"calls": {"answered": 3}, "fallbacks": {"late": 2}},
+    "agent": {"node": "n1", "watching": True, "known": 3, "troubles": ["the token has expired"]},
     "pods": [POD],
 }
 
@@ -103,6 +104,15 @@ def test_link_that_no_child_sends_is_refused_by_its_key(key: str, value: object)
 def test_pods_that_no_child_sends_are_refused(pods: object) -> None:
     with pytest.raises(ValueError, match=r"pod|links|name"):
         NodeStatus.from_json({**NODE, "pods": pods})
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [5, [], {}, {"node": "n1", "watching": 1}, {"node": "n", "watching": True, "troubles": [3]}],
+)
+def test_an_agent_that_no_child_sends_is_refused(agent: object) -> None:
+    with pytest.raises(ValueError, match=r"agent|node|watching|troubles"):
+        NodeStatus.from_json({**NODE, "agent": agent})
 
 
 @pytest.mark.parametrize("front", [5, [], {"calls": {}}, {"calls": {"a": "b"}, "fallbacks": {}}])

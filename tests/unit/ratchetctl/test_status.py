@@ -330,6 +330,7 @@ def test_json_has_everything(child: Child) -> None:
         "front": None,
         "guard": None,
         "labels": {"error": None},
+        "agent": None,
         "pods": [
             {
                 "namespace": "prod",
