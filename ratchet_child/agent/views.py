@@ -71,7 +71,7 @@ def views(engine: Engine) -> list[PodView]:
                 name=attachment.kubernetes_name,
                 attachment=attachment,
                 links=links,
-                ends=_ends(engine, state, links),
+                ends=_ends(state, links),
                 superseded=state.progress.memory.superseded,
                 trouble=None if engine.etcd.is_away else state.trouble,
                 trouble_since=state.progress.last_error_at,
@@ -101,7 +101,7 @@ def _links(engine: Engine, state: PodState) -> tuple[LinkStatus, ...]:
     )
 
 
-def _ends(engine: Engine, state: PodState, links: tuple[LinkStatus, ...]) -> tuple[End, ...]:
+def _ends(state: PodState, links: tuple[LinkStatus, ...]) -> tuple[End, ...]:
     ends = []
     found = dict(state.inside.found or {})
     for link in links:
