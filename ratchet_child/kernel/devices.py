@@ -81,15 +81,16 @@ class Devices:
         """Return interfaces of Ratchet's in the namespaces that a pod's own one knows.
 
         Each comes with the number of its namespace. They are ends that the pod has moved, and the
-        ends of its peers. The node's namespace is left out, and so is `besides`.
+        ends of its peers. The node's namespace is left out, and so is `besides`. So is the pod's
+        own one: looking at a peer's end from there, as is done here, has the kernel number it.
         """
         netlink = namespace.netlink
         answers = netlink.dump(RTM_GETNSID, rtnetlink.every_nsid())
         numbers = {rtnetlink.read_nsid(answer) for answer in answers}
-        for fd in (self._own_fd, None if besides is None else besides.fd) if numbers else ():
-            if fd is not None:
-                known = netlink.get(RTM_GETNSID, rtnetlink.nsid_of(fd))
-                numbers -= {rtnetlink.read_nsid(answer) for answer in known}
+        others = [self._own_fd, namespace.fd] + ([] if besides is None else [besides.fd])
+        for fd in others if numbers else ():
+            known = netlink.get(RTM_GETNSID, rtnetlink.nsid_of(fd))
+            numbers -= {rtnetlink.read_nsid(answer) for answer in known}
         moved = []
         for nsid in sorted(numbers):
             with contextlib.suppress(OSError):  # it goes at this moment
