@@ -218,14 +218,17 @@ class Devices:
         code = namespace.netlink.request((RTM_NEWLINK, 0, rtnetlink.down(index)))[0]
         must(f"set down interface {index} in {namespace.path}", code)
 
-    def move(self, here: Namespace, index: int, there: Namespace, wanted: Interface) -> None:
-        """Move an interface, which is down, to another namespace, under the name that it has there.
+    def move(
+        self, here: Namespace, index: int, there: Namespace, ifname: str, mac: str | None = None
+    ) -> None:
+        """Move an interface to another namespace, under the name that it has there.
 
-        It arrives without addresses and without its label. *Raises* KernelError.
+        It arrives down, without addresses and without its label, and has another MAC address if
+        `mac` is one. *Raises* KernelError.
         """
-        message = rtnetlink.moved(index, wanted.ifname, wanted.mac, there.fd)
+        message = rtnetlink.moved(index, ifname, mac, there.fd)
         code = here.netlink.request((RTM_NEWLINK, 0, message))[0]
-        must(f"move interface {index} of {here.path} to {there.path} as {wanted.ifname}", code)
+        must(f"move interface {index} of {here.path} to {there.path} as {ifname}", code)
 
     def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int) -> None:
         """Remove an interface that a pod has moved into a namespace of its own, if it still can be.

@@ -118,6 +118,9 @@ class Cables:
                 self._plug(state, end)
             elif own is None:
                 self._panel.drop(state.key.namespace, end.interface.link)
+            elif self._panel.give_back(state.key, state.opened_namespace, end.interface.link):
+                # The pod was attached again where it was: its end was set down, and not by it.
+                self._observed.all(state)[end.ifname] = replace(own, label=None)
 
     def _plug(self, state: PodState, end: End) -> None:
         """Have the leg that waits for an end move in, if there is one."""

@@ -106,6 +106,13 @@ class PodNamespaces:
                 if label is not None and self._is_leg(found):
                     needed = partial(self._is_needed, label.link, gone, pod)
                     if self._panel.park(pod, room, label, found, is_needed=needed):
+                        log.debug(
+                            "a leg waits for its pod",
+                            pod=pod,
+                            container=gone.container,
+                            link=label.link,
+                            ifname=found.ifname,
+                        )
                         continue
                 with figures.end_operation("remove"):
                     self._devices.remove(namespace, found.index)
