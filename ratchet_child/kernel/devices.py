@@ -82,8 +82,8 @@ class Devices:
         """Return interfaces of Ratchet's in the namespaces that a pod's own one knows.
 
         Each comes with the number of its namespace. They are ends that the pod has moved, and the
-        ends of its peers. Left out are the node's namespace, `besides`, and the pod's own: it
-        may know itself by a number as well.
+        ends of its peers. Left out are the node's namespace, `besides`, and the pod's own: looking
+        at a peer's end from there, as is done here, has the kernel number it.
         """
         netlink = namespace.netlink
         answers = netlink.dump(RTM_GETNSID, rtnetlink.every_nsid())
@@ -221,14 +221,17 @@ class Devices:
         code = namespace.netlink.request((RTM_NEWLINK, 0, rtnetlink.down(index)))[0]
         must(f"set down interface {index} in {namespace.path}", code)
 
-    def move(self, here: Namespace, index: int, there: Namespace, wanted: Interface) -> None:
-        """Move an interface, which is down, to another namespace, under the name that it has there.
+    def move(
+        self, here: Namespace, index: int, there: Namespace, ifname: str, mac: str | None = None
+    ) -> None:
+        """Move an interface to another namespace, under the name that it has there.
 
-        It arrives without addresses and without its label. *Raises* KernelError.
+        It arrives down, without addresses and without its label, and has another MAC address if
+        `mac` is one. *Raises* KernelError.
         """
-        message = rtnetlink.moved(index, wanted.ifname, wanted.mac, there.fd)
+        message = rtnetlink.moved(index, ifname, mac, there.fd)
         code = here.netlink.request((RTM_NEWLINK, 0, message))[0]
-        must(f"move interface {index} of {here.path} to {there.path} as {wanted.ifname}", code)
+        must(f"move interface {index} of {here.path} to {there.path} as {ifname}", code)
 
     def is_elsewhere(self, namespace: Namespace, nsid: int, index: int, ifname: str) -> bool:
         """Say whether an end is there yet that a pod has moved; see `remove_elsewhere`."""

@@ -1,10 +1,10 @@
 """Network namespaces as open descriptors, and rtnetlink(7) sockets inside them.
 
-Namespaces are opened by path and never created or removed here. A socket stays in the namespace in
-which it was opened, so a thread enters a namespace (setns(2), 20 microseconds) just for that moment
-and every later request needs no change of namespace at all. pyroute2's own helper for this forks a
-process and costs 8 to 28 ms, and its request loop several times what the kernel needs, so of
-pyroute2 only the message formats are used.
+Namespaces are opened by path; none that anybody else could see is created here. A socket stays in
+the namespace in which it was opened, so a thread enters a namespace (setns(2), 20 microseconds)
+just for that moment and every later request needs no change of namespace at all. pyroute2's own
+helper for this forks a process and costs 8 to 28 ms, and its request loop several times what the
+kernel needs, so of pyroute2 only the message formats are used.
 
 An open namespace lives on after its last process and mount, with its interfaces: whoever holds a
 `Namespace` must watch `is_current` and close it.
@@ -298,6 +298,20 @@ class Namespaces:
     def open(self, path: str, known: Identity | None) -> Namespace:
         """Open the namespace at a path. *Raises* KernelError, also where it is another one."""
         return Namespace(path, known, self._own)
+
+    def make(self) -> Namespace:
+        """Make a namespace without a name, which is there until it is closed.
+
+        *Raises* KernelError, OSError.
+        """
+        with _own() as own:
+            if _libc.unshare(_CLONE_NEWNET):
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code))
+            try:
+                return Namespace("/proc/thread-self/ns/net", None, self._own)
+            finally:
+                _setns(own)
 
     def monitor(self, namespace: Namespace) -> Monitor:
         """Hear of interfaces in a namespace. *Raises* OSError."""

@@ -73,12 +73,13 @@ def elsewhere(nsid: int, index: int) -> bytes:
     return interface(index) + _attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
 
 
-def moved(index: int, ifname: str, mac: str, namespace_fd: int) -> bytes:
+def moved(index: int, ifname: str, mac: str | None, namespace_fd: int) -> bytes:
     """Return an interface that moves to another namespace, with its name there and no alias."""
+    address = b"" if mac is None else _attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
     return (
         interface(index)
         + _attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
-        + _attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+        + address
         + _attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
         + _attribute(_IFLA_IFALIAS, b"")
     )

@@ -66,11 +66,15 @@ class Label:
     link: str  # <primary>:<ifname of the primary's end>
 
     def __str__(self) -> str:
-        text = f"{_LABEL}{self.ifname}{_OF}{self.link}"
-        if len(text) <= _LONGEST_ALIAS:
-            return text
+        if len(self.link) <= _LONGEST_LINK:  # the same at both ends, whatever their names
+            return f"{_LABEL}{self.ifname}{_OF}{self.link}"
         digest = hashlib.sha256(self.link.encode()).hexdigest()[:32]
         return f"{_LABEL}{self.ifname}{_OF}#{digest}"
+
+    @property
+    def kept(self) -> Label:
+        """The label as the kernel gives it back: a long link is a digest there."""
+        return Label.parse(str(self)) or self
 
     @classmethod
     def parse(cls, text: str | None) -> Label | None:
@@ -86,7 +90,8 @@ class Label:
 
 
 _LABEL, _OF = "ratchet ", " of "
-_LONGEST_ALIAS = 255  # IFALIASZ less its final zero, linux/if_link.h; names are ASCII
+# IFALIASZ less its final zero, linux/if_link.h, and the longest name of an interface. All is ASCII.
+_LONGEST_LINK = 255 - len(_LABEL) - 15 - len(_OF)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,12 @@ class Cables:
                 peer.inside.stale.add(far_end.ifname)  # whatever becomes of it now
                 self._plug(state, end)
             elif own is None:
-                self._panel.drop(state.key.namespace, end.interface.link)
+                self._panel.drop(state.key.namespace, end.interface.label.kept.link)
+            elif self._panel.give_back(
+                state.key, state.opened_namespace, end.interface.label.kept.link
+            ):
+                # The pod was attached again where it was: its end was set down, and not by it.
+                self._observed.all(state)[end.ifname] = replace(own, label=None)
 
     def _plug(self, state: PodState, end: End) -> None:
         """Have the leg that waits for an end move in, if there is one."""
@@ -140,7 +145,7 @@ class Cables:
                 self._devices.remove(site.namespace, site.found.index)
                 removed(self._kinds, site.found)
                 self._observed.all(state).pop(end.ifname, None)
-            self._panel.drop(state.key.namespace, end.interface.link)
+            self._panel.drop(state.key.namespace, end.interface.label.kept.link)
         try:
             kind.make(here, there)
         except KernelError:

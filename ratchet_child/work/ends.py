@@ -56,7 +56,7 @@ class Ends:
         """`find` gives the state of another pod of this node."""
         self._devices = devices
         self._kinds = kinds
-        self._panel = Panel(devices, keeper, namespaces.open)
+        self._panel = Panel(devices, keeper, namespaces.open, namespaces.make)
         self._namespaces = PodNamespaces(devices, kinds, namespaces, self._panel, find)
         self._clock = clock
         self._find = find
@@ -81,6 +81,13 @@ class Ends:
         """
         with state.inside.lock:
             self._namespaces.clean(gone, state, in_use)
+
+    def tidy(self, in_use: set[tuple[int, int]]) -> None:
+        """Leave nothing with containers that live on after they were detached.
+
+        `in_use` are the namespaces of pods that are attached. For who calls it every few seconds.
+        """
+        self._panel.tidy(in_use)
 
     # What is heard --------------------------------------------------------------------------------
 
@@ -185,6 +192,8 @@ class Ends:
                 return unusable
             inside.want(wanted)
             inside.history.keep(wanted)
+            if remove:  # then all is known that others have declared
+                inside.history.note_unknown(wanted)
             telling.waiting(state, wanted)
             self._observed.all(state)
         if remove:

@@ -110,6 +110,13 @@ class PodNamespaces:
                 if label is not None and self._is_leg(found):
                     needed = partial(self._is_needed, label.link, gone, pod)
                     if self._panel.park(pod, room, label, found, is_needed=needed):
+                        log.debug(
+                            "a leg waits for its pod",
+                            pod=pod,
+                            container=gone.container,
+                            link=label.link,
+                            ifname=found.ifname,
+                        )
                         continue
                 with figures.end_operation("remove"):
                     self._devices.remove(namespace, found.index)
@@ -129,7 +136,11 @@ class PodNamespaces:
         if primary == pod.name:
             others = [pod.sibling(pair) for pair, own in gone.published.declared if own == ifname]
         peers = [peer for peer in map(self._find, others) if peer is not None]
-        return any(end.link == link for peer in peers for end in list(peer.inside.given.values()))
+        return any(
+            end.label.kept.link == link
+            for peer in peers
+            for end in list(peer.inside.given.values())
+        )
 
     def _moved(
         self, namespace: Namespace, pod: PodKey, besides: Namespace | None = None

@@ -232,7 +232,7 @@ def test_del_succeeds_when_etcd_and_the_api_server_are_away(cloud: Cloud) -> Non
         cloud.etcd.keys,
         until=lambda keys: not any("/primary-pod/" in key for key in keys),
     )
-    right.netns.wait_no_link("in2")
+    right.netns.wait_no_carrier("in2")
 
 
 # A containerd that dies

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -193,6 +194,82 @@ def test_an_end_survives_a_child_that_dies_while_its_peer_is_away(
     link.go("a")
     link.pulled_out("b")
     os.kill(node.wait_child(), signal.SIGKILL)
+    link.come("a")
+    link.works()
+    assert link.end("b")["ifindex"] == before
+
+
+def test_an_end_is_its_pods_own_to_each_child_that_comes(cluster: Cluster, node: Node) -> None:
+    link = Link(cluster, 0)
+    link.works()
+    before = link.end("b")["ifindex"]
+    for _ in range(3):
+        os.kill(node.wait_child(), signal.SIGKILL)
+        node.check(link.pods["a"]).succeeded()
+    assert [one.by_pod for pod in reading.read(node.state_dir).pods for one in pod.links] == [
+        None,
+        None,
+    ]
+    link.go("a")
+    link.pulled_out("b")
+    link.come("a")
+    link.works()
+    assert link.end("b")["ifindex"] == before
+
+
+def test_an_end_survives_a_del_that_is_tried_again(cluster: Cluster, node: Node) -> None:
+    link = Link(cluster, 0)
+    link.works()
+    before = link.end("b")["ifindex"]
+    cluster.etcd.stop()
+    node.delete(link.pods["a"]).succeeded()  # what is to go from etcd is tried again and again
+    link.pulled_out("b")
+    time.sleep(1)
+    link.pods["a"].netns.remove()
+    cluster.etcd.start()
+    link.come("a")
+    link.works()
+    assert link.end("b")["ifindex"] == before
+
+
+# A container that lives on after its DEL: podman's network disconnect, connect and reload.
+
+
+def test_a_container_that_lives_on_loses_its_end_for_good(cluster: Cluster, node: Node) -> None:
+    link = Link(cluster, 0)
+    link.works()
+    before = link.end("b")["ifindex"]
+    alive = link.pods["a"]
+    node.delete(alive).succeeded()
+    alive.netns.wait_no_link("in1")
+    assert set(alive.netns.links()) == {"lo"}
+    assert link.pods["b"].netns.wait_no_carrier("in2")["ifindex"] == before
+    os.kill(node.wait_child(), signal.SIGKILL)
+    node.add(alive, link.labels["a"]).succeeded()
+    link.works()
+    assert link.end("b")["ifindex"] == before
+    # The leg waits elsewhere for whoever comes with that name.
+    node.delete(alive).succeeded()
+    alive.netns.wait_no_link("in1")
+    link.come("a")
+    link.works()
+    assert link.end("b")["ifindex"] == before
+
+
+def test_a_container_that_is_detached_and_attached_at_once_is_linked_again(
+    cluster: Cluster, node: Node
+) -> None:
+    link = Link(cluster, 0)
+    link.works()
+    before = link.end("b")["ifindex"]
+    for _ in range(2):
+        node.delete(link.pods["a"]).succeeded()
+        node.add(link.pods["a"], link.labels["a"]).succeeded()
+        link.works()
+    time.sleep(5)  # until somebody has looked whether it lives on
+    link.works()
+    link.go("a")
+    link.pulled_out("b")
     link.come("a")
     link.works()
     assert link.end("b")["ifindex"] == before

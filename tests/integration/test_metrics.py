@@ -121,7 +121,8 @@ def test_figures_follow_what_happens(cluster: Cluster, node: Node, far: Node, ad
         lambda: scrape(node, address),
         until=lambda seen: seen.links() == (2, 1, 0),
     )
-    assert third.ends("remove") == 1
+    left.netns.wait_no_carrier("in3")
+    assert third.ends("remove") == 0
 
     cluster.etcd.stop()
     down = wait_for(
@@ -138,11 +139,17 @@ def test_figures_follow_what_happens(cluster: Cluster, node: Node, far: Node, ad
 
     for pod in (left, near):
         node.delete(pod).succeeded()
-    wait_for(
+    # What is removed: the tunnel's end, and the cable inside the node once.
+    last = wait_for(
         "nothing to be left",
         lambda: scrape(node, address),
-        until=lambda seen: seen.links() == (0, 0, 0) and not seen['ratchet_pods{state="attached"}'],
+        until=lambda seen: (
+            seen.links() == (0, 0, 0)
+            and not seen['ratchet_pods{state="attached"}']
+            and seen.ends("remove") >= 2
+        ),
     )
+    assert last.ends("remove") == 2
 
 
 def test_links_with_a_fault_are_counted(

@@ -9,6 +9,7 @@ other, and it imports nothing of the programs under test.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -113,6 +114,30 @@ class Cluster:
         ]
         keys = repr(self.etcd.tree()) if self.etcd.answers() else "etcd does not answer"
         return [*said, ("etcd keys", keys)]
+
+    def wait_withdrawn(self, pod: Pod, *reserved: str) -> None:
+        """Wait until etcd has nothing of a pod that has gone but the VNIs reserved for its links.
+
+        `reserved` names these links by the keys of their declarations, such as `b/links/a:in1`.
+        Whatever is reserved expires by itself.
+        """
+
+        def left() -> dict[str, str]:
+            keys = self.etcd.keys()
+            return {key: keys[key] for key in keys if pod.container_id in f"{key} {keys[key]}"}
+
+        def is_right(keys: dict[str, str]) -> bool:
+            wanted = set()
+            for name in reserved:
+                declaration = json.loads(keys.get(f"/ratchet/association/{name}", "{}"))
+                if declaration.get("gone") is not True:
+                    return False
+                wanted |= {f"/ratchet/association/{name}", f"/ratchet/vni/{declaration['vni']}"}
+            return set(keys) == wanted
+
+        what = f"the keys of {pod} to go but for {reserved or 'none'}"
+        kept = wait_for(what, left, until=is_right)
+        assert set(kept) <= self.etcd.expiring()
 
     # The end of a test
 

@@ -19,7 +19,6 @@ from ratchet_child.model.interfaces import (
     AddAddress,
     Found,
     HandOver,
-    Interface,
     Label,
     Plug,
     RemoveAddress,
@@ -165,6 +164,10 @@ class Namespaces:
     def open(self, path: str, known: Identity | None) -> Namespace:
         return Namespace(self._spaces, path)
 
+    def make(self) -> Namespace:
+        """No container lives on after its DEL here, so that no leg needs another place."""
+        raise AssertionError("a namespace was made")
+
     def monitor(self, namespace: Namespace) -> Monitor:
         return Monitor(namespace)
 
@@ -222,17 +225,19 @@ class Kernel:
         self.before()
         self._device(namespace, index).up = False
 
-    def move(self, here: Namespace, index: int, there: Namespace, wanted: Interface) -> None:
+    def move(
+        self, here: Namespace, index: int, there: Namespace, ifname: str, mac: str | None = None
+    ) -> None:
         self.before()
         device = self._device(here, index)
-        assert wanted.ifname not in there.space.devices
+        assert ifname not in there.space.devices
         del here.space.devices[device.ifname]
-        device.ifname, device.label, device.addresses = wanted.ifname, None, set()
-        device.index = self.spaces.next_index()
-        there.space.devices[wanted.ifname] = device
+        device.ifname, device.label, device.addresses = ifname, None, set()
+        device.up, device.index = False, self.spaces.next_index()
+        there.space.devices[ifname] = device
         assert device.far is not None
         far_space, far_ifname = device.far
-        far_space.devices[far_ifname].far = (there.space, wanted.ifname)
+        far_space.devices[far_ifname].far = (there.space, ifname)
 
     def remove(self, namespace: Namespace, index: int) -> None:
         self.before()
