@@ -415,3 +415,20 @@ def test_a_pod_without_ipv6_gets_it_on_the_end_that_has_an_ipv6_address(
     node.add(left, V6).succeeded()
     node.add(right, PAIR).succeeded()
     left.netns.wait_ping("fd00:9::2")
+
+
+def test_an_end_of_pods_with_the_longest_names_stays_as_well(cluster: Cluster, node: Node) -> None:
+    """Their link does not fit into an interface's alias."""
+    names = ["a" * 230, "b" * 230]
+    left, right = map(cluster.pod, names)
+    node.add(left, in1_in2(names[1])).succeeded()
+    node.add(right, PAIR).succeeded()
+    right.netns.wait_ping("192.168.2.100")
+    before = (right.netns.link("in2") or {})["ifindex"]
+    node.delete(left).succeeded()
+    left.netns.remove()
+    wait_for("the cable to be out", lambda: not has_carrier(right.netns.link("in2")))
+    again = cluster.pod(names[0])
+    node.add(again, in1_in2(names[1])).succeeded()
+    right.netns.wait_ping("192.168.2.100")
+    assert (right.netns.link("in2") or {})["ifindex"] == before
