@@ -197,23 +197,25 @@ class Agent:
         if engine is None:
             return _ROUND_S
         now = self._clock.monotonic()
+        rest_s = _TROUBLED_S if self._troubles else _ROUND_S
+        dues = [now + rest_s, self._lasting.save(self._seen, now)]
         there = views(engine)
         about = {about_pod(view, self._seen) for view in there}
         self._events.forget(about | {self._about_node})
         if self._follows:
+            # First what needs no answer of the API server.
             for done in self._follower.follow(there, now):
                 self._reporter.note(about_pod(done.view, self._seen), done.note)
+            dues.append(self._follower.next_due())
         if self._attaches and self._watch.has_listed:
             for about_one, note in self._attacher.attach(engine, self._network, there, now):
                 self._reporter.note(about_one, note)
+            dues.append(self._attacher.next_due())
         if self._watch.has_listed:
             self._rights.review(self._connection)
+            dues.append(self._rights.due)
         self._look_for_troubles(there)
         self._look_at_etcd(engine)
-        saved = self._lasting.save(self._seen, now)
-        rest_s = _TROUBLED_S if self._troubles else _ROUND_S
-        dues = [saved, now + rest_s, self._rights.due, self._follower.next_due()]
-        dues.append(self._attacher.next_due() if self._attaches else None)
         try:
             due = self._reporter.report(there)
         except ApiError as error:

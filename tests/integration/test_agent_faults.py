@@ -10,9 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from ratchet.config import Config
+from ratchet_child.agent.agent import Agent, Wishes
 from tests.lab import api_server
 from tests.lab.agent import NODE_NAME, AgentBed
 from tests.lab.api_objects import Obj
@@ -375,6 +379,32 @@ def test_an_etcd_that_is_away_is_told_of_the_node_and_no_pod_stops_being_ready(
     # Links go on following, and coming, once it is back.
     bed.label(left, local_ip="192.168.2.77")
     right.netns.wait_ping("192.168.2.77")
+
+
+def test_an_agent_that_never_reached_the_api_server_rests_between_its_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with api_server.refusing_port() as port:
+        server = {"server": f"https://127.0.0.1:{port}"}
+        path = api_server.kubeconfig(str(tmp_path / "kubeconfig"), server, {"token": TOKEN})
+        rounds, look = [], Agent._round
+
+        def counted(agent: Agent) -> float:
+            rounds.append(time.monotonic())
+            return look(agent)
+
+        monkeypatch.setattr(Agent, "_round", counted)
+        engine: Any = SimpleNamespace(
+            registry=SimpleNamespace(states=list, replaced=list),
+            etcd=SimpleNamespace(is_away=False),
+            node=SimpleNamespace(address="10.0.0.1", state_dir=str(tmp_path)),
+        )
+        agent = Agent(Wishes(NODE_NAME), path, str(tmp_path))
+        agent.use(Config.parse({"name": "test", "kubeconfig": path}), engine)
+        time.sleep(6)
+        agent.close()
+    # One for each try, which are fewer and fewer, and not one after the other.
+    assert 2 <= len(rounds) <= 10
 
 
 @pytest.mark.parametrize("reports", ["none", "events", "conditions", "network-status"])
