@@ -16,7 +16,7 @@ import pytest
 from tests.integration.test_install_cluster import Api
 from tests.lab.polling import wait_for
 from tests.unit.ratchetctl.install.folders import CALICO_LIST, FLANNEL_LIST
-from tests.unit.ratchetctl.install.test_installation import Tree, tree
+from tests.unit.ratchetctl.install.nodes import Tree, tree
 from tests.unit.test_deploy import container, one, pod_of
 
 pytestmark = pytest.mark.root
