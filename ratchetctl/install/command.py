@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from threading import Event
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ import click
 
 from ratchet import log
 from ratchetctl.errors import InstallError
-from ratchetctl.install import credentials, following, installation
+from ratchetctl.install import credentials, following, installation, trial
 from ratchetctl.install.cluster import Cluster
 from ratchetctl.install.credentials import ServiceAccount
 from ratchetctl.install.installation import Site
@@ -106,7 +107,15 @@ def _site(command: Command) -> Command:
 @_site
 @click.option("--wait", is_flag=True, help="wait until there is a network configuration")
 @click.option("--programs", type=FOLDER, help="the built programs (default: those beside this one)")
-def install(wait: bool, programs: str | None, **told: Any) -> None:
+@click.option(
+    "--host-root",
+    metavar="DIR",
+    default="/",
+    show_default=True,
+    envvar="RATCHET_HOST_ROOT",
+    help="the node's root directory, in which the programs are tried before they are used",
+)
+def install(wait: bool, programs: str | None, host_root: str, **told: Any) -> None:
     """Install the programs and the configuration.
 
     The network configuration that the runtime uses now stays as it is, and becomes the delegate of
@@ -117,7 +126,7 @@ def install(wait: bool, programs: str | None, **told: Any) -> None:
     log.configure(None, "info", "ratchetctl", to_stderr=True)
     if site.form != installation.AGENT:
         source = programs or _beside_this()
-        if installation.install_programs(site, source):
+        if installation.install_programs(site, source, partial(trial.attempt, root=host_root)):
             log.info("the programs are installed", bin_dir=site.bin_dir)
     token = _token(cluster)
     told_at: float | None = None

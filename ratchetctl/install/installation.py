@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -70,10 +70,10 @@ class NoNetworkError(InstallError):
     """The folder holds no network configuration that Ratchet could hand pods to."""
 
 
-def install_programs(site: Site, source: str) -> bool:
-    """Install the programs; whether they changed."""
+def install_programs(site: Site, source: str, attempt: Callable[[str], None] | None = None) -> bool:
+    """Install the programs, if they run; whether they changed."""
     with _locked(site), files.explained("install the programs"):
-        return programs.install(source, site.bin_dir)
+        return programs.install(source, site.bin_dir, attempt)
 
 
 def configure(site: Site, token: str | None = None) -> Outcome:

@@ -14,6 +14,7 @@ import hashlib
 import os
 import shutil
 import stat
+from collections.abc import Callable
 
 from ratchetctl.errors import InstallError
 from ratchetctl.install import files
@@ -27,8 +28,12 @@ _ID_CHARS = 12
 _NOT_COPIED = (".built",)
 
 
-def install(source: str, bin_dir: str) -> bool:
-    """Have the programs of a built folder be the node's. Safe to call again; whether it changed."""
+def install(source: str, bin_dir: str, attempt: Callable[[str], None] | None = None) -> bool:
+    """Have the programs of a built folder be the node's. Safe to call again; whether it changed.
+
+    ``attempt`` is called with the copied folder before it is put to use, and raises InstallError
+    if the programs do not run: they may need a newer C library than the node has.
+    """
     missing = [name for name in NAMES if not os.path.isfile(os.path.join(source, name))]
     if missing:
         raise InstallError(f"{source} does not hold the built programs: {missing[0]} is missing")
@@ -38,6 +43,15 @@ def install(source: str, bin_dir: str) -> bool:
     build = _build_id(source)
     old = _build_in_use(bin_dir)
     _copy(source, os.path.join(tree, build))
+    if attempt is not None:
+        try:
+            attempt(os.path.join(tree, build))
+        except InstallError:
+            if build != old:
+                files.remove_tree(os.path.join(tree, build))
+            if not files.names(tree):
+                os.rmdir(tree)
+            raise
     for name in NAMES:
         path = os.path.join(bin_dir, name)
         _keep(path, os.path.join(tree, _BEFORE, name))

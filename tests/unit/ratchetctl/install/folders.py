@@ -100,6 +100,8 @@ KUBE_ROUTER = {
 }
 WEAVE = {"name": "weave", "type": "weave-net", "hairpinMode": True}
 FLANNEL_LIST = network("cbr0", FLANNEL, PORTMAP, version="0.3.1")
+WEAVE_LIST = network("weave", WEAVE, PORTMAP, version="0.3.0")
+KINDNET_LIST = network("kindnet", KINDNET, PORTMAP)
 CALICO_LIST = network("k8s-pod-network", CALICO, PORTMAP, BANDWIDTH)
 THIN = {
     "cniVersion": "0.3.1",
@@ -116,6 +118,8 @@ BRIDGE = {
     "ipMasq": True,
     "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]]},
 }
+RKE2_LIST = network("k8s-pod-network", CANAL, PORTMAP, BANDWIDTH)
+KUBECONFIG = {"calico-kubeconfig": "apiVersion: v1\nkind: Config\n"}
 PORTS, BOTH = frozenset({"portMappings"}), frozenset({"portMappings", "bandwidth"})
 
 FOLDERS = (
@@ -125,13 +129,7 @@ FOLDERS = (
         "10-flannel.conf",
         {"10-flannel.conf": {"name": "cbr0", **FLANNEL}},  # no cniVersion
     ),
-    Folder(
-        "calico",
-        "10-calico.conflist",
-        {"10-calico.conflist": CALICO_LIST},
-        BOTH,
-        {"calico-kubeconfig": "apiVersion: v1\nkind: Config\n"},
-    ),
+    Folder("calico", "10-calico.conflist", {"10-calico.conflist": CALICO_LIST}, BOTH, KUBECONFIG),
     Folder(
         "calico-with-istio",
         "10-calico.conflist",
@@ -148,13 +146,7 @@ FOLDERS = (
     Folder(
         "canal", "10-canal.conflist", {"10-canal.conflist": network("canal", CANAL, PORTMAP)}, PORTS
     ),
-    Folder(
-        "rke2-canal",
-        "10-canal.conflist",
-        {"10-canal.conflist": network("k8s-pod-network", CANAL, PORTMAP, BANDWIDTH)},
-        BOTH,
-        {"calico-kubeconfig": "apiVersion: v1\n"},
-    ),
+    Folder("rke2-canal", "10-canal.conflist", {"10-canal.conflist": RKE2_LIST}, BOTH, KUBECONFIG),
     Folder("cilium", "05-cilium.conflist", {"05-cilium.conflist": network("cilium", CILIUM)}),
     Folder(
         "cilium-after-flannel",
@@ -167,12 +159,7 @@ FOLDERS = (
         "05-cilium.conf",
         {"05-cilium.conf": {"cniVersion": "0.3.1", "name": "cilium", **CILIUM}},
     ),
-    Folder(
-        "weave",
-        "10-weave.conflist",
-        {"10-weave.conflist": network("weave", WEAVE, PORTMAP, version="0.3.0")},
-        PORTS,
-    ),
+    Folder("weave", "10-weave.conflist", {"10-weave.conflist": WEAVE_LIST}, PORTS),
     Folder("weave-old", "10-weave.conf", {"10-weave.conf": WEAVE}),
     Folder(
         "kube-router",
@@ -185,12 +172,7 @@ FOLDERS = (
         {"10-kuberouter.conflist": network("mynet", KUBE_ROUTER, PORTMAP, version="0.3.0")},
         PORTS,
     ),
-    Folder(
-        "kindnet",
-        "10-kindnet.conflist",
-        {"10-kindnet.conflist": network("kindnet", KINDNET, PORTMAP)},
-        PORTS,
-    ),
+    Folder("kindnet", "10-kindnet.conflist", {"10-kindnet.conflist": KINDNET_LIST}, PORTS),
     Folder(
         "kindnet-own-plugin",
         "10-kindnet.conflist",

@@ -14,7 +14,7 @@ from ratchetctl.install import following, installation
 from ratchetctl.install.cluster import Cluster, Wanted
 from ratchetctl.install.following import Follower
 from tests.unit.ratchetctl.install.folders import CALICO_LIST, FLANNEL_LIST
-from tests.unit.ratchetctl.install.test_installation import FLANNEL, Node, tree, with_all
+from tests.unit.ratchetctl.install.nodes import FLANNEL, Node, tree, with_all
 
 OURS = "00-ratchet.json"
 

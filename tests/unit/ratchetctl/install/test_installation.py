@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,96 +15,15 @@ from ratchet.cni.config import plugins_of
 from ratchet.config import Config
 from ratchetctl.errors import InstallError
 from ratchetctl.install import installation, wrapping
-from ratchetctl.install.credentials import ServiceAccount
-from ratchetctl.install.installation import NoNetworkError, Site
+from ratchetctl.install.installation import NoNetworkError
 from tests.unit.ratchetctl.install.folders import (
     ANNOTATIONS,
-    CALICO_LIST,
     FLANNEL_LIST,
     FOLDERS,
     Folder,
     network,
 )
-
-Tree = dict[str, tuple[int, int, bytes | str]]
-SUFFIXES = (".conf", ".conflist", ".json")
-FLANNEL = next(folder for folder in FOLDERS if folder.name == "flannel")
-
-
-def tree(folder: Path) -> Tree:
-    """Return all that is below a folder: modes, times of files, contents, targets of links."""
-    found: Tree = {}
-    for path in sorted(folder.rglob("*")):
-        status = path.lstat()
-        key = str(path.relative_to(folder))
-        if stat.S_ISLNK(status.st_mode):
-            found[key] = (status.st_mode, 0, os.readlink(path))
-        elif path.is_dir():
-            found[key] = (status.st_mode, 0, "")
-        else:
-            found[key] = (status.st_mode, status.st_mtime_ns, path.read_bytes())
-    return found
-
-
-class Node:
-    """A node's two folders, and builds to install on it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.conf_dir, self.bin_dir = root / "net.d", root / "bin"
-        self.conf_dir.mkdir()
-        self.bin_dir.mkdir()
-        (self.bin_dir / "bridge").write_bytes(b"\x7fELF")
-        self.site = Site(
-            conf_dir=str(self.conf_dir), bin_dir=str(self.bin_dir), etcd=("10.96.7.7", 2379)
-        )
-
-    def write(self, folder: Folder) -> None:
-        for name, data in folder.contents().items():
-            (self.conf_dir / name).write_bytes(data)
-        (self.conf_dir / "multus.d").mkdir(exist_ok=True)
-
-    def build(self, number: int) -> str:
-        """Return a folder with built programs, which differ from build to build."""
-        built = self.root / f"build{number}"
-        if not built.exists():
-            (built / "lib").mkdir(parents=True)
-            (built / "lib" / "code.pyc").write_text(str(number))
-            (built / ".built").touch()
-            for name in ("ratchet", "ratchet-child", "ratchet-parent", "ratchetctl"):
-                (built / name).write_text(f"{name} {number}")
-                (built / name).chmod(0o755)
-        return str(built)
-
-    def install(self, number: int = 1, site: Site | None = None) -> None:
-        installation.install_programs(site or self.site, self.build(number))
-        installation.configure(site or self.site)
-
-    def uninstall(self) -> None:
-        installation.uninstall(self.site)
-
-    def first(self) -> tuple[str, dict[str, Any]]:
-        """Return what a runtime takes: go-cni, which does not go on after a broken file."""
-        name = min(name for name in os.listdir(self.conf_dir) if name.endswith(SUFFIXES))
-        found = json.loads((self.conf_dir / name).read_text())
-        assert ("plugins" in found) == name.endswith(".conflist")
-        return name, found
-
-    def ours(self) -> dict[str, Any]:
-        """Return Ratchet's own object in what a runtime takes."""
-        _, found = self.first()
-        plugin = found["plugins"][-1] if "plugins" in found else found
-        assert plugin["type"] == "ratchet"
-        assert isinstance(plugin, dict)
-        return plugin
-
-    def both(self) -> tuple[Tree, Tree]:
-        return tree(self.conf_dir), tree(self.bin_dir)
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
+from tests.unit.ratchetctl.install.nodes import FLANNEL, Node, tree, with_all
 
 
 def called(configuration: dict[str, Any]) -> list[dict[str, Any]]:
@@ -408,218 +324,9 @@ def test_a_folder_that_is_not_there_is_named(node: Node) -> None:
         node.install()
 
 
-# Killed ------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """The process is no more."""
-
-
-STEPS = ("link", "mkdir", "replace", "rmdir", "symlink", "unlink")
-
-
-def kill_at(monkeypatch: pytest.MonkeyPatch, number: int, *, after: bool) -> None:
-    """Have the process die at the n-th change of a name, before it or after it."""
-    left = [number]
-
-    def wrapped(step: str) -> Callable[..., object]:
-        real = getattr(os, step)
-
-        def do(*args: object, **keys: object) -> object:
-            left[0] -= 1
-            if left[0] < 0 or (left[0] == 0 and not after):
-                raise Killed
-            done = real(*args, **keys)
-            if left[0] == 0:
-                raise Killed
-            return done
-
-        return do
-
-    for step in STEPS:
-        monkeypatch.setattr(os, step, wrapped(step))
-
-
-def run_killed(
-    monkeypatch: pytest.MonkeyPatch, number: int, after: bool, work: Callable[[], None]
-) -> bool:
-    """Run until killed; whether it was."""
-    with monkeypatch.context() as patch:
-        kill_at(patch, number, after=after)
-        try:
-            work()
-        except Killed:
-            return True
-    return False
-
-
-def with_all(node: Node) -> Site:
-    """Return a site with all that can be written: credentials and certificates, too."""
-    account, certificates = node.root / "account", node.root / "certificates"
-    for folder, names in ((account, ("token", "ca.crt")), (certificates, ETCD_FILES)):
-        folder.mkdir()
-        for name in names:
-            (folder / name).write_text(name)
-    return replace(
-        node.site,
-        account=ServiceAccount(str(account), "https://10.96.0.1:443"),
-        etcd_certificates=str(certificates),
-    )
-
-
-ETCD_FILES = ("ca.crt", "tls.crt", "tls.key")
-
-
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("what", ["install", "upgrade", "uninstall"])
-def test_killed_at_any_point_pods_start_and_the_next_run_mends_it(
-    node: Node, monkeypatch: pytest.MonkeyPatch, what: str, after: bool
-) -> None:
-    node.write(FLANNEL)
-    (node.bin_dir / "ratchet").write_text("v0.1.0")
-    site = with_all(node)
-    before = node.both()
-    number = 0
-    killed = True
-    while killed:
-        number += 1
-        if what != "install":
-            node.install(1, site)
-
-        def work() -> None:
-            if what == "uninstall":
-                installation.uninstall(site)
-            else:
-                node.install(2, site)
-
-        killed = run_killed(monkeypatch, number, after, work)
-        # A runtime can go on at once: what it takes is whole, and what that names is there.
-        name, found = node.first()
-        if name != "10-flannel.conflist":
-            assert found["delegate"] == FLANNEL_LIST
-            for path in named_files(found):
-                assert os.path.getsize(path) > 0, path
-            assert (node.bin_dir / "ratchet").read_text().startswith("ratchet ")
-        if what == "uninstall":
-            installation.uninstall(site)
-        else:
-            node.install(2, site)
-            assert node.ours()["delegate"] == FLANNEL_LIST
-            left = [str(path) for path in node.root.rglob("*.new")]
-            assert left == []
-            assert not (node.bin_dir / "ratchet.node" / "partial").exists()
-            installation.uninstall(site)
-        assert node.both() == before, number
-    assert number > 10
-
-
-def named_files(found: dict[str, Any]) -> list[str]:
-    paths = [found[key] for key in ("kubeconfig", "etcd_ca_cert", "etcd_cert", "etcd_key")]
-    return [*paths, found["child_path"]]
-
-
 def test_installing_at_once_from_two_sides_is_in_turn(node: Node) -> None:
     node.write(FLANNEL)
     node.install(1)
     shutil.rmtree(node.bin_dir / "ratchet.node")
     node.install(1)  # half of it was taken away by hand
     assert (node.bin_dir / "ratchet").read_text() == "ratchet 1"
-
-
-# What it says ------------------------------------------------------------------------------------
-
-
-def test_the_node_tells_the_rest(node: Node) -> None:
-    node.write(FLANNEL)
-    node.install(1, replace(with_all(node), node_address="192.168.7.1"))
-    ours = node.ours()
-    folder = str(node.conf_dir / "ratchet.node")
-    config = Config.parse(ours)
-    assert config.etcd_host == "10.96.7.7:2379"
-    assert config.parent_address == "192.168.7.1"
-    assert config.child_path == str(node.bin_dir / "ratchet-child")
-    assert config.state_dir == "/run/ratchet/cbr0"
-    assert config.kubeconfig == f"{folder}/ratchet.kubeconfig"
-    assert config.etcd_cert == f"{folder}/etcd/tls.crt"
-    kubeconfig = json.loads(Path(config.kubeconfig).read_text())
-    assert kubeconfig["clusters"][0]["cluster"]["server"] == "https://10.96.0.1:443"
-    for path in Path(folder).rglob("*"):
-        assert path.stat().st_mode & 0o077 == 0, path
-    assert Path(folder).stat().st_mode & 0o077 == 0
-
-
-def test_settings_win(node: Node) -> None:
-    node.write(FLANNEL)
-    settings = node.root / "settings.json"
-    settings.write_text(
-        json.dumps(
-            {
-                "etcd_host": "etcd.example",
-                "etcd_ca_cert": "/etc/ssl/ca.pem",
-                "parent_interface": "eth1",
-                "kubeconfig": "/etc/kubernetes/kubelet.conf",
-                "wait": "none",
-                "boot_network": {"type": "loopback"},
-            }
-        )
-    )
-    site = replace(with_all(node), settings_file=str(settings), node_address="192.168.7.1")
-    node.install(1, site)
-    config = Config.parse(node.ours())
-    assert config.etcd_host == "etcd.example:2379"
-    assert (config.etcd_ca_cert, config.etcd_cert) == ("/etc/ssl/ca.pem", None)
-    assert (config.parent_interface, config.parent_address) == ("eth1", None)
-    assert (config.kubeconfig, config.wait) == ("/etc/kubernetes/kubelet.conf", "none")
-    assert not (node.conf_dir / "ratchet.node" / "token").exists()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ("{", "settings.json is not JSON"),
-        ("[]", "settings.json is not a JSON object"),
-        ('{"delegate": {"type": "bridge"}}', "delegate: the installer writes this key itself"),
-        ('{"name": "x"}', "name: the installer writes this key itself"),
-        ('{"etcd_hosts": "x"}', "etcd_host"),
-        ('{"wait": "sometimes"}', "sometimes"),
-    ],
-)
-def test_wrong_settings_are_named_and_nothing_is_written(
-    node: Node, settings: str, message: str
-) -> None:
-    node.write(FLANNEL)
-    (node.root / "settings.json").write_text(settings)
-    before = node.both()
-    with pytest.raises(InstallError, match=message):
-        installation.configure(replace(node.site, settings_file=str(node.root / "settings.json")))
-    assert node.both() == before
-
-
-def test_without_an_etcd_it_says_what_to_set(node: Node) -> None:
-    node.write(FLANNEL)
-    before = node.both()
-    with pytest.raises(InstallError, match="set etcd_host, or install the Service ratchet-etcd"):
-        installation.configure(replace(with_all(node), etcd=None))
-    assert node.both() == before
-
-
-def test_records_stay_where_they_are_when_the_network_gets_another_name(node: Node) -> None:
-    """A DEL of a pod that is attached looks for its record there."""
-    node.write(FLANNEL)
-    node.install()
-    (node.conf_dir / "10-flannel.conflist").write_text(json.dumps(CALICO_LIST))
-    node.install()
-    assert node.first()[1]["name"] == "k8s-pod-network"
-    assert Config.parse(node.ours()).state_dir == "/run/ratchet/cbr0"
-
-
-def test_the_agent_alone_leaves_the_network_configurations_alone(node: Node) -> None:
-    site = replace(node.site, form="agent")
-    before = node.both()
-    installation.configure(site)
-    assert [path.name for path in node.conf_dir.iterdir()] == ["ratchet.node"]
-    child = json.loads((node.conf_dir / "ratchet.node" / "ratchet.conf").read_text())
-    assert Config.parse(child).state_dir == "/run/ratchet/ratchet"
-    assert child["attach"] == "agent"
-    node.uninstall()
-    assert node.both() == before
