@@ -100,6 +100,8 @@ class PodNamespaces:
     ) -> None:
         """Park or remove the interfaces of ours, and close the namespace when it can be."""
         pod = state.key
+        # The label of a link with a long name does not tell its pods.
+        peers = {end.side.peer for end in state.ends}
         with self._panel.room(namespace) as room:
             for ifname, (nsid, index) in moved.items():
                 self._devices.remove_elsewhere(namespace, nsid, index, ifname)
@@ -108,7 +110,7 @@ class PodNamespaces:
                     continue
                 label = found.label
                 if label is not None and self._is_leg(found):
-                    needed = partial(self._is_needed, label.link, gone, pod)
+                    needed = partial(self._is_needed, label.link, gone, pod, peers)
                     if self._panel.park(pod, room, label, found, is_needed=needed):
                         log.debug(
                             "a leg waits for its pod",
@@ -129,17 +131,17 @@ class PodNamespaces:
         kind = self._kinds.get(found.kind or "")
         return kind is not None and kind.makes_both_ends
 
-    def _is_needed(self, link: str, gone: Gone, pod: PodKey) -> bool:
+    def _is_needed(self, link: str, gone: Gone, pod: PodKey, peers: set[PodKey]) -> bool:
         """Say whether the pod at the other end of a cable inside the node is there."""
         primary, _, ifname = link.rpartition(":")
-        others = [pod.sibling(primary)]
+        others = peers if not primary else {pod.sibling(primary)}
         if primary == pod.name:
-            others = [pod.sibling(pair) for pair, own in gone.published.declared if own == ifname]
-        peers = [peer for peer in map(self._find, others) if peer is not None]
+            others = {pod.sibling(pair) for pair, own in gone.published.declared if own == ifname}
+        there = [other for other in map(self._find, others) if other is not None]
         return any(
             end.label.kept.link == link
-            for peer in peers
-            for end in list(peer.inside.given.values())
+            for other in there
+            for end in list(other.inside.given.values())
         )
 
     def _moved(
