@@ -149,10 +149,13 @@ class PodNamespaces:
     ) -> dict[str, tuple[int, int]]:
         """Return the ends that the pod has moved, also those that an earlier child had made.
 
-        An end is told from a peer's by its MAC address, which Ratchet makes of the pod's name.
+        An end is told from a peer's by its MAC address, which Ratchet makes of the pod's name. A
+        leg that waits for the pod was moved by Ratchet, from one container of the pod to another.
         """
         return {
             found.label.ifname: (nsid, found.index)
             for nsid, found in self._devices.moved_away(namespace, besides)
-            if found.label is not None and found.mac == hardware_address(pod, found.label.ifname)
+            if found.label is not None
+            and found.mac == hardware_address(pod, found.label.ifname)
+            and not self._panel.has(pod.namespace, found.label.link)
         }
