@@ -1,7 +1,7 @@
 """The socket at which parents ask, and those who ask there.
 
-What is asked is none of its business: `Clients` calls back with each request's line. It works in the
-thread of the child's loop, so neither accepting nor reading ever waits.
+What is asked is none of its business: `Clients` calls back with each request's line. It works in
+the thread of the child's loop, so neither accepting nor reading ever waits.
 """
 
 from __future__ import annotations
