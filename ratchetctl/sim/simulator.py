@@ -13,13 +13,14 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from ratchet.attachments import Directory
 from ratchetctl.errors import OperatorError, SimError
 from ratchetctl.interruption import uninterrupted
 from ratchetctl.manifest import Pod
+from ratchetctl.node import STATE_DIRS
 from ratchetctl.sim import configuration, etcd, netns, processes, schedule, underlay
 from ratchetctl.sim.directory import NodeState, PodState, SimDirectory, SimState
 from ratchetctl.sim.progress import Progress
@@ -352,6 +353,9 @@ class Simulator:
             for path in paths:
                 netns.remove(path)
             self.directory.remove()
+            # The front's socket was there. A machine that is a node has more in it.
+            with suppress(OSError):
+                os.rmdir(STATE_DIRS)
             return refused
 
     def _locked(self) -> AbstractContextManager[None]:
