@@ -14,10 +14,11 @@ It is not on the path of an unlabelled pod.
 
 from __future__ import annotations
 
-from ratchet import links, names, pods
-from ratchet.cni.frozen import dataclass
+from ratchet import impairment, links, names, pods
+from ratchet.cni.frozen import dataclass, replace
 from ratchet.cni.ip import Address
 from ratchet.errors import LabelError, shown
+from ratchet.impairment import Impairment
 from ratchet.links import Field, Link
 
 TYPE_CHECKING = False
@@ -157,8 +158,10 @@ def _refuse_misspelling(
         # The only label whose name was not ours to choose.
         label = label if label.isascii() and label.isprintable() else shown(label)
         raise LabelError(label, value, f"{prefix}{near[0]}, if that is the label that was meant")
-    if name.startswith(("local_", "pair_")):
-        raise LabelError(label, value, ", ".join(f"{prefix}{field}" for field in LINK_FIELDS))
+    for end in impairment.ENDS:
+        if name.startswith(end):
+            own = (field for field in LINK_FIELDS if field.startswith(end))
+            raise LabelError(label, value, ", ".join(f"{prefix}{field}" for field in own))
 
 
 def _is_primary(fields: Mapping[str, str]) -> bool:
@@ -178,14 +181,21 @@ def _link(fields: Mapping[str, str], prefix: str, cni_ifname: str) -> Link:
             fields[f"{prefix}pair_ip"],
             f"an address other than the one at this end ({prefix}local_ip)",
         )
-    return Link(
+    own, far = (_impairment(fields, prefix, end) for end in impairment.ENDS)
+    link = Link(
         ifname=_ifname(fields, f"{prefix}local_ifname", cni_ifname),
         address=address,
         pair=_pod_name(f"{prefix}pair_name", fields.get(f"{prefix}pair_name")),
         pair_ifname=_ifname(fields, f"{prefix}pair_ifname", cni_ifname),
         pair_address=pair_address,
+        impairment=own,
+        pair_impairment=far,
         **{field.name: _property(fields, prefix, field) for field in links.PROPERTIES},
     )
+    if link.mac is not None and link.mac == link.pair_mac:
+        label = f"{prefix}pair_mac"
+        raise LabelError(label, fields[label], f"another one than {prefix}local_mac")
+    return link
 
 
 def _property(fields: Mapping[str, str], prefix: str, field: Field) -> Any:
@@ -198,6 +208,29 @@ def _property(fields: Mapping[str, str], prefix: str, field: Field) -> Any:
         return field.read(value)
     except ValueError as exc:
         raise LabelError(label, value, field.allowed) from exc
+
+
+def _impairment(fields: Mapping[str, str], prefix: str, end: str) -> Impairment | None:
+    """Return what one end does to frames: what is said of it goes before what is said of both.
+
+    Raises `LabelError`.
+    """
+    found: dict[str, int | None] = {}
+    for quantity in impairment.QUANTITIES:
+        for label in (f"{prefix}{quantity.label}", f"{prefix}{end}{quantity.label}"):
+            value = fields.get(label)
+            if value is not None:
+                try:
+                    found[quantity.name] = quantity.read(value)
+                except ValueError as exc:
+                    raise LabelError(label, value, quantity.allowed) from exc
+    made = Impairment(**found)
+    if made.rate_bits is not None and made.rate_bits % 8:
+        made = replace(made, rate_bits=made.rate_bits // 8 * 8)
+    if made.jitter_us is not None and made.delay_us is None:
+        label = f"{prefix}{end}jitter" if f"{prefix}{end}jitter" in fields else f"{prefix}jitter"
+        raise LabelError(label, fields[label], f"one beside {prefix}delay or {prefix}{end}delay")
+    return None if made == Impairment() else made
 
 
 def _check_together(prefixes: list[str], declared: tuple[Link, ...], pod_name: str) -> None:

@@ -10,8 +10,10 @@ Pure. What is read back is checked as labels are, because etcd is shared.
 
 from __future__ import annotations
 
+from ratchet import impairment
 from ratchet.cni.frozen import dataclass
 from ratchet.cni.ip import Address
+from ratchet.impairment import Impairment
 from ratchet.names import is_new_ifname, is_pod_name
 
 TYPE_CHECKING = False
@@ -34,6 +36,12 @@ class Link:
     pair_address: Address | None
     mtu_bytes: int | None = None
     """Of both ends; None: the configuration's, or the kernel's choice."""
+    mac: str | None = None
+    pair_mac: str | None = None
+    """None: one that is made of the pod's and the interface's names."""
+    impairment: Impairment | None = None
+    pair_impairment: Impairment | None = None
+    """What each end does to the frames that it sends."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the link as `from_json` reads it."""
@@ -41,7 +49,7 @@ class Link:
         for field in FIELDS:
             value = getattr(self, field.name)
             if value is not None or not field.is_property:
-                written[field.name] = str(value) if isinstance(value, Address) else value
+                written[field.name] = _plain(value)
         return written
 
     @classmethod
@@ -56,8 +64,8 @@ class Field:
 
     name: str
     label: str
-    """Without ``ratchet.`` and without the link's number."""
-    read: Callable[[str], Any]
+    """Without ``ratchet.`` and the link's number; empty for what several labels give."""
+    read: Callable[[Any], Any]
     """Reads the value from text, a label's as well as JSON's. Raises ValueError."""
     allowed: str = ""
     """Of a property, which a link need not have: what its label may be."""
@@ -68,7 +76,7 @@ class Field:
     @property
     def is_property(self) -> bool:
         """Tell whether the label grammar needs to know no more of it than this row."""
-        return self.allowed != ""
+        return self.allowed != "" or self.label == ""
 
     def from_json(self, obj: Mapping[str, Any]) -> Any:
         value = obj.get(self.name)
@@ -77,7 +85,7 @@ class Field:
         if type(value) is not self.kind:
             raise ValueError(f"{self.name} {value!r} is not of type {self.kind.__name__}")
         try:
-            return self.read(str(value))
+            return self.read(value if self.kind is dict else str(value))
         except ValueError as exc:
             raise ValueError(f"{self.name} {value!r}: {exc}") from exc
 
@@ -110,6 +118,32 @@ def _mtu(text: str) -> int:
     return mtu_bytes
 
 
+def _mac(text: str) -> str:
+    """Return a MAC address in the kernel's spelling; a label's value cannot hold colons."""
+    groups = text.lower().replace("-", ":").split(":")
+    if len(groups) != 6 or any(len(one) != 2 or not _HEX.issuperset(one) for one in groups):
+        raise ValueError("not a MAC address")
+    if int(groups[0], 16) & 1 or not any(int(one, 16) for one in groups):
+        raise ValueError("not the MAC address of one interface")
+    return ":".join(groups)
+
+
+def _impairment(obj: Mapping[str, Any]) -> Impairment | None:
+    found = Impairment.from_json(obj)
+    return None if found == Impairment() else found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Impairment):
+        return value.to_json()
+    return str(value) if isinstance(value, Address) else value
+
+
+_HEX = frozenset("0123456789abcdef")
+_ALLOWED_MAC = (
+    "a MAC address of one interface, six pairs of hexadecimal digits with '-' between them or, in"
+    " an annotation, ':'"
+)
 LEAST_MTU, MOST_MTU = 68, 65535  # RFC 791 §3.2; what a device can have at most, netdevice.h
 
 FIELDS = (
@@ -119,6 +153,10 @@ FIELDS = (
     Field("pair_ifname", "pair_ifname", _ifname, is_required=True),
     Field("pair_address", "pair_ip", read_address),
     Field("mtu_bytes", "mtu", _mtu, f"a number from {LEAST_MTU} to {MOST_MTU}", kind=int),
+    Field("mac", "local_mac", _mac, _ALLOWED_MAC),
+    Field("pair_mac", "pair_mac", _mac, _ALLOWED_MAC),
+    Field("impairment", "", _impairment, kind=dict),
+    Field("pair_impairment", "", _impairment, kind=dict),
 )
-LABELS = tuple(field.label for field in FIELDS)
-PROPERTIES = tuple(field for field in FIELDS if field.is_property)
+LABELS = (*(field.label for field in FIELDS if field.label), *impairment.LABELS)
+PROPERTIES = tuple(field for field in FIELDS if field.is_property and field.label)

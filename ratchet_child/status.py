@@ -21,7 +21,7 @@ from ratchet_child.pairing import v010
 from ratchet_child.pairing.machines import Machines
 from ratchet_child.pods.history import ERROR, UP, WAITING
 from ratchet_child.pods.registry import Registry
-from ratchet_child.pods.state import PodState
+from ratchet_child.pods.state import PodState, fault
 from ratchet_child.store.health import Health
 from ratchet_child.work.ends import Ends
 
@@ -138,7 +138,7 @@ def _count(state: PodState, counts: figures.Counts) -> None:
 
 def _fault(state: PodState, end: End, how: str) -> str | None:
     """Return what the kernel refused of a link that is up; None when it is not up."""
-    return state.inside.faults.get(end.ifname) if how == UP else None
+    return fault(state.inside.faults.get(end.ifname, {})) if how == UP else None
 
 
 def _is_complete(state: PodState, mode: str, places: dict[PodKey, Place]) -> bool:

@@ -13,21 +13,25 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from ratchet.errors import KernelError
-from ratchet_child.kernel import rtnetlink
+from ratchet.impairment import Impairment
+from ratchet_child.kernel import qdisc, rtnetlink
 from ratchet_child.kernel.netns import NLM_F_CREATE, NLM_F_EXCL, Namespace, Netlink, entered
 from ratchet_child.kernel.rtnetlink import MARK, AddressMessage, LinkMessage
 from ratchet_child.model.interfaces import (
     AddAddress,
+    Attribute,
     Found,
     HandOver,
+    Impair,
     Interface,
     Label,
     Plug,
     RemoveAddress,
+    SetMac,
     SetMtu,
     SetRemote,
     Setting,
@@ -47,10 +51,13 @@ _IFREQ = struct.Struct("=16si20x")
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What came of changing an interface: its index, and what the kernel has refused of it."""
+    """What came of changing an interface: its index, and which properties the kernel has refused.
+
+    `refused` says why, by the kind of setting.
+    """
 
     index: int
-    refused: tuple[str, ...] = ()
+    refused: Mapping[type[Setting], str] = field(default_factory=dict)
 
 
 class Devices:
@@ -70,9 +77,11 @@ class Devices:
         """Return the interfaces in a namespace."""
         answers = namespace.netlink.dump(RTM_GETLINK, rtnetlink.every_link())
         links = [rtnetlink.read_link(answer) for answer in answers]
-        is_any_marked = any(link.group == MARK for link in links)
-        addresses = _addresses(namespace) if is_any_marked else {}
-        return [self._found(link, addresses) for link in links]
+        if not any(link.group == MARK for link in links):
+            return [self._found(link, {}, {}) for link in links]
+        addresses = _addresses(namespace)
+        impairments = _impairments(namespace)
+        return [self._found(link, addresses, impairments) for link in links]
 
     def find(self, namespace: Namespace, which: str | int) -> Found | None:
         """Return one interface by its name or its index; None when there is none."""
@@ -86,9 +95,16 @@ class Devices:
             if error.errno == errno.ENODEV:
                 return None
             raise KernelError(f"look at {which} in {namespace.path}", str(error)) from error
-        return self._found(rtnetlink.read_link(answers[0]), _addresses(namespace))
+        link = rtnetlink.read_link(answers[0])
+        impairments = _impairments(namespace) if link.group == MARK else {}
+        return self._found(link, _addresses(namespace), impairments)
 
-    def _found(self, link: LinkMessage, addresses: dict[int, list[AddressMessage]]) -> Found:
+    def _found(
+        self,
+        link: LinkMessage,
+        addresses: dict[int, list[AddressMessage]],
+        impairments: Mapping[int, Impairment],
+    ) -> Found:
         own = addresses.get(link.index, ())
         reader = self.readers.get(link.kind or "")
         return Found(
@@ -101,6 +117,7 @@ class Devices:
             given=frozenset(one.address for one in own if one.is_ours),
             mtu_bytes=link.mtu_bytes,
             label=Label.parse(link.alias),
+            impairment=impairments.get(link.index),
             details=None if reader is None else reader(link),
         )
 
@@ -132,13 +149,17 @@ class Devices:
             _transmit_checksums_off(namespace.netlink, ifname)
         if any(isinstance(one, AddAddress) and one.address.version == 6 for one in wanted):
             _prepare_ipv6(namespace, ifname)
-        codes = namespace.netlink.request(*(_request(index, one) for one in wanted))
+        refused: dict[type[Setting], str] = {}
+        attributes = [one for one in wanted if not isinstance(one, Impair)]
+        requests = [_request(index, one) for one in attributes]
+        codes = namespace.netlink.request(*requests) if requests else []
         where = f"{ifname} in {namespace.path}"
-        refused = []
-        for one, code in zip(wanted, codes, strict=True):
+        for one, code in zip(attributes, codes, strict=True):
             match one:
                 case SetMtu() if code:
-                    refused.append(f"mtu {one.mtu_bytes}: {os.strerror(code)}")
+                    refused[SetMtu] = f"mtu {one.mtu_bytes}: {os.strerror(code)}"
+                case SetMac() if code:
+                    refused[SetMac] = f"MAC address {one.mac}: {os.strerror(code)}"
                 case AddAddress() if code != errno.EEXIST:
                     if code == errno.EINVAL and one.address.ip.version == 6:
                         self._refuse_mtu(namespace, ifname)
@@ -153,7 +174,30 @@ class Devices:
                     must(f"have {where} end at {one.remote}", code)
                 case Plug() | Unplug():
                     must(f"plug or unplug {where}", code)
-        return Applied(index, tuple(refused))
+        for setting in wanted:
+            if isinstance(setting, Impair):
+                why = self._impair(namespace, index, setting.impairment)
+                if why:
+                    refused[Impair] = why
+        return Applied(index, refused)
+
+    def _impair(self, namespace: Namespace, index: int, wanted: Impairment | None) -> str:
+        """Have an interface's queueing disciplines be these; return what the kernel refuses."""
+        requests = [(qdisc.RTM_DELQDISC, 0, qdisc.ours(index))]
+        parts = []
+        if wanted is not None:
+            link = namespace.netlink.get(RTM_GETLINK, rtnetlink.link_at(index))
+            mtu_bytes = rtnetlink.read_link(link[0]).mtu_bytes
+            parts = qdisc.parts(index, wanted, mtu_bytes)
+            flags = NLM_F_CREATE | NLM_F_EXCL
+            requests += [(qdisc.RTM_NEWQDISC, flags, part.body) for part in parts]
+        # What is not there, or is the pod's, cannot be removed: no error.
+        codes = namespace.netlink.request(*requests)[1:]
+        return "; ".join(
+            f"{part.does}: {_refusal(part, code)}"
+            for part, code in zip(parts, codes, strict=True)
+            if code
+        )
 
     def _refuse_port(self, namespace: Namespace, ifname: str) -> None:
         """*Raises* KernelError, which names the UDP port that a tunnel shares with nobody else."""
@@ -215,6 +259,14 @@ class Devices:
             must(f"remove interface {index} in {namespace.path}", code)
 
 
+def _refusal(part: qdisc.Part, code: int) -> str:
+    if code == errno.ENOENT:
+        return f"this node's kernel has no queueing discipline {part.kind}"
+    if code == errno.EEXIST:
+        return "the pod has put a queueing discipline of its own there"
+    return os.strerror(code)
+
+
 def must(what: str, code: int) -> None:
     """*Raises* KernelError for an errno other than 0."""
     if code:
@@ -242,12 +294,19 @@ def _addresses(namespace: Namespace) -> dict[int, list[AddressMessage]]:
     return by_index
 
 
-def _request(index: int, setting: Setting) -> tuple[int, int, bytes]:
+def _impairments(namespace: Namespace) -> dict[int, Impairment]:
+    """Return what our queueing disciplines do, by interface."""
+    return qdisc.read(namespace.netlink.dump(qdisc.RTM_GETQDISC, qdisc.every()))
+
+
+def _request(index: int, setting: Attribute) -> tuple[int, int, bytes]:
     match setting:
         case HandOver():
             return RTM_NEWLINK, 0, rtnetlink.up(index, str(setting.label))
         case SetMtu():
             return RTM_NEWLINK, 0, rtnetlink.mtu(index, setting.mtu_bytes)
+        case SetMac():
+            return RTM_NEWLINK, 0, rtnetlink.hardware_address(index, setting.mac)
         case SetRemote():
             return RTM_NEWLINK, 0, rtnetlink.remote(index, setting.remote)
         case Plug():

@@ -57,7 +57,7 @@ def interface(index: int) -> bytes:
 
 def up(index: int, alias: str) -> bytes:
     """An interface that is to be brought up, and its alias."""
-    return _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP) + _attribute(_IFLA_IFALIAS, alias.encode())
+    return _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP) + attribute(_IFLA_IFALIAS, alias.encode())
 
 
 def down(index: int) -> bytes:
@@ -67,44 +67,44 @@ def down(index: int) -> bytes:
 
 def elsewhere(nsid: int, index: int) -> bytes:
     """An interface in a namespace that is known by a number in the one that is asked."""
-    return interface(index) + _attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
+    return interface(index) + attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
 
 
 def moved(index: int, ifname: str, mac: str, namespace_fd: int) -> bytes:
     """An interface that goes to another namespace, with its name there and without its alias."""
     return (
         interface(index)
-        + _attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
-        + _attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
-        + _attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
-        + _attribute(_IFLA_IFALIAS, b"")
+        + attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
+        + attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+        + attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
+        + attribute(_IFLA_IFALIAS, b"")
     )
 
 
 def carrier(index: int, *, is_plugged: bool) -> bytes:
     """A tunnel's end that has its carrier, or none (IFLA_PROTO_DOWN)."""
-    return interface(index) + _attribute(_IFLA_PROTO_DOWN, bytes((not is_plugged,)))
+    return interface(index) + attribute(_IFLA_PROTO_DOWN, bytes((not is_plugged,)))
 
 
 def remote(index: int, to: Host) -> bytes:
     """A tunnel's end with another far end. With the port beside it the kernel would refuse it."""
-    return interface(index) + _kind("vxlan", _attribute(_vxlan_remote(to), to.packed))
+    return interface(index) + _kind("vxlan", attribute(_vxlan_remote(to), to.packed))
 
 
 def new(ifname: str, mac: str, namespace_fd: int, group: int) -> bytes:
     """A new interface in another namespace, up to what kind it is."""
     return (
         interface(0)
-        + _attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
-        + _attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
-        + _attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
-        + _attribute(_IFLA_GROUP, _u32(group))
+        + attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
+        + attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+        + attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
+        + attribute(_IFLA_GROUP, _u32(group))
     )
 
 
 def veth(peer: bytes) -> bytes:
     """What makes a new interface a veth, with its far end as `new` gives it."""
-    return _kind("veth", _attribute(_VETH_INFO_PEER, peer))
+    return _kind("veth", attribute(_VETH_INFO_PEER, peer))
 
 
 def vxlan(
@@ -115,17 +115,17 @@ def vxlan(
     Without a lower device the node's routes lead it. `local` is the address that it sends from.
     """
     own = _IFLA_VXLAN_LOCAL if remote.version == 4 else _IFLA_VXLAN_LOCAL6
-    lower = b"" if lower_index is None else _attribute(_IFLA_VXLAN_LINK, _u32(lower_index))
-    sender = b"" if local is None else _attribute(own, local.packed)
+    lower = b"" if lower_index is None else attribute(_IFLA_VXLAN_LINK, _u32(lower_index))
+    sender = b"" if local is None else attribute(own, local.packed)
     return _kind(
         "vxlan",
-        _attribute(_IFLA_VXLAN_ID, _u32(vni))
-        + _attribute(_vxlan_remote(remote), remote.packed)
+        attribute(_IFLA_VXLAN_ID, _u32(vni))
+        + attribute(_vxlan_remote(remote), remote.packed)
         + lower
         + sender
-        + _attribute(_IFLA_VXLAN_PORT, struct.pack("!H", port))
+        + attribute(_IFLA_VXLAN_PORT, struct.pack("!H", port))
         # There is one far end: nothing to learn (RFC 7348 §4.1).
-        + _attribute(_IFLA_VXLAN_LEARNING, b"\0"),
+        + attribute(_IFLA_VXLAN_LEARNING, b"\0"),
     )
 
 
@@ -134,9 +134,14 @@ def mtu(index: int, mtu_bytes: int) -> bytes:
     return interface(index) + mtu_attribute(mtu_bytes)
 
 
+def hardware_address(index: int, mac: str) -> bytes:
+    """An interface's MAC address."""
+    return interface(index) + attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+
+
 def mtu_attribute(mtu_bytes: int) -> bytes:
     """An MTU as a part of a message."""
-    return _attribute(_IFLA_MTU, _u32(mtu_bytes))
+    return attribute(_IFLA_MTU, _u32(mtu_bytes))
 
 
 def address(index: int, given: Address) -> bytes:
@@ -145,16 +150,16 @@ def address(index: int, given: Address) -> bytes:
     packed = given.ip.packed
     message = (
         _IFADDR.pack(family, given.prefix_len, flags, 0, index)
-        + _attribute(_IFA_LOCAL, packed)
-        + _attribute(_IFA_ADDRESS, packed)
-        + _attribute(_IFA_PROTO, bytes((ADDRESS_PROTOCOL,)))
+        + attribute(_IFA_LOCAL, packed)
+        + attribute(_IFA_ADDRESS, packed)
+        + attribute(_IFA_PROTO, bytes((ADDRESS_PROTOCOL,)))
     )
     if given.version == 4 and given.prefix_len < _POINT_TO_POINT_BITS:
         host_bits = (1 << (32 - given.prefix_len)) - 1
         broadcast = int.from_bytes(packed, "big") | host_bits
-        message += _attribute(_IFA_BROADCAST, broadcast.to_bytes(4, "big"))
+        message += attribute(_IFA_BROADCAST, broadcast.to_bytes(4, "big"))
     # A link has two ends and its addresses are given: nothing to detect, and usable at once.
-    return message + _attribute(_IFA_FLAGS, _u32(flags)) if flags else message
+    return message + attribute(_IFA_FLAGS, _u32(flags)) if flags else message
 
 
 # Reading ----------------------------------------------------------------------------------------
@@ -189,18 +194,18 @@ class AddressMessage:
 
 def every_link() -> bytes:
     """Ask for all interfaces, without their counters."""
-    return interface(0) + _attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
+    return interface(0) + attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
 
 
 def link_at(index: int) -> bytes:
     """Ask for one interface by its index, without its counters."""
-    return interface(index) + _attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
+    return interface(index) + attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
 
 
 def link_named(ifname: str) -> bytes:
     """Ask for one interface, without its counters."""
-    name = _attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
-    return interface(0) + name + _attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
+    name = attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
+    return interface(0) + name + attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
 
 
 def every_address() -> bytes:
@@ -216,12 +221,12 @@ def every_route(family: int) -> bytes:
 def route_to(host: Host) -> bytes:
     """Ask for the route that a packet to a host takes."""
     family, bits = (socket.AF_INET, 32) if host.version == 4 else (socket.AF_INET6, 128)
-    return _RTMSG.pack(family, bits, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, host.packed)
+    return _RTMSG.pack(family, bits, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, host.packed)
 
 
 def nsid_of(namespace_fd: int) -> bytes:
     """Ask by which number a namespace is known in the one that is asked (RTM_GETNSID)."""
-    return bytes(4) + _attribute(_NETNSA_FD, _u32(namespace_fd))
+    return bytes(4) + attribute(_NETNSA_FD, _u32(namespace_fd))
 
 
 def read_link(message: bytes) -> LinkMessage:
@@ -332,13 +337,14 @@ def _vxlan_remote(address: Host) -> int:
 
 
 def _kind(name: str, data: bytes) -> bytes:
-    return _attribute(
+    return attribute(
         _IFLA_LINKINFO,
-        _attribute(_IFLA_INFO_KIND, name.encode()) + _attribute(_IFLA_INFO_DATA, data),
+        attribute(_IFLA_INFO_KIND, name.encode()) + attribute(_IFLA_INFO_DATA, data),
     )
 
 
-def _attribute(kind: int, data: bytes) -> bytes:
+def attribute(kind: int, data: bytes) -> bytes:
+    """Return an attribute as a part of a message."""
     length = _ATTRIBUTE.size + len(data)
     return _ATTRIBUTE.pack(length, kind) + data + b"\0" * (-length % 4)
 

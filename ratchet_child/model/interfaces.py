@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ratchet.cni.ip import Address, Host
+from ratchet.impairment import Impairment
 from ratchet_child.model.keys import PodKey
 
 
@@ -95,6 +96,7 @@ class Interface:
 
     `address` is None for plain layer 2, `mtu_bytes` where the kernel chooses. The MAC address is
     given when the interface is made and then belongs to the pod: a bond changes it, for example.
+    `impairment` is of what it sends, None for nothing.
     """
 
     ifname: str
@@ -103,6 +105,7 @@ class Interface:
     address: Address | None = None
     mtu_bytes: int | None = None
     link: str = ""  # as in `Label`
+    impairment: Impairment | None = None
 
     @property
     def label(self) -> Label:
@@ -114,8 +117,9 @@ class Found:
     """An interface in a pod's namespace, by the name that the pod has for it.
 
     `label` is None before an end was handed over, and of interfaces that are not Ratchet's. `given`
-    are those of its addresses that Ratchet has set, as far as that is known. `details` is
-    what its kind has read of it, None for a kind that is not ours.
+    are those of its addresses that Ratchet has set, as far as that is known. `impairment` is what
+    Ratchet's queueing disciplines do. `details` is what its kind has read of it, None for a kind
+    that is not ours.
     """
 
     ifname: str
@@ -127,6 +131,7 @@ class Found:
     given: frozenset[Address] = frozenset()
     mtu_bytes: int | None = None
     label: Label | None = None
+    impairment: Impairment | None = None
     details: object = None
 
     @property
@@ -171,6 +176,18 @@ class SetMtu:
 
 
 @dataclass(frozen=True, slots=True)
+class SetMac:
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Impair:
+    """Do that to what the interface sends, and nothing else; None: nothing at all."""
+
+    impairment: Impairment | None
+
+
+@dataclass(frozen=True, slots=True)
 class SetRemote:
     """Have a tunnel end at another node."""
 
@@ -187,7 +204,9 @@ class Unplug:
     """Pull the cable out: the interface stays as it is, without its carrier."""
 
 
-Setting = HandOver | AddAddress | RemoveAddress | SetMtu | SetRemote | Plug | Unplug
+# What one message of rtnetlink(7) says of an interface, and what takes several.
+Attribute = HandOver | AddAddress | RemoveAddress | SetMtu | SetMac | SetRemote | Plug | Unplug
+Setting = Attribute | Impair
 Change = Remove | Make | Setting
 
 
@@ -222,12 +241,16 @@ def _lacking(wanted: Interface, found: Found) -> Iterable[Setting]:
         yield RemoveAddress(address)
     if wanted.address is not None and wanted.address not in found.addresses:
         yield AddAddress(wanted.address)
+    if wanted.impairment != found.impairment:
+        yield Impair(wanted.impairment)
 
 
 def _said_anew(wanted: Interface, found: Found, given: Interface | None) -> Iterable[Setting]:
     """Give what the links say of an end that was handed over, and had not said before."""
     if given is not None and wanted.mtu_bytes not in (None, given.mtu_bytes):
         yield SetMtu(int(wanted.mtu_bytes or 0))
+    if given is not None and wanted.mac != given.mac:
+        yield SetMac(wanted.mac)
     if not found.label or not found.label.is_of(wanted.label):
         yield HandOver(wanted.label)
     old = sorted(found.given - {wanted.address}, key=str)
@@ -236,6 +259,8 @@ def _said_anew(wanted: Interface, found: Found, given: Interface | None) -> Iter
     is_new = bool(old) or (given is not None and given.address != wanted.address)
     if is_new and wanted.address is not None and wanted.address not in found.addresses:
         yield AddAddress(wanted.address)
+    if wanted.impairment != (found if given is None else given).impairment:
+        yield Impair(wanted.impairment)
 
 
 def operation(done: Iterable[Change]) -> str | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ratchet.cni.ip import Address
+from ratchet.impairment import Impairment
 from ratchet.links import Link
 from ratchet_child.model.keys import PodKey
 
@@ -71,6 +72,8 @@ class Side:
     peer: PodKey
     peer_ifname: str
     peer_address: Address | None
+    mac: str | None = None
+    impairment: Impairment | None = None
 
     @classmethod
     def of(cls, declared: DeclaredLink, pod: PodKey) -> Side:
@@ -83,6 +86,8 @@ class Side:
                 declared.pair,
                 link.pair_ifname,
                 link.pair_address,
+                link.mac,
+                link.impairment,
             )
         return cls(
             declared,
@@ -91,6 +96,8 @@ class Side:
             declared.primary,
             link.ifname,
             link.address,
+            link.pair_mac,
+            link.pair_impairment,
         )
 
 

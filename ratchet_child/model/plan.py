@@ -80,10 +80,11 @@ def _interface(pod: PodKey, node: Node, side: Side, medium: Medium) -> Interface
     return Interface(
         ifname=side.ifname,
         medium=medium,
-        mac=hardware_address(pod, side.ifname),
+        mac=side.mac or hardware_address(pod, side.ifname),
         address=side.address,
         mtu_bytes=side.declared.link.mtu_bytes or node.mtu_bytes,
         link=side.declared.name,
+        impairment=side.impairment,
     )
 
 

@@ -14,6 +14,7 @@ lock or decides what is to be done.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ratchet.attachments import Attachment
@@ -21,7 +22,7 @@ from ratchet.errors import KernelError
 from ratchet.links import Link
 from ratchet_child.kernel.netns import Monitor, Namespace
 from ratchet_child.model.clock import Clock
-from ratchet_child.model.interfaces import Found, Interface
+from ratchet_child.model.interfaces import Found, Interface, Setting
 from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.links import DeclaredLink, Side
 from ratchet_child.model.local import Memory
@@ -114,7 +115,8 @@ class Inside:
     right: dict[str, Interface] = field(default_factory=dict)
     given: dict[str, Interface] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)  # why an end could not be made
-    faults: dict[str, str] = field(default_factory=dict)  # what the kernel refused of an end
+    # What the kernel refused of an end, by what was to be set.
+    faults: dict[str, dict[type[Setting], str]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)  # ends that the far pod has no interface for
     # Ends that the pod has moved: the number of a namespace, and the index there.
     moved: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -259,6 +261,11 @@ class PodState:
         if self.container is not None and self.progress.vanished == self.container:
             return "its network namespace is gone"
         return self.progress.error
+
+
+def fault(refused: Mapping[type[Setting], str]) -> str | None:
+    """Return what the kernel refused of an end in one sentence; None when it was nothing."""
+    return "; ".join(refused.values()) or None
 
 
 def declarations_of(attachment: Attachment) -> set[tuple[str, str]]:

@@ -26,7 +26,6 @@ from ratchet_child.model.interfaces import (
     Change,
     Found,
     Make,
-    SetMtu,
     Setting,
     Unplug,
     changes,
@@ -401,8 +400,7 @@ class Ends:
         waited_s = inside.history.note_up(end.side, came_at, is_new=is_new)
         if applied is not None:
             self._observed.changed(state, end.interface, applied.index)
-            if name is not None or any(isinstance(one, SetMtu) for one in done):
-                telling.faults(state, end, applied.refused)
+            telling.faults(state, end, done, applied.refused)
         if name is not None:
             figures.end_done(name, took_s)
             telling.logger(state, end).debug("end changed", ifname=ifname, changes=_shown(done))

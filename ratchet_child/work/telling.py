@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ratchet import log
+from ratchet_child.model.interfaces import Change, Make, Setting
 from ratchet_child.model.links import Side
 from ratchet_child.model.plan import End, Wanted
 from ratchet_child.pods.history import ERROR, WAITING
-from ratchet_child.pods.state import PodState
+from ratchet_child.pods.state import PodState, fault
 
 
 def logger(state: PodState, end: End | None = None) -> log.Logger:
@@ -35,12 +38,21 @@ def note(state: PodState, side: Side, link_state: str, error: str | None) -> Non
         logger(state).info("link waiting", link=side.declared, ifname=side.ifname, peer=side.peer)
 
 
-def faults(state: PodState, end: End, refused: tuple[str, ...]) -> None:
-    """Note what the kernel has refused of an end that is up all the same, and say it once."""
-    before = state.inside.faults.pop(end.ifname, None)
-    if refused:
-        told = state.inside.faults[end.ifname] = "; ".join(refused)
-        if told != before:
-            logger(state, end).warning(
-                "the kernel refuses a property of a link", ifname=end.ifname, error=told
-            )
+def faults(
+    state: PodState, end: End, done: tuple[Change, ...], refused: Mapping[type[Setting], str]
+) -> None:
+    """Note what the kernel has refused of an end that is up all the same, and say it once.
+
+    What was refused before and not tried again is as it was.
+    """
+    before = state.inside.faults.pop(end.ifname, {})
+    tried = {type(one) for one in done}
+    kept = {} if Make in tried else {one: why for one, why in before.items() if one not in tried}
+    faults = {**kept, **refused}
+    if faults:
+        state.inside.faults[end.ifname] = faults
+    told = fault(faults)
+    if told is not None and told != fault(before):
+        logger(state, end).warning(
+            "the kernel refuses a property of a link", ifname=end.ifname, error=told
+        )

@@ -9,16 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.cni.ip import Address, Host
+from ratchet.impairment import Impairment
 from ratchet_child.model.interfaces import (
     AddAddress,
     Change,
     Found,
     HandOver,
+    Impair,
     Interface,
     Label,
     Make,
     Remove,
     RemoveAddress,
+    SetMac,
     SetMtu,
     Vxlan,
     changes,
@@ -111,6 +114,42 @@ def test_an_mtu_that_links_say_anew_is_set() -> None:
     assert of(RIGHT, wanted, wanted) == ()
     made = dataclasses.replace(wanted, address=None)
     assert settings(made) == (SetMtu(1400), HandOver(LABEL))
+
+
+SLOW, LATE = Impairment(rate_bits=8_000_000), Impairment(rate_bits=8_000_000, delay_us=10)
+
+
+def test_a_new_end_is_impaired_as_it_is_wanted() -> None:
+    slow = dataclasses.replace(WANTED, impairment=SLOW)
+    assert of(None, slow) == (Make(), HandOver(LABEL), AddAddress(OWN), Impair(SLOW))
+
+
+def test_what_links_say_anew_of_an_impairment_is_done_and_undone() -> None:
+    slow, late = (dataclasses.replace(WANTED, impairment=one) for one in (SLOW, LATE))
+    found = dataclasses.replace(RIGHT, impairment=SLOW)
+    assert of(RIGHT, slow, WANTED) == (Impair(SLOW),)
+    assert of(found, late, slow) == (Impair(LATE),)
+    assert of(found, WANTED, slow) == (Impair(None),)
+
+
+def test_an_impairment_is_compared_with_the_kernels_after_a_restart() -> None:
+    slow, late = (dataclasses.replace(WANTED, impairment=one) for one in (SLOW, LATE))
+    found = dataclasses.replace(RIGHT, impairment=SLOW)
+    assert of(found, slow) == ()
+    assert of(found, late) == (Impair(LATE),)
+    assert of(found) == (Impair(None),)
+
+
+def test_a_refused_or_changed_impairment_is_not_tried_again() -> None:
+    late = dataclasses.replace(WANTED, impairment=LATE)
+    assert of(dataclasses.replace(RIGHT, impairment=SLOW), late, late) == ()
+    assert of(RIGHT, late, late) == ()
+
+
+def test_a_mac_address_is_set_when_links_say_another_one() -> None:
+    wanted = dataclasses.replace(WANTED, mac="02:00:00:00:00:09")
+    assert of(RIGHT, wanted, WANTED) == (SetMac("02:00:00:00:00:09"),)
+    assert of(RIGHT, wanted) == of(RIGHT, wanted, wanted) == ()
 
 
 ADDRESSES = st.frozensets(st.sampled_from([OWN, OTHER, USERS]))
