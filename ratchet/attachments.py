@@ -29,7 +29,7 @@ from ratchet.cni import codec
 from ratchet.cni.frozen import dataclass, replace
 from ratchet.cni.ip import Address
 from ratchet.errors import StateError
-from ratchet.links import Link
+from ratchet.links import Link, Uplink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ class Attachment:
     boottime_s: float = 0.0
     """CLOCK_BOOTTIME at the ADD: which of two containers of one name is newer. Clocks on the wall
     jump; this one starts anew with the machine, and so does the state directory."""
+    uplinks: tuple[Uplink, ...] = ()
+    expected: tuple[str, ...] = ()
+    """Interfaces of the pod that others are to declare links on."""
 
     @property
     def name(self) -> str:
@@ -90,11 +93,30 @@ class Attachment:
     def is_finished(self) -> bool:
         return self.result is not None
 
+    @property
+    def ifnames(self) -> list[str]:
+        """The interfaces that the pod's labels declare."""
+        own = [link.ifname for link in self.links]
+        return own + [uplink.ifname for uplink in self.uplinks]
+
+    @property
+    def addresses(self) -> list[Address]:
+        """The addresses that the pod's labels give it."""
+        own = [link.address for link in self.links]
+        own += [uplink.address for uplink in self.uplinks]
+        return [address for address in own if address is not None]
+
     def with_result(self, result: dict[str, Any]) -> Attachment:
         return replace(self, result=result)
 
     def to_json(self) -> dict[str, Any]:
         boot = self.boot
+        # As a child of an older version knows it: what it would not understand, it passes over.
+        more: dict[str, Any] = {}
+        if self.uplinks:
+            more["uplinks"] = [uplink.to_json() for uplink in self.uplinks]
+        if self.expected:
+            more["expected"] = list(self.expected)
         return {
             "version": VERSION,
             "container_id": self.container_id,
@@ -113,6 +135,7 @@ class Attachment:
             "boottime_s": self.boottime_s,
             "boot": boot and {"plugins": list(boot.plugins), "args": boot.args, "path": boot.path},
             "result": self.result,
+            **more,
         }
 
     @classmethod
@@ -144,6 +167,8 @@ class Attachment:
             ),
             result=None if obj["result"] is None else _object(obj["result"]),
             boottime_s=_seconds(obj["boottime_s"]),
+            uplinks=tuple(Uplink.from_json(uplink) for uplink in obj.get("uplinks", ())),
+            expected=tuple(_string(ifname) for ifname in obj.get("expected", ())),
         )
 
 

@@ -196,6 +196,8 @@ def _attachment(config: Config, request: Request, pod: Pod, wiring: labels.Wirin
         kubernetes_name=pod.name,
         uid=pod.uid,
         links=wiring.links,
+        uplinks=wiring.uplinks,
+        expected=wiring.expected,
         public_ip=wiring.public_ip,
         target_pod=wiring.target_pod,
         target_container=wiring.target_container,
@@ -215,6 +217,8 @@ def _wired(attachment: Attachment, pod: Pod, wiring: labels.Wiring) -> Attachmen
         kubernetes_name=pod.name,
         uid=pod.uid,
         links=wiring.links,
+        uplinks=wiring.uplinks,
+        expected=wiring.expected,
         public_ip=wiring.public_ip,
         target_pod=wiring.target_pod,
         target_container=wiring.target_container,
@@ -285,8 +289,8 @@ def _answer(config: Config, attachment: Attachment) -> dict[str, Any]:
     """
     found = attachment.result or {}
     result = cni_result.parse(found)
-    first = next((link.address for link in attachment.links if link.address is not None), None)
-    address = attachment.public_ip or first or cni_result.link_local(attachment.container_id)
+    made_up = [cni_result.link_local(attachment.container_id)]
+    address = attachment.public_ip or (attachment.addresses or made_up)[0]
     completed = result.with_pod_address(attachment.ifname, attachment.netns, address)
     if completed is result and cni_result.is_of(found, config.cni_version):
         return found
@@ -393,5 +397,5 @@ def _fields(attachment: Attachment) -> dict[str, Any]:
     return {
         "pod": attachment.pod_in_logs,
         "container": attachment.container_id,
-        "links": ",".join(link.ifname for link in attachment.links) or None,
+        "links": ",".join(attachment.ifnames) or None,
     }

@@ -14,7 +14,7 @@ from ratchet import impairment
 from ratchet.cni.frozen import dataclass
 from ratchet.cni.ip import Address
 from ratchet.impairment import Impairment
-from ratchet.names import is_new_ifname, is_pod_name
+from ratchet.names import is_ifname, is_new_ifname, is_pod_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,19 +43,57 @@ class Link:
     pair_impairment: Impairment | None = None
     """What each end does to the frames that it sends."""
 
+    def seen_from_pair(self, primary: str) -> Link:
+        """Return the same link as its pair would declare it."""
+        return Link(
+            ifname=self.pair_ifname,
+            address=self.pair_address,
+            pair=primary,
+            pair_ifname=self.ifname,
+            pair_address=self.address,
+            mtu_bytes=self.mtu_bytes,
+            mac=self.pair_mac,
+            pair_mac=self.mac,
+            impairment=self.pair_impairment,
+            pair_impairment=self.impairment,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the link as `from_json` reads it."""
-        written: dict[str, Any] = {}
-        for field in FIELDS:
-            value = getattr(self, field.name)
-            if value is not None or not field.is_property:
-                written[field.name] = _plain(value)
-        return written
+        return _written(self, FIELDS)
 
     @classmethod
     def from_json(cls, obj: Mapping[str, Any]) -> Link:
         """Read what `to_json` wrote. Raises ValueError, which names the key."""
         return cls(**{field.name: field.from_json(obj) for field in FIELDS})
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """A link of one pod with its node, which nobody else has to know of.
+
+    `device` is the node's interface below a macvlan, and the name of a host link's end at the node.
+    """
+
+    ifname: str
+    kind: str
+    """One of UPLINK_KINDS."""
+    device: str
+    address: Address | None = None
+    device_address: Address | None = None
+    """Of a host link's end at the node."""
+    mtu_bytes: int | None = None
+    mac: str | None = None
+    impairment: Impairment | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the uplink as `from_json` reads it."""
+        return _written(self, UPLINK_FIELDS)
+
+    @classmethod
+    def from_json(cls, obj: Mapping[str, Any]) -> Uplink:
+        """Read what `to_json` wrote. Raises ValueError, which names the key."""
+        return cls(**{field.name: field.from_json(obj) for field in UPLINK_FIELDS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +171,27 @@ def _impairment(obj: Mapping[str, Any]) -> Impairment | None:
     return None if found == Impairment() else found
 
 
+def _kind(text: str) -> str:
+    if text not in UPLINK_KINDS:
+        raise ValueError("not a kind of uplink")
+    return text
+
+
+def _device(text: str) -> str:
+    if not is_ifname(text) or not text.isprintable():
+        raise ValueError("not an interface name")
+    return text
+
+
+def _written(link: Link | Uplink, fields: tuple[Field, ...]) -> dict[str, Any]:
+    written: dict[str, Any] = {}
+    for field in fields:
+        value = getattr(link, field.name)
+        if value is not None or not field.is_property:
+            written[field.name] = _plain(value)
+    return written
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Impairment):
         return value.to_json()
@@ -146,6 +205,9 @@ _ALLOWED_MAC = (
 )
 LEAST_MTU, MOST_MTU = 68, 65535  # RFC 791 §3.2; what a device can have at most, netdevice.h
 
+MACVLAN, HOST = "macvlan", "host"
+UPLINK_KINDS = (MACVLAN, HOST)
+
 FIELDS = (
     Field("ifname", "local_ifname", _ifname, is_required=True),
     Field("address", "local_ip", read_address),
@@ -158,5 +220,26 @@ FIELDS = (
     Field("impairment", "", _impairment, kind=dict),
     Field("pair_impairment", "", _impairment, kind=dict),
 )
-LABELS = (*(field.label for field in FIELDS if field.label), *impairment.LABELS)
+_BY_NAME = {field.name: field for field in FIELDS}
+UPLINK_FIELDS = (
+    _BY_NAME["ifname"],
+    Field("kind", "kind", _kind, is_required=True),
+    Field("device", "device", _device, is_required=True),
+    _BY_NAME["address"],
+    Field("device_address", "pair_ip", read_address),
+    *(_BY_NAME[name] for name in ("mtu_bytes", "mac", "impairment")),
+)
+LABELS = (
+    *(field.label for field in FIELDS if field.label),
+    *(field.label for field in UPLINK_FIELDS if field.label in ("kind", "device")),
+    *impairment.LABELS,
+)
 PROPERTIES = tuple(field for field in FIELDS if field.is_property and field.label)
+# What a link's fields are called in the annotation `ratchet.links`, where they are not as labels.
+COMPACT = {
+    "local_ifname": "ifname",
+    "local_ip": "address",
+    "pair_name": "pair",
+    "pair_ip": "pair_address",
+    "local_mac": "mac",
+}

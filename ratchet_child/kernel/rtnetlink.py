@@ -30,6 +30,8 @@ _VETH_INFO_PEER = 1
 _IFLA_VXLAN_ID, _IFLA_VXLAN_GROUP, _IFLA_VXLAN_LINK, _IFLA_VXLAN_LEARNING = 1, 2, 3, 7
 _IFLA_VXLAN_PORT, _IFLA_VXLAN_GROUP6 = 15, 16
 _IFLA_VXLAN_LOCAL, _IFLA_VXLAN_LOCAL6 = 4, 17
+_IFLA_MACVLAN_MODE = 1
+BRIDGE_MODE = 4  # MACVLAN_MODE_BRIDGE, linux/if_link.h
 _IFLA_IFALIAS, _IFLA_PROTO_DOWN = 20, 39
 _IFLA_NEW_NETNSID, _IFLA_TARGET_NETNSID, _IFLA_NEW_IFINDEX = 45, 46, 49
 _IFLA_LINK, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 5, 29, 37
@@ -100,6 +102,21 @@ def new(ifname: str, mac: str, namespace_fd: int, group: int) -> bytes:
         + attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
         + attribute(_IFLA_GROUP, _u32(group))
     )
+
+
+def new_here(ifname: str, group: int) -> bytes:
+    """A new interface in the namespace that is asked, up to what kind it is."""
+    return (
+        interface(0)
+        + attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
+        + attribute(_IFLA_GROUP, _u32(group))
+    )
+
+
+def macvlan(lower_index: int) -> bytes:
+    """What makes a new interface a macvlan in bridge mode."""
+    mode = attribute(_IFLA_MACVLAN_MODE, _u32(BRIDGE_MODE))
+    return attribute(_IFLA_LINK, _u32(lower_index)) + _kind("macvlan", mode)
 
 
 def veth(peer: bytes) -> bytes:
@@ -276,6 +293,11 @@ def route_device(message: bytes) -> int:
 def read_nsid(message: bytes) -> int:
     """Read the answer to `nsid_of`; -1 for a namespace that has no number there."""
     return _signed(attributes(message, _HEADER_BYTES + 4).get(_NETNSA_NSID))
+
+
+def macvlan_mode(data: Attributes) -> int | None:
+    """Return a macvlan's mode."""
+    return number(data.get(_IFLA_MACVLAN_MODE))
 
 
 def vxlan_data(

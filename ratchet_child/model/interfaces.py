@@ -52,7 +52,34 @@ class Vxlan:
         return {"vni": self.vni, "remote": self.remote}
 
 
-Medium = Veth | Vxlan
+@dataclass(frozen=True, slots=True)
+class Macvlan:
+    """The medium of an uplink to what one of the node's interfaces is connected with."""
+
+    kind: ClassVar[str] = "macvlan"
+
+    device: str
+
+    def details(self) -> dict[str, object]:
+        """Return what a log line says of it."""
+        return {"device": self.device}
+
+
+@dataclass(frozen=True, slots=True)
+class HostVeth:
+    """The medium of an uplink to the node itself. The kernel makes both ends at once."""
+
+    kind: ClassVar[str] = "host"
+
+    device: str  # the end at the node
+    device_address: Address | None
+
+    def details(self) -> dict[str, object]:
+        """Return what a log line says of it."""
+        return {"device": self.device}
+
+
+Medium = Veth | Vxlan | Macvlan | HostVeth
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ratchet.cni.frozen import replace
 from ratchet.cni.ip import Address
 from ratchet.impairment import Impairment
-from ratchet.links import Link
+from ratchet.links import Link, Uplink
 from ratchet_child.model.keys import PodKey
 
 NEVER = 2**63  # etcd's index of something that etcd has not heard of yet
@@ -63,8 +64,33 @@ class DeclaredLink:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclaredUplink:
+    """An uplink with its pod. Nobody else knows of it."""
+
+    primary: PodKey
+    link: Uplink
+    vni: None = None
+
+    @property
+    def cable(self) -> frozenset[tuple[PodKey, str]]:
+        """The one end that it has at a pod."""
+        return frozenset(((self.primary, self.link.ifname),))
+
+    @property
+    def name(self) -> str:
+        """The uplink's name within the namespace of its pod."""
+        return f"{self.primary.name}:{self.link.ifname}"
+
+    def __str__(self) -> str:
+        return f"{self.primary}:{self.link.ifname}"
+
+
+@dataclass(frozen=True, slots=True)
 class Side:
-    """One link as one of its two pods sees it."""
+    """One link as one of its two pods sees it.
+
+    `contradiction` is what its two pods have declared differently.
+    """
 
     declared: DeclaredLink
     ifname: str
@@ -72,33 +98,81 @@ class Side:
     peer: PodKey
     peer_ifname: str
     peer_address: Address | None
+    mtu_bytes: int | None = None
     mac: str | None = None
     impairment: Impairment | None = None
+    contradiction: str | None = None
 
     @classmethod
-    def of(cls, declared: DeclaredLink, pod: PodKey) -> Side:
-        link = declared.link
-        if declared.primary == pod:
-            return cls(
-                declared,
-                link.ifname,
-                link.address,
-                declared.pair,
-                link.pair_ifname,
-                link.pair_address,
-                link.mac,
-                link.impairment,
-            )
+    def of(
+        cls, declared: DeclaredLink, pod: PodKey, link: Link | None = None, why: str | None = None
+    ) -> Side:
+        """Return a pod's side; `link` is what both pods say of it, None for what `declared` says.
+
+        `why` is their contradiction.
+        """
+        link = declared.link if link is None else link
+        peer = declared.pair
+        if declared.primary != pod:
+            link, peer = link.seen_from_pair(declared.primary.name), declared.primary
         return cls(
             declared,
-            link.pair_ifname,
-            link.pair_address,
-            declared.primary,
             link.ifname,
             link.address,
-            link.pair_mac,
-            link.pair_impairment,
+            peer,
+            link.pair_ifname,
+            link.pair_address,
+            link.mtu_bytes,
+            link.mac,
+            link.impairment,
+            why,
         )
+
+    @property
+    def far(self) -> str:
+        """What is at the other end, for people."""
+        return str(self.peer)
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkSide:
+    """An uplink as its pod sees it."""
+
+    declared: DeclaredUplink
+    contradiction: None = None
+
+    @property
+    def ifname(self) -> str:
+        return self.declared.link.ifname
+
+    @property
+    def address(self) -> Address | None:
+        return self.declared.link.address
+
+    @property
+    def peer_ifname(self) -> str:
+        return self.declared.link.device
+
+    @property
+    def peer_address(self) -> Address | None:
+        return self.declared.link.device_address
+
+    @property
+    def mtu_bytes(self) -> int | None:
+        return self.declared.link.mtu_bytes
+
+    @property
+    def mac(self) -> str | None:
+        return self.declared.link.mac
+
+    @property
+    def impairment(self) -> Impairment | None:
+        return self.declared.link.impairment
+
+    @property
+    def far(self) -> str:
+        """What is at the other end, for people."""
+        return "the node"
 
 
 def first_at(ifname: str, offers: Iterable[DeclaredLink]) -> DeclaredLink | None:
@@ -113,14 +187,58 @@ def first_at(ifname: str, offers: Iterable[DeclaredLink]) -> DeclaredLink | None
 def in_order(pod: PodKey, declared: Iterable[DeclaredLink]) -> list[Side]:
     """Return each cable once, own links first, then by age."""
     by_cable: dict[frozenset[tuple[PodKey, str]], DeclaredLink] = {}
+    from_pairs: dict[frozenset[tuple[PodKey, str]], DeclaredLink] = {}
     for one in declared:
-        other = by_cable.get(one.cable)
-        if other is None or _seniority(one) < _seniority(other):
-            by_cable[one.cable] = one
+        cable = one.cable
+        other = by_cable.get(cable)
+        if other is None:
+            by_cable[cable] = one
+            continue
+        senior, junior = (one, other) if _seniority(one) < _seniority(other) else (other, one)
+        by_cable[cable] = senior
+        if senior.primary != junior.primary:
+            from_pairs[cable] = junior
     ordered = sorted(
         by_cable.values(), key=lambda one: (one.primary != pod, one.created, _seniority(one))
     )
-    return [Side.of(one, pod) for one in ordered]
+    sides = []
+    for one in ordered:
+        pairs = from_pairs.get(one.cable)
+        link, why = (None, None) if pairs is None else _agreed(one, pairs)
+        sides.append(Side.of(one, pod, link, why))
+    return sides
+
+
+def _agreed(senior: DeclaredLink, junior: DeclaredLink) -> tuple[Link, str | None]:
+    """Return what the two pods of a link say of it together, and where they contradict.
+
+    What only one of them says holds. Where they differ the senior one's word counts.
+    """
+    link, other = senior.link, junior.link.seen_from_pair(junior.primary.name)
+    added, contradictions = {}, []
+    for name, what in _COMPARED:
+        own, its = getattr(link, name), getattr(other, name)
+        if own is None:
+            added[name] = its
+        elif its not in (None, own):
+            end = what.format(primary=senior.primary, pair=senior.pair)
+            contradictions.append(f"{end} is {own} or {its}")
+    why = None
+    if contradictions:
+        differ = "; ".join(contradictions)
+        why = f"{senior.primary} and {junior.primary} declare this link differently: {differ}"
+    return replace(link, **added), why
+
+
+_COMPARED = (
+    ("address", "the address of {primary}"),
+    ("pair_address", "the address of {pair}"),
+    ("mtu_bytes", "the MTU"),
+    ("mac", "the MAC address of {primary}"),
+    ("pair_mac", "the MAC address of {pair}"),
+    ("impairment", "what {primary} sends"),
+    ("pair_impairment", "what {pair} sends"),
+)
 
 
 def _seniority(declared: DeclaredLink) -> tuple[PodKey, str]:

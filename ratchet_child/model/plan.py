@@ -10,9 +10,25 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ratchet.cni.ip import Host
-from ratchet_child.model.interfaces import Interface, Medium, Veth, Vxlan, hardware_address
+from ratchet.links import MACVLAN, Uplink
+from ratchet_child.model.interfaces import (
+    HostVeth,
+    Interface,
+    Macvlan,
+    Medium,
+    Veth,
+    Vxlan,
+    hardware_address,
+)
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.links import DeclaredLink, Place, Side, in_order
+from ratchet_child.model.links import (
+    DeclaredLink,
+    DeclaredUplink,
+    Place,
+    Side,
+    UplinkSide,
+    in_order,
+)
 from ratchet_child.model.local import Node
 
 
@@ -20,7 +36,7 @@ from ratchet_child.model.local import Node
 class End:
     """One end of a link, and the interface that it should be."""
 
-    side: Side
+    side: Side | UplinkSide
     interface: Interface
 
     @property
@@ -56,16 +72,21 @@ def wanted(
     places: Mapping[PodKey, Place],
     rivals: Mapping[str, DeclaredLink],
     reserved: Collection[str] = (),
+    uplinks: Iterable[Uplink] = (),
 ) -> Wanted:
     """Return the ends that `pod`, which is on this node, should have.
 
     `declared` are the links that it declares or that are declared on it; `places` the pods that
     are there; `rivals` the links that have the far end of the pod's own ones, by own ifname;
-    `reserved` interfaces that no link may have, whoever declares it.
+    `reserved` interfaces that no link may have, whoever declares it; `uplinks` the pod's own.
     """
     ends: list[End] = []
     waiting: list[Waiting] = []
-    holders: dict[str, Side] = {}
+    holders: dict[str, Side | UplinkSide] = {}
+    for uplink in uplinks:
+        own = UplinkSide(DeclaredUplink(pod, uplink))
+        holders[uplink.ifname] = own
+        ends.append(End(own, _interface(pod, node, own, _uplink_medium(uplink))))
     for side in in_order(pod, declared):
         found = _refused(pod, side, holders, rivals, reserved) or _medium(node, side, places)
         holders.setdefault(side.ifname, side)
@@ -76,13 +97,13 @@ def wanted(
     return Wanted(tuple(ends), tuple(waiting))
 
 
-def _interface(pod: PodKey, node: Node, side: Side, medium: Medium) -> Interface:
+def _interface(pod: PodKey, node: Node, side: Side | UplinkSide, medium: Medium) -> Interface:
     return Interface(
         ifname=side.ifname,
         medium=medium,
         mac=side.mac or hardware_address(pod, side.ifname),
         address=side.address,
-        mtu_bytes=side.declared.link.mtu_bytes or node.mtu_bytes,
+        mtu_bytes=side.mtu_bytes or node.mtu_bytes,
         link=side.declared.name,
         impairment=side.impairment,
     )
@@ -91,7 +112,7 @@ def _interface(pod: PodKey, node: Node, side: Side, medium: Medium) -> Interface
 def _refused(
     pod: PodKey,
     side: Side,
-    holders: Mapping[str, Side],
+    holders: Mapping[str, Side | UplinkSide],
     rivals: Mapping[str, DeclaredLink],
     reserved: Collection[str],
 ) -> Waiting | None:
@@ -106,6 +127,12 @@ def _refused(
     if rival is not None and side.declared.primary == pod and rival.cable != side.declared.cable:
         return Waiting(side, _taken(side.peer_ifname, side.peer, rival))
     return None
+
+
+def _uplink_medium(uplink: Uplink) -> Medium:
+    if uplink.kind == MACVLAN:
+        return Macvlan(uplink.device)
+    return HostVeth(uplink.device, uplink.device_address)
 
 
 def _medium(node: Node, side: Side, places: Mapping[PodKey, Place]) -> Medium | Waiting:
@@ -133,7 +160,7 @@ def _medium(node: Node, side: Side, places: Mapping[PodKey, Place]) -> Medium | 
     return Vxlan(side.declared.vni, remote)
 
 
-def _taken(ifname: str, pod: PodKey, holder: DeclaredLink) -> str:
+def _taken(ifname: str, pod: PodKey, holder: DeclaredLink | DeclaredUplink) -> str:
     return f"interface {ifname} of {pod} is the end of the link {holder} already"
 
 

@@ -32,7 +32,7 @@ from ratchet_child.model.interfaces import (
     operation,
 )
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.links import DeclaredLink
+from ratchet_child.model.links import DeclaredLink, Side
 from ratchet_child.model.plan import End, Wanted
 from ratchet_child.pods.history import UP, WAITING
 from ratchet_child.pods.state import Gone, PodState
@@ -189,7 +189,7 @@ class Ends:
             for end in wanted.ends:
                 if inside.right.get(end.ifname) == end.interface or end.ifname in inside.moved:
                     continue
-                if not self._bring(state, end):
+                if not self._bring(state, end) and isinstance(end.side, Side):
                     unusable.append(end.side.declared)
                 how, why = state.state_of(end)
                 if how != UP:
@@ -350,7 +350,7 @@ class Ends:
 
     def _far_end(self, state: PodState, end: End) -> tuple[PodState, End] | None:
         """Return the pod at the other end, and its end, if both are ready for the cable."""
-        peer = self._find(end.side.peer)
+        peer = self._find(end.side.peer) if isinstance(end.side, Side) else None
         if peer is None or peer.inside.wanted is None:
             return None
         cable = end.side.declared.cable
@@ -408,7 +408,7 @@ class Ends:
             telling.logger(state, end).info(
                 "link up",
                 ifname=ifname,
-                peer=end.side.peer,
+                peer=end.side.far,
                 **end.interface.medium.details(),
                 took_s=f"{took_s:.3f}",
                 waited_s=f"{waited_s:.3f}",

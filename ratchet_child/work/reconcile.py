@@ -17,7 +17,7 @@ from ratchet.errors import StoreError
 from ratchet.names import is_pod_name
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.links import DeclaredLink
+from ratchet_child.model.links import DeclaredLink, UplinkSide
 from ratchet_child.model.local import LocalPod, Memory, Node
 from ratchet_child.model.plan import Wanted, wanted
 from ratchet_child.pairing.protocol import Pairing
@@ -216,6 +216,7 @@ class Reconciler:
             ]
             declared += by_records
             reserved = _runtimes(state.heard.attachment)
+            uplinks = () if state.heard.attachment is None else state.heard.attachment.uplinks
         result = wanted(
             state.key,
             self._node,
@@ -223,10 +224,12 @@ class Reconciler:
             self._registry.places(state),
             memory.rivals,
             reserved,
+            uplinks,
         )
         if local_only and any(one.error for one in result.waiting):
             # Two links want one interface: etcd's order decides, and is not known yet.
-            result = Wanted((), result.waiting)
+            own = tuple(end for end in result.ends if isinstance(end.side, UplinkSide))
+            result = Wanted(own, result.waiting)
         log.debug(
             "decided",
             pod=pod.key,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ratchet import log
 from ratchet_child.model.interfaces import Change, Make, Setting
-from ratchet_child.model.links import Side
+from ratchet_child.model.links import Side, UplinkSide
 from ratchet_child.model.plan import End, Wanted
 from ratchet_child.pods.history import ERROR, WAITING
 from ratchet_child.pods.state import PodState, fault
@@ -26,16 +26,22 @@ def waiting(state: PodState, wanted: Wanted) -> None:
     for ifname, error in errors.items():
         if state.inside.told_errors.get(ifname) != error:
             logger(state).warning("link refused", ifname=ifname, error=error)
+    for end in wanted.ends:
+        why = end.side.contradiction
+        if why is not None:
+            errors[end.ifname] = why
+            if state.inside.told_errors.get(end.ifname) != why:
+                logger(state, end).warning("link contradicted", ifname=end.ifname, error=why)
     state.inside.told_errors = errors
 
 
-def note(state: PodState, side: Side, link_state: str, error: str | None) -> None:
+def note(state: PodState, side: Side | UplinkSide, link_state: str, error: str | None) -> None:
     """Note how a link is, and say once that it waits."""
     noted = state.inside.history.note(side, link_state, error)
     # Before etcd has been asked every far pod is unknown: that is not worth a line.
     if link_state == WAITING and state.progress.looked and not noted.is_told:
         noted.is_told = True
-        logger(state).info("link waiting", link=side.declared, ifname=side.ifname, peer=side.peer)
+        logger(state).info("link waiting", link=side.declared, ifname=side.ifname, peer=side.far)
 
 
 def faults(

@@ -11,6 +11,8 @@ from __future__ import annotations
 from ratchet.cni.ip import Host
 from ratchet_child.kernel.devices import Devices
 from ratchet_child.kernel.kinds.api import Kind, Site, VniInUseError
+from ratchet_child.kernel.kinds.host import HostKind
+from ratchet_child.kernel.kinds.macvlan import MacvlanKind
 from ratchet_child.kernel.kinds.veth import VethKind
 from ratchet_child.kernel.kinds.vxlan import VxlanKind
 
@@ -24,6 +26,8 @@ def every_kind(
     kinds: tuple[Kind, ...] = (
         VethKind(devices),
         VxlanKind(devices, port=port, parent_interface=parent_interface, routed_from=routed_from),
+        MacvlanKind(devices),
+        HostKind(devices),
     )
     for kind in kinds:
         devices.readers[kind.name] = kind.read
