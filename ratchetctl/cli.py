@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 
 from ratchet import __version__
-from ratchetctl import clean, demo, status
+from ratchetctl import capture, clean, demo, status
 from ratchetctl.sim import command as sim
 from ratchetctl.topo import command as topo
 
@@ -25,6 +25,7 @@ def version() -> None:
     click.echo(f"ratchetctl {__version__}")
 
 
+cli.add_command(capture.capture)
 cli.add_command(clean.clean)
 cli.add_command(demo.demo)
 cli.add_command(sim.sim)
