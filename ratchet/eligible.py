@@ -289,8 +289,8 @@ def _answer(config: Config, attachment: Attachment) -> dict[str, Any]:
     """
     found = attachment.result or {}
     result = cni_result.parse(found)
-    made_up = [cni_result.link_local(attachment.container_id)]
-    address = attachment.public_ip or (attachment.addresses or made_up)[0]
+    own = [*attachment.addresses, cni_result.link_local(attachment.container_id)]
+    address = attachment.public_ip or own[0]
     completed = result.with_pod_address(attachment.ifname, attachment.netns, address)
     if completed is result and cni_result.is_of(found, config.cni_version):
         return found

@@ -11,7 +11,7 @@ Pure. What is read back is checked as labels are, because etcd is shared.
 from __future__ import annotations
 
 from ratchet import impairment
-from ratchet.cni.frozen import dataclass
+from ratchet.cni.frozen import dataclass, replace
 from ratchet.cni.ip import Address
 from ratchet.impairment import Impairment
 from ratchet.names import is_ifname, is_new_ifname, is_pod_name
@@ -66,6 +66,53 @@ class Link:
     def from_json(cls, obj: Mapping[str, Any]) -> Link:
         """Read what `to_json` wrote. Raises ValueError, which names the key."""
         return cls(**{field.name: field.from_json(obj) for field in FIELDS})
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What an operator has set of a link that is there; None: what the link says.
+
+    An impairment without anything in it says that there is none.
+    """
+
+    mtu_bytes: int | None = None
+    impairment: Impairment | None = None
+    pair_impairment: Impairment | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `from_json` reads it."""
+        values = ((name, getattr(self, name)) for name in Override.__match_args__)
+        return {name: _plain(value) for name, value in values if value is not None}
+
+    @classmethod
+    def from_json(cls, obj: Mapping[str, Any]) -> Override:
+        """Read what `to_json` wrote. Raises ValueError, which names the key."""
+        values: dict[str, Any] = {"mtu_bytes": _BY_NAME["mtu_bytes"].from_json(obj)}
+        for name in ("impairment", "pair_impairment"):
+            value = obj.get(name)
+            if value is not None and not isinstance(value, dict):
+                raise ValueError(f"{name} {value!r}")
+            values[name] = None if value is None else Impairment.from_json(value)
+        return cls(**values)
+
+    def seen_from_pair(self) -> Override:
+        """Return the same as the pair of the link would say it."""
+        return Override(self.mtu_bytes, self.pair_impairment, self.impairment)
+
+    def after(self, before: Override | None) -> Override:
+        """Return what holds when this is set after something else."""
+        values = {name: getattr(self, name) for name in Override.__match_args__}
+        old = {name: getattr(before, name) for name in values} if before is not None else values
+        return Override(**{name: old[name] if one is None else one for name, one in values.items()})
+
+    def applied(self, link: Link) -> Link:
+        """Return the link as it is with this."""
+        values: dict[str, Any] = {}
+        for name in Override.__match_args__:
+            value = getattr(self, name)
+            if value is not None:
+                values[name] = None if value == Impairment() else value
+        return replace(link, **values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 
 from ratchet import __version__
-from ratchetctl import capture, clean, demo, status
+from ratchetctl import capture, clean, demo, link, status
 from ratchetctl.sim import command as sim
 from ratchetctl.topo import command as topo
 
@@ -28,6 +28,7 @@ def version() -> None:
 cli.add_command(capture.capture)
 cli.add_command(clean.clean)
 cli.add_command(demo.demo)
+cli.add_command(link.link)
 cli.add_command(sim.sim)
 cli.add_command(status.status)
 cli.add_command(topo.topo)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ratchet.cni.frozen import replace
 from ratchet.cni.ip import Address
 from ratchet.impairment import Impairment
-from ratchet.links import Link, Uplink
+from ratchet.links import Link, Override, Uplink
 from ratchet_child.model.keys import PodKey
 
 NEVER = 2**63  # etcd's index of something that etcd has not heard of yet
@@ -34,7 +34,8 @@ class DeclaredLink:
 
     `vni` is None until one has been taken (a link inside one node needs none). `created` is etcd's
     index of the declaration, NEVER when it is only known from a record of this node. `refused` is
-    the pair's container, if that has another link at the interface.
+    the pair's container, if that has another link at the interface; `override` what an operator has
+    set of the link.
     """
 
     primary: PodKey
@@ -42,6 +43,7 @@ class DeclaredLink:
     vni: int | None = None
     created: int = NEVER
     refused: str = ""
+    override: Override | None = None
 
     @property
     def pair(self) -> PodKey:
@@ -112,6 +114,8 @@ class Side:
         `why` is their contradiction.
         """
         link = declared.link if link is None else link
+        if declared.override is not None:
+            link = declared.override.applied(link)
         peer = declared.pair
         if declared.primary != pod:
             link, peer = link.seen_from_pair(declared.primary.name), declared.primary

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
-from ratchet.links import Link
+from ratchet.links import Link, Override
 from ratchet_child.kernel.netns import Monitor, Namespace
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.interfaces import Found, Interface, Setting
@@ -89,6 +89,8 @@ class Heard:
     look: Look = field(default_factory=Look)
     asked: int = 0  # number of the latest request for a reconciliation
     dropped: set[tuple[str, str]] = field(default_factory=set)  # (pair, ifname) no longer declared
+    # What operators ask of links: interface, and what is to be set of it; None: as it is declared.
+    orders: list[tuple[str, Override | None]] = field(default_factory=list)
     is_unlisted: bool = False  # the node's entry for it is not its own, write it again
 
     def take_again(self, now: float) -> None:

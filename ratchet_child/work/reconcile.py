@@ -159,6 +159,7 @@ class Reconciler:
         self._publish(state, pod, memory)
         if not look.is_empty or not state.progress.looked:
             self._look(state, pod, memory, look)
+        self._obey(state, pod, memory)
         wanted_now = self._wanted(state, pod, memory)
         keep = self._kept(state, pod, memory, wanted_now)
         remove = self._clock.monotonic() >= state.progress.keep_until
@@ -201,6 +202,20 @@ class Reconciler:
             self._pairing.publish(pod, memory)
         with self._registry.lock:
             state.progress.looked = state.progress.looked or state.progress.memory is memory
+
+    def _obey(self, state: PodState, pod: LocalPod, memory: Memory) -> None:
+        """Do what operators ask of the pod's links; what cannot be done now stays to be done."""
+        with self._registry.lock:
+            orders = list(state.heard.orders)
+        if not orders:
+            return
+        for ifname, change in orders:
+            self._pairing.override(pod, memory, ifname, change)
+            log.info("link set", pod=pod.key, ifname=ifname, to=change)
+        with self._registry.lock:
+            del state.heard.orders[: len(orders)]
+        self._look(state, pod, memory, Look())
+        self._registry.rouse_peers(state)
 
     def _wanted(
         self, state: PodState, pod: LocalPod, memory: Memory, *, local_only: bool = False
