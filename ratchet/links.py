@@ -78,6 +78,8 @@ class Override:
     mtu_bytes: int | None = None
     impairment: Impairment | None = None
     pair_impairment: Impairment | None = None
+    is_down: bool | None = None
+    """The cable is pulled out."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as `from_json` reads it."""
@@ -93,11 +95,14 @@ class Override:
             if value is not None and not isinstance(value, dict):
                 raise ValueError(f"{name} {value!r}")
             values[name] = None if value is None else Impairment.from_json(value)
+        values["is_down"] = obj.get("is_down")
+        if values["is_down"] not in (None, True, False):
+            raise ValueError(f"is_down {values['is_down']!r}")
         return cls(**values)
 
     def seen_from_pair(self) -> Override:
         """Return the same as the pair of the link would say it."""
-        return Override(self.mtu_bytes, self.pair_impairment, self.impairment)
+        return replace(self, impairment=self.pair_impairment, pair_impairment=self.impairment)
 
     def after(self, before: Override | None) -> Override:
         """Return what holds when this is set after something else."""
@@ -108,7 +113,7 @@ class Override:
     def applied(self, link: Link) -> Link:
         """Return the link as it is with this."""
         values: dict[str, Any] = {}
-        for name in Override.__match_args__:
+        for name in ("mtu_bytes", "impairment", "pair_impairment"):
             value = getattr(self, name)
             if value is not None:
                 values[name] = None if value == Impairment() else value

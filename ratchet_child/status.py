@@ -25,6 +25,8 @@ from ratchet_child.pods.state import PodState, fault
 from ratchet_child.store.health import Health
 from ratchet_child.work.ends import Ends
 
+PULLED = "its cable is pulled out (ratchetctl link up)"
+
 
 class Status:
     """Every method may be called from any thread, which must not hold the registry's lock."""
@@ -142,7 +144,8 @@ def _fault(state: PodState, end: End, how: str) -> str | None:
     """Return what is wrong with a link that is up: what the kernel refused, what contradicts."""
     if how != UP:
         return None
-    found = fault(state.inside.faults.get(end.ifname, {})), end.side.contradiction
+    pulled = PULLED if end.side.is_pulled else None
+    found = pulled, fault(state.inside.faults.get(end.ifname, {})), end.side.contradiction
     return "; ".join(one for one in found if one is not None) or None
 
 

@@ -73,6 +73,20 @@ def set_(interface: Target, mtu: int) -> None:
 
 @link.command()
 @target.options
+def down(interface: Target) -> None:
+    """Pull a cable out: both ends stay, show NO-CARRIER, and pass nothing on."""
+    _send(interface, Override(is_down=True))
+
+
+@link.command()
+@target.options
+def up(interface: Target) -> None:
+    """Plug a cable in again that `down` has pulled out."""
+    _send(interface, Override(is_down=False))
+
+
+@link.command()
+@target.options
 def reset(interface: Target) -> None:
     """Have a link be again what its labels say."""
     _send(interface, None)

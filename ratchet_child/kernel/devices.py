@@ -26,10 +26,12 @@ from ratchet_child.model.interfaces import (
     Attribute,
     Found,
     HandOver,
+    Hold,
     Impair,
     Interface,
     Label,
     Plug,
+    Release,
     RemoveAddress,
     SetMac,
     SetMtu,
@@ -117,6 +119,7 @@ class Devices:
             given=frozenset(one.address for one in own if one.is_ours),
             mtu_bytes=link.mtu_bytes,
             label=Label.parse(link.alias),
+            is_dormant=link.is_dormant,
             impairment=impairments.get(link.index),
             details=None if reader is None else reader(link),
         )
@@ -150,7 +153,7 @@ class Devices:
         if any(isinstance(one, AddAddress) and one.address.version == 6 for one in wanted):
             _prepare_ipv6(namespace, ifname)
         refused: dict[type[Setting], str] = {}
-        attributes = [one for one in wanted if not isinstance(one, Impair)]
+        attributes = [one for one in wanted if not isinstance(one, Impair | Hold | Release)]
         requests = [_request(index, one) for one in attributes]
         codes = namespace.netlink.request(*requests) if requests else []
         where = f"{ifname} in {namespace.path}"
@@ -175,11 +178,30 @@ class Devices:
                 case Plug() | Unplug():
                     must(f"plug or unplug {where}", code)
         for setting in wanted:
-            if isinstance(setting, Impair):
+            if isinstance(setting, Hold | Release):
+                self._hold(namespace, ifname, index, is_held=isinstance(setting, Hold))
+            elif isinstance(setting, Impair):
                 why = self._impair(namespace, index, setting.impairment)
                 if why:
                     refused[Impair] = why
         return Applied(index, refused)
+
+    def _hold(self, namespace: Namespace, ifname: str, index: int, *, is_held: bool) -> None:
+        """Have a veth show no carrier and send nothing, or undo that. *Raises* KernelError.
+
+        A veth has its carrier while its far end is up, and IFLA_PROTO_DOWN is not for it.
+        """
+        what = f"pull the cable of {ifname} in {namespace.path} out"
+        requests = [(qdisc.RTM_DELQDISC, 0, qdisc.ours(index))]
+        if is_held:
+            flags = NLM_F_CREATE | NLM_F_EXCL
+            requests.append((qdisc.RTM_NEWQDISC, flags, qdisc.nothing(index)))
+        codes = namespace.netlink.request(*requests)
+        if is_held and codes[1] == errno.EEXIST:
+            raise KernelError(what, "the pod has put a queueing discipline of its own there")
+        must(what, codes[1] if is_held else 0)
+        body = rtnetlink.dormant(index, is_dormant=is_held)
+        must(what, namespace.netlink.request((RTM_NEWLINK, 0, body))[0])
 
     def _impair(self, namespace: Namespace, index: int, wanted: Impairment | None) -> str:
         """Have an interface's queueing disciplines be these; return what the kernel refuses."""

@@ -68,6 +68,11 @@ def parts(index: int, wanted: Impairment, mtu_bytes: int) -> list[Part]:
     return made
 
 
+def nothing(index: int) -> bytes:
+    """Return what has an interface send nothing: a pfifo without room, tc-pfifo(8)."""
+    return _qdisc(index, _ROOT, _TC_H_ROOT, "pfifo", struct.pack("=I", 0))
+
+
 def ours(index: int) -> bytes:
     """Return what removes our disciplines from an interface, and never another one."""
     return _TCMSG.pack(0, index, _ROOT, _TC_H_ROOT, 0)

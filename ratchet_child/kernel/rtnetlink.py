@@ -30,6 +30,8 @@ _VETH_INFO_PEER = 1
 _IFLA_VXLAN_ID, _IFLA_VXLAN_GROUP, _IFLA_VXLAN_LINK, _IFLA_VXLAN_LEARNING = 1, 2, 3, 7
 _IFLA_VXLAN_PORT, _IFLA_VXLAN_GROUP6 = 15, 16
 _IFLA_VXLAN_LOCAL, _IFLA_VXLAN_LOCAL6 = 4, 17
+_IFLA_OPERSTATE, _IFLA_LINKMODE = 16, 17
+_DORMANT_MODE, _OPER_DORMANT, _OPER_UP = 1, 5, 6  # linux/if.h
 _IFLA_MACVLAN_MODE = 1
 BRIDGE_MODE = 4  # MACVLAN_MODE_BRIDGE, linux/if_link.h
 _IFLA_IFALIAS, _IFLA_PROTO_DOWN = 20, 39
@@ -86,6 +88,16 @@ def moved(index: int, ifname: str, mac: str, namespace_fd: int) -> bytes:
 def carrier(index: int, *, is_plugged: bool) -> bytes:
     """A tunnel's end that has its carrier, or none (IFLA_PROTO_DOWN)."""
     return interface(index) + attribute(_IFLA_PROTO_DOWN, bytes((not is_plugged,)))
+
+
+def dormant(index: int, *, is_dormant: bool) -> bytes:
+    """An interface that is up and not running, RFC 2863, whatever its carrier; or is again."""
+    mode, state = (_DORMANT_MODE, _OPER_DORMANT) if is_dormant else (0, _OPER_UP)
+    return (
+        interface(index)
+        + attribute(_IFLA_LINKMODE, bytes((mode,)))
+        + attribute(_IFLA_OPERSTATE, bytes((state,)))
+    )
 
 
 def remote(index: int, to: Host) -> bytes:
@@ -197,6 +209,7 @@ class LinkMessage:
     link_nsid: int  # where that is; -1 when the kernel gives none
     alias: str | None
     is_plugged: bool  # not IFLA_PROTO_DOWN
+    is_dormant: bool  # IFLA_LINKMODE
     moved_to: tuple[int, int] | None  # of one that has gone: number of a namespace, index there
 
 
@@ -264,6 +277,7 @@ def read_link(message: bytes) -> LinkMessage:
         link_nsid=_signed(found.get(_IFLA_LINK_NETNSID)),
         alias=None if _IFLA_IFALIAS not in found else text(found[_IFLA_IFALIAS]),
         is_plugged=not number(found.get(_IFLA_PROTO_DOWN)),
+        is_dormant=number(found.get(_IFLA_LINKMODE)) == _DORMANT_MODE,
         moved_to=(
             (_signed(found[_IFLA_NEW_NETNSID]), number(found.get(_IFLA_NEW_IFINDEX)) or index)
             if _IFLA_NEW_NETNSID in found

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ratchet.cni.ip import Address, Host
@@ -123,7 +123,8 @@ class Interface:
 
     `address` is None for plain layer 2, `mtu_bytes` where the kernel chooses. The MAC address is
     given when the interface is made and then belongs to the pod: a bond changes it, for example.
-    `impairment` is of what it sends, None for nothing.
+    `impairment` is of what it sends, None for nothing. `is_pulled`: an operator has pulled the
+    cable out, None when that is not known, which leaves it as it is.
     """
 
     ifname: str
@@ -133,6 +134,14 @@ class Interface:
     mtu_bytes: int | None = None
     link: str = ""  # as in `Label`
     impairment: Impairment | None = None
+    is_pulled: bool | None = field(default=None, compare=False)
+
+    def has_cable_of(self, before: Interface, found: Found | None) -> bool:
+        """Say whether the cable is in or out as it was brought about `before`."""
+        if self.is_pulled is None:
+            return True
+        is_held = before.is_pulled is None and found is not None and found.is_held
+        return self.is_pulled == bool(before.is_pulled) and not is_held
 
     @property
     def label(self) -> Label:
@@ -159,7 +168,13 @@ class Found:
     mtu_bytes: int | None = None
     label: Label | None = None
     impairment: Impairment | None = None
+    is_dormant: bool = False
     details: object = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing goes out of it: a discipline of ours that lets nothing through."""
+        return self.impairment == Impairment()
 
     @property
     def key(self) -> str:
@@ -231,9 +246,19 @@ class Unplug:
     """Pull the cable out: the interface stays as it is, without its carrier."""
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Have an interface whose far end is up show no carrier, and send nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Undo `Hold`."""
+
+
 # What one message of rtnetlink(7) says of an interface, and what takes several.
 Attribute = HandOver | AddAddress | RemoveAddress | SetMtu | SetMac | SetRemote | Plug | Unplug
-Setting = Attribute | Impair
+Setting = Attribute | Impair | Hold | Release
 Change = Remove | Make | Setting
 
 
@@ -268,8 +293,7 @@ def _lacking(wanted: Interface, found: Found) -> Iterable[Setting]:
         yield RemoveAddress(address)
     if wanted.address is not None and wanted.address not in found.addresses:
         yield AddAddress(wanted.address)
-    if wanted.impairment != found.impairment:
-        yield Impair(wanted.impairment)
+    yield from _sending(wanted, found, found.impairment)
 
 
 def _said_anew(wanted: Interface, found: Found, given: Interface | None) -> Iterable[Setting]:
@@ -286,7 +310,27 @@ def _said_anew(wanted: Interface, found: Found, given: Interface | None) -> Iter
     is_new = bool(old) or (given is not None and given.address != wanted.address)
     if is_new and wanted.address is not None and wanted.address not in found.addresses:
         yield AddAddress(wanted.address)
-    if wanted.impairment != (found if given is None else given).impairment:
+    yield from _sending(wanted, found, (found if given is None else given).impairment)
+
+
+def _sending(wanted: Interface, found: Found, before: Impairment | None) -> Iterable[Setting]:
+    """Give what is to be done about what an interface sends; `before` it was impaired like that."""
+    if isinstance(wanted.medium, Veth):
+        # A leg that was held keeps its mode when it moves, and loses its discipline.
+        is_held = found.is_held or (found.label is None and found.is_dormant)
+        if wanted.is_pulled:
+            if not found.is_held:
+                yield Hold()
+            return
+        if is_held:
+            if wanted.is_pulled is False:
+                yield Release()
+                if wanted.impairment is not None:
+                    yield Impair(wanted.impairment)
+            return
+    elif wanted.is_pulled and found.label is None:
+        yield Unplug()
+    if wanted.impairment != before:
         yield Impair(wanted.impairment)
 
 

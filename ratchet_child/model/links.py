@@ -137,6 +137,13 @@ class Side:
         """What is at the other end, for people."""
         return str(self.peer)
 
+    @property
+    def is_pulled(self) -> bool | None:
+        """Whether an operator has pulled the cable out; None when etcd has not been asked."""
+        if self.declared.created == NEVER:
+            return None
+        return self.declared.override is not None and self.declared.override.is_down is True
+
 
 @dataclass(frozen=True, slots=True)
 class UplinkSide:
@@ -144,6 +151,7 @@ class UplinkSide:
 
     declared: DeclaredUplink
     contradiction: None = None
+    is_pulled: None = None
 
     @property
     def ifname(self) -> str:

@@ -106,6 +106,7 @@ def _interface(pod: PodKey, node: Node, side: Side | UplinkSide, medium: Medium)
         mtu_bytes=side.mtu_bytes or node.mtu_bytes,
         link=side.declared.name,
         impairment=side.impairment,
+        is_pulled=side.is_pulled,
     )
 
 

@@ -187,7 +187,10 @@ class Ends:
             if remove:
                 self._unplug_and_remove(state, wanted, keep)
             for end in wanted.ends:
-                if inside.right.get(end.ifname) == end.interface or end.ifname in inside.moved:
+                right = inside.right.get(end.ifname)
+                found = (inside.found or {}).get(end.ifname)
+                is_right = right == end.interface and end.interface.has_cable_of(right, found)
+                if is_right or end.ifname in inside.moved:
                     continue
                 if not self._bring(state, end) and isinstance(end.side, Side):
                     unusable.append(end.side.declared)

@@ -77,6 +77,60 @@ def test_what_was_set_outlives_the_child_and_not_its_primary(cluster: Cluster, p
     wait_for("none", lambda: rates((again, "in1"), (right, "in2")) == [None, None])
 
 
+def facts(pod: Pod, ifname: str) -> tuple[int, list[str], str]:
+    netns = pod.netns
+    index = netns.links()[ifname]["ifindex"]
+    return index, netns.addresses(ifname), netns.ip("route").replace(" linkdown", "").strip()
+
+
+@PLACES
+@pytest.mark.parametrize("end", ["a:in1", "b:in2"])
+@pytest.mark.parametrize("labels", [{}, {"rate": "20mbit"}], ids=["plain", "slow"])
+def test_a_cable_is_pulled_out_at_both_ends_and_plugged_in_again(
+    cluster: Cluster, place: int, end: str, labels: dict[str, str]
+) -> None:
+    left, right = linked(cluster, place, **labels)
+    ends = (left, "in1"), (right, "in2")
+    node = cluster.nodes[0 if end == "a:in1" else place]
+    right.netns.ip("route", "add", "10.77.0.0/16", "via", "192.168.2.100")
+    before = [facts(*one) for one in ends]
+
+    def running() -> list[bool]:
+        return ["NO-CARRIER" not in pod.netns.links()[name]["flags"] for pod, name in ends]
+
+    link(node, "down", end)
+    wait_for("no carrier", lambda: running() == [False, False])
+    assert not left.netns.pings("192.168.2.101")
+    assert [facts(*one) for one in ends] == before
+    for pid in {one.wait_child() for one in (cluster.nodes[0], cluster.nodes[place])}:
+        os.kill(pid, signal.SIGKILL)
+    cluster.nodes[0].check(left).succeeded()
+    cluster.nodes[place].check(right).succeeded()
+    assert running() == [False, False]
+    assert not right.netns.pings("192.168.2.100")
+    link(node, "up", end)
+    wait_for("the carrier", lambda: running() == [True, True])
+    left.netns.wait_ping("192.168.2.101")
+    assert [facts(*one) for one in ends] == before
+    rate = 20_000_000 if labels else None
+    wait_for("the rates", lambda: rates(*ends) == [rate, rate])
+
+
+@PLACES
+def test_a_pair_that_comes_back_finds_the_cable_pulled_out(cluster: Cluster, place: int) -> None:
+    left, right = linked(cluster, place)
+    node, far = cluster.nodes[0], cluster.nodes[place]
+    link(node, "down", "a:in1")
+    far.delete(right).succeeded()
+    right.netns.remove()
+    again = cluster.pod("b")
+    far.add(again, PAIR).succeeded()
+    wait_for("no carrier", lambda: "NO-CARRIER" in again.netns.wait_link("in2")["flags"])
+    assert not left.netns.pings("192.168.2.101")
+    link(node, "up", "a:in1")
+    left.netns.wait_ping("192.168.2.101")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "why"),
     [

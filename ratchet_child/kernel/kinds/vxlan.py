@@ -76,6 +76,9 @@ class VxlanKind:
         if not isinstance(found, FoundVxlan):
             return ()
         medium = _medium(here)
+        if here.wanted.is_pulled:
+            out = (Unplug(),) if found.is_plugged else ()
+            return out if found.remote == medium.remote else (*out, SetRemote(medium.remote))
         if found.remote == medium.remote:
             return () if found.is_plugged else (Plug(),)
         # Pulled out first: with the carrier go the neighbours that were at the other node.

@@ -99,8 +99,17 @@ def test_what_an_operator_has_set_goes_before_what_a_link_says() -> None:
     assert SET.seen_from_pair().applied(link.seen_from_pair("a")) == changed.seen_from_pair("a")
 
 
+def test_a_cable_that_is_out_stays_out_whatever_else_is_set() -> None:
+    out = Override(is_down=True)
+    assert SET.after(out).is_down is True
+    assert Override(is_down=False).after(out).is_down is False
+    assert Override.from_json(out.to_json()) == out == out.seen_from_pair()
+    with pytest.raises(ValueError, match="is_down"):
+        Override.from_json({"is_down": "yes"})
+
+
 def test_what_is_set_later_leaves_the_rest_as_it_was_set() -> None:
-    assert Override(mtu_bytes=1500).after(SET) == Override(1500, SLOW, Impairment())
+    assert Override(mtu_bytes=1500).after(SET) == Override(1500, SLOW, Impairment(), None)
     assert SET.after(None) == SET
 
 

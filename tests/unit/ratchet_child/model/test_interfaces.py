@@ -15,14 +15,18 @@ from ratchet_child.model.interfaces import (
     Change,
     Found,
     HandOver,
+    Hold,
     Impair,
     Interface,
     Label,
     Make,
+    Release,
     Remove,
     RemoveAddress,
     SetMac,
     SetMtu,
+    Unplug,
+    Veth,
     Vxlan,
     changes,
     hardware_address,
@@ -144,6 +148,39 @@ def test_a_refused_or_changed_impairment_is_not_tried_again() -> None:
     late = dataclasses.replace(WANTED, impairment=LATE)
     assert of(dataclasses.replace(RIGHT, impairment=SLOW), late, late) == ()
     assert of(RIGHT, late, late) == ()
+
+
+INSIDE = dataclasses.replace(WANTED, medium=Veth(PodKey("default", "b"), "in2", None))
+HELD = dataclasses.replace(RIGHT, kind="veth", impairment=Impairment())
+
+
+def test_a_cable_inside_the_node_is_pulled_out_and_plugged_in_again() -> None:
+    out, back = (dataclasses.replace(INSIDE, is_pulled=one) for one in (True, False))
+    slow = dataclasses.replace(back, impairment=SLOW)
+    assert of(RIGHT, out, INSIDE) == (Hold(),)
+    assert of(HELD, out) == of(HELD, out, INSIDE) == ()
+    assert of(HELD, back) == of(HELD, back, out) == (Release(),)
+    assert of(HELD, slow, out) == (Release(), Impair(SLOW))
+
+
+def test_a_cable_of_which_nothing_is_known_is_left_as_it_is() -> None:
+    assert of(HELD, INSIDE) == of(HELD, dataclasses.replace(INSIDE, impairment=SLOW)) == ()
+    assert INSIDE.has_cable_of(INSIDE, HELD)
+    assert not dataclasses.replace(INSIDE, is_pulled=False).has_cable_of(INSIDE, HELD)
+    assert dataclasses.replace(INSIDE, is_pulled=False).has_cable_of(INSIDE, RIGHT)
+    assert not dataclasses.replace(INSIDE, is_pulled=True).has_cable_of(INSIDE, RIGHT)
+
+
+def test_an_end_that_is_made_while_its_cable_is_out_is_out() -> None:
+    tunnel, inside = (dataclasses.replace(one, is_pulled=True) for one in (WANTED, INSIDE))
+    assert of(None, tunnel) == (Make(), HandOver(LABEL), AddAddress(OWN), Unplug())
+    assert of(None, inside) == (Make(), HandOver(LABEL), AddAddress(OWN), Hold())
+
+
+def test_a_leg_that_was_held_when_its_pod_went_is_released() -> None:
+    arrived = dataclasses.replace(NEW, kind="veth", is_dormant=True)
+    back = dataclasses.replace(INSIDE, is_pulled=False)
+    assert of(arrived, back) == (HandOver(LABEL), AddAddress(OWN), Release())
 
 
 def test_a_mac_address_is_set_when_links_say_another_one() -> None:
