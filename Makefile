@@ -6,6 +6,8 @@
 # BINDIR    where the runtime looks for plugins
 # PREFIX    `ratchetctl` goes to $(PREFIX)/bin
 # UNITDIR   where `make install` puts the systemd unit, on a machine with systemd
+# IMAGE     the name of the image that `make image` makes; BASE and BUILDER: see packaging/image.sh
+# RELEASE   the folder for `make dist`
 # PYTEST    further arguments for pytest, as in: make test PYTEST='-k vxlan -x'
 # WORKERS   how many tests run at the same time, each in a cluster of its own; they wait more than they compute
 # BENCH     further arguments for the benchmark, as in: make bench BENCH='--only link-up,pairs'
@@ -21,6 +23,8 @@ MAKEFLAGS += --no-builtin-rules
 BINDIR ?= /opt/cni/bin
 PREFIX ?= /usr/local
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+IMAGE ?= ghcr.io/ratchet-cni/ratchet:$(shell sed -n 's/^version = //p' setup.cfg)
+RELEASE ?= dist/release
 PYTEST ?=
 WORKERS ?= 4
 BENCH ?=
@@ -135,6 +139,14 @@ install: build  ## the programs to $(DESTDIR)/opt/cni/bin, in use from one momen
 .PHONY: uninstall
 uninstall:  ## take them away again
 	@packaging/install.sh uninstall $(PROGRAMS) '$(DESTDIR)' '$(BINDIR)' '$(PREFIX)/bin' '$(UNITDIR)'
+
+.PHONY: image
+image: build  ## the image of the programs, with buildah, podman or docker
+	@packaging/image.sh $(PROGRAMS) '$(IMAGE)'
+
+.PHONY: dist
+dist: build  ## a release: wheel, source, programs, what they consist of, manifests, checksums
+	@packaging/dist.sh $(PROGRAMS) '$(RELEASE)' $(VENV)
 
 .PHONY: clean
 clean:  ## what was built, and the environments

@@ -19,7 +19,7 @@ from benchmarks.figures import Results, in_turns
 from ratchet.cni.ip import Address, Host
 from ratchet_child.kernel.devices import Devices, index_of
 from ratchet_child.kernel.kinds import Site, every_kind
-from ratchet_child.kernel.netns import Namespace
+from ratchet_child.kernel.netns import Namespace, Namespaces
 from ratchet_child.kernel.rtnetlink import MARK
 from ratchet_child.model.interfaces import Interface, Veth, Vxlan, settings
 from ratchet_child.model.keys import PodKey
@@ -211,7 +211,8 @@ class _Bench:
     def _in_two(self, make: Callable[[Namespace, Namespace], Callable[[], None]]) -> float:
         """Time the work that `make` prepares, in two fresh namespaces; return the seconds."""
         paths = [self._bed.namespace(name) for name in ("links-a", "links-b")]
-        namespaces = [Namespace(path) for path in paths]
+        machine = Namespaces()
+        namespaces = [machine.open(path, None) for path in paths]
         try:
             work = make(*namespaces)
             started = time.perf_counter()

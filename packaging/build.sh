@@ -25,6 +25,8 @@ else
     ln -s ratchet-parent "$work/dist/ratchet.d/ratchet"
     front="without the front, because there is no C compiler: pods wait for Python to start"
 fi
+# The programs are of the environment's Python, and so is what is said of them.
+"$venv/bin/python" "$root/packaging/sbom.py" "$work/dist/ratchet.d" "$work/work/ratchet/sources.json"
 rm -rf "$target"
 mv "$work/dist/ratchet.d" "$target"
 rm -rf "$work"

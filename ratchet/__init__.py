@@ -3,4 +3,4 @@
 Kept empty but for the version: every pod on the node pays for what is imported here.
 """
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"

@@ -30,6 +30,8 @@ from ratchet.cni.frozen import dataclass, replace
 from ratchet.cni.ip import Address
 from ratchet.errors import StateError
 from ratchet.links import Link, Uplink
+from ratchet.names import CONTAINER_ID_MAX
+from ratchet.netns import Identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
 VERSION = 1
 RECORD_SUFFIX = statedir.RECORD_SUFFIX
 DELETED_SUFFIX = ".deleted"
-# 255 bytes (NAME_MAX) less an interface's name, a time and a suffix; runtimes' have 64 characters.
-LONGEST_ID = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,8 @@ class Attachment:
     boottime_s: float = 0.0
     """CLOCK_BOOTTIME at the ADD: which of two containers of one name is newer. Clocks on the wall
     jump; this one starts anew with the machine, and so does the state directory."""
+    netns_identity: Identity | None = None
+    """Which namespace stood at the path at the ADD; None in records from before this was kept."""
     uplinks: tuple[Uplink, ...] = ()
     expected: tuple[str, ...] = ()
     """Interfaces of the pod that others are to declare links on."""
@@ -122,6 +124,7 @@ class Attachment:
             "container_id": self.container_id,
             "ifname": self.ifname,
             "netns": self.netns,
+            "netns_identity": self.netns_identity and list(self.netns_identity),
             "network": self.network,
             "namespace": self.namespace,
             "pod": self.pod,
@@ -169,6 +172,7 @@ class Attachment:
             boottime_s=_seconds(obj["boottime_s"]),
             uplinks=tuple(Uplink.from_json(uplink) for uplink in obj.get("uplinks", ())),
             expected=tuple(_string(ifname) for ifname in obj.get("expected", ())),
+            netns_identity=_identity(obj.get("netns_identity")),
         )
 
 
@@ -182,11 +186,12 @@ class Directory:
 
     def write(self, attachment: Attachment) -> None:
         """Write or replace a record. Raises StateError."""
-        if len(attachment.container_id) > LONGEST_ID:
+        if len(attachment.container_id) > CONTAINER_ID_MAX:
             # A record that can be written and not renamed would never be deleted.
             raise StateError(
                 f"the container ID begins with {attachment.container_id[:64]!a}",
-                f"it has {len(attachment.container_id)} characters, at most {LONGEST_ID} can be"
+                f"it has {len(attachment.container_id)} characters, at most"
+                f" {CONTAINER_ID_MAX} can be"
                 " part of a file's name",
             )
         path = self._record(attachment.container_id, attachment.ifname)
@@ -277,6 +282,11 @@ class Directory:
         lasting = statedir.lasting_path(self.state_dir, container_id, ifname)
         return kept if kept is not None or lasting is None else _of(lasting, container_id, ifname)
 
+    def has(self, container_id: str, ifname: str) -> bool:
+        """Tell whether there is a record that can be read, of whatever is left of an attachment."""
+        attachment = container_id, ifname
+        return self.read(*attachment) is not None or self.kept_boot(*attachment) is not None
+
     def kept_boots(self) -> list[Attachment]:
         folder = statedir.lasting_dir(self.state_dir)
         lasting = [] if folder is None else _listed(f"{folder}/{statedir.BOOTS}", RECORD_SUFFIX)
@@ -321,10 +331,13 @@ def _of(path: str, container_id: str, ifname: str) -> Attachment | None:
 
 
 def load(path: str) -> Attachment | None:
-    """Return the record in a file. One that is damaged is logged and left where it is."""
+    """Return the record in a file.
+
+    One that is damaged, or that is not root's, is logged and left where it is: it says what is run
+    as root, and in which namespace interfaces are made.
+    """
     try:
-        with open(path, encoding="utf-8") as file:
-            return Attachment.from_json(codec.decode(file.read()))
+        return Attachment.from_json(codec.decode(statedir.read_private(path)))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as exc:
@@ -338,6 +351,16 @@ def _text(address: Address | None) -> str | None:
 
 def _address(value: Any) -> Address | None:
     return None if value is None else Address.parse(_string(value))
+
+
+def _identity(value: Any) -> Identity | None:
+    if value is None:
+        return None
+    device, inode = value
+    for number in (device, inode):
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"{number!r} is not a whole number")
+    return device, inode
 
 
 def _string(value: Any) -> str:

@@ -8,6 +8,7 @@ the configuration, CNI_ARGS and CNI_PATH of the ADD, whatever the administrator 
 from __future__ import annotations
 
 from ratchet import log
+from ratchet import netns as namespaces
 from ratchet.attachments import Attachment, Boot
 from ratchet.cni import config as cni_config
 from ratchet.cni import invoke, version
@@ -78,12 +79,21 @@ def add(boot: Boot, request: Request) -> tuple[Boot, dict[str, Any]]:
 def delete(attachment: Attachment, request: Request, netns: str) -> None:
     """Detach, in reverse order, past errors; the first one is raised at the end.
 
-    ``netns`` is "" when the namespace is gone or may be somebody else's by now.
+    ``netns`` is "" when the namespace is gone. The plugins get none either where another one stands
+    at its path by now: they would take away what is another pod's, or the node's.
     """
     boot = attachment.boot
     if boot is None:
         return
-    environ = _environ(attachment, boot, request, "DEL", netns)
+    own = namespaces.of_pod(netns, attachment.netns_identity)
+    if own != netns:
+        log.warning(
+            "another network namespace stands at the pod's path, so it is left alone",
+            netns=netns,
+            pod=attachment.pod_in_logs,
+            container=attachment.container_id,
+        )
+    environ = _environ(attachment, boot, request, "DEL", own)
     errors = []
     for plugin in reversed(boot.plugins):
         previous = attachment.result if version.at_least(_version(plugin), "0.4.0") else None

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 LABEL_SOURCES = ("auto", "runtime", "kubernetes", "docker")
 WAITS = ("present", "all", "none")
+GUARDS = ("auto", "off")
+ATTACHERS = ("plugin", "agent")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DEFAULT_ETCD_PORT = 2379
 DEFAULT_VXLAN_PORT = 4789  # RFC 7348 §8
+DEFAULT_MAX_LINKS = 256
 LONGEST_WAIT_S = 100.0  # a runtime gives an ADD 60 to 120 seconds
 
 # Keys that others put into our object; none of them is a misspelt key of ours.
@@ -168,6 +171,22 @@ def _address(obj: _Object, key: str) -> str | None:
     if packed is None or not any(packed) or is_multicast:
         raise ConfigError(key, value, "an IPv4 or IPv6 address of this node, without prefix")
     return value
+
+
+def _networks(obj: _Object, key: str) -> tuple[str, ...] | None:
+    value = obj.get(key)
+    if value is not None and not (isinstance(value, list) and all(map(_is_network, value))):
+        raise ConfigError(key, value, 'a list of networks, such as ["10.0.0.0/8", "fd00::/8"]')
+    return None if value is None else tuple(value)
+
+
+def _is_network(value: object) -> bool:
+    host, slash, length = value.partition("/") if isinstance(value, str) else ("", "", "")
+    packed = _packed(host)
+    if packed is None or not slash:
+        return packed is not None
+    is_number = length.isascii() and length.isdigit() and len(length) <= 3
+    return is_number and int(length) <= len(packed) * 8
 
 
 def _prefix(obj: _Object, key: str) -> str:
@@ -346,14 +365,20 @@ class Config:
     state_dir = _passed_on(_state_dir)
     log_file = _passed_on(_path)
     log_level = _passed_on(_choice, LOG_LEVELS, "info")
+    public_ip_networks = _parents(_networks)  # None: of every network
+    attach = _passed_on(_choice, ATTACHERS, "plugin")
     wait = _passed_on(_choice, WAITS, "present")
     wait_seconds = _passed_on(_seconds, 5.0)
     vxlan_port = _passed_on(_number, 1, 65535, DEFAULT_VXLAN_PORT)
+    guard = _passed_on(_choice, GUARDS, "auto")
     mtu = _passed_on(_optional_number, 68, 65535)
+    max_links = _passed_on(_number, 1, 65535, DEFAULT_MAX_LINKS)  # of one pod
     metrics_address = _passed_on(_metrics_address)
 
     cni_version: str
     """CNI's key and not ours: "" when the configuration has none, which means 0.1.0."""
+    replaceable: str | None = None
+    """No key either: the part of state_dir's path that others than root could replace."""
 
     @classmethod
     def parse(cls, obj: _Object) -> Config:

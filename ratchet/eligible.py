@@ -8,17 +8,16 @@ keys are the child's: here it is only told to look.
 
 from __future__ import annotations
 
-import os
 import time
 
-from ratchet import boot, labels, log, messages, spawn, status
+from ratchet import boot, labels, log, messages, netns, reported, spawn, status
 from ratchet.attachments import Attachment, Directory
 from ratchet.cni import config as cni_config
 from ratchet.cni import invoke
 from ratchet.cni import result as cni_result
-from ratchet.cni.errors import INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
+from ratchet.cni.errors import CniError
 from ratchet.cni.frozen import replace
-from ratchet.errors import CheckError, ConfigError, LinkWaitError, StateError
+from ratchet.errors import CheckError, ConfigError, LabelError, LinkWaitError, StateError
 from ratchet.undo import Undo
 
 TYPE_CHECKING = False
@@ -38,16 +37,19 @@ TELL_TIMEOUT_S = 3.0
 
 def attach(config: Config, request: Request, pod: Pod) -> dict[str, Any]:
     """ADD. Nothing is changed before the labels are known to be right; what fails is undone."""
-    _check_netns(request)
+    identity = netns.require(request.netns)
     wiring = labels.parse(pod.labels, pod.annotations, own_name=pod.name, cni_ifname=request.ifname)
+    _check_number(config, wiring)
+    reported.check(config, wiring)
     directory = Directory(config.state_dir)
     invoke.begin()
     before = directory.read(request.container_id, request.ifname)
-    if before is not None and before.is_finished and before.netns == request.netns:
-        return _attach_again(config, directory, _wired(before, pod, wiring))
+    if before is not None and before.is_finished and _is_in(before, request.netns, identity):
+        again = replace(_wired(before, pod, wiring), netns_identity=identity)
+        return _attach_again(config, directory, again)
     _clear_leftover(directory, request, before)
 
-    attachment = _attachment(config, request, pod, wiring)
+    attachment = _attachment(config, request, pod, wiring, identity)
     boot.require(attachment.boot, request)
     started = time.monotonic()
     kubernetes = _other_name(attachment)
@@ -120,24 +122,28 @@ def collect_garbage(
         if key in valid or attachment.network != config.name:
             continue
         log.info("an attachment is no longer valid and will be detached", **_fields(attachment))
-        # A namespace under /proc is named by a process ID, which may be another's by now.
-        netns = attachment.netns
-        if netns.startswith("/proc/") or not os.path.exists(netns):
-            netns = ""
         try:
-            _detach(config, directory, attachment, request, netns)
+            _detach(config, directory, attachment, request, _remaining_netns(attachment))
         except CniError as exc:
             errors.append(exc)
     return errors
 
 
+def _remaining_netns(attachment: Attachment) -> str:
+    """Return the namespace of a pod of which no runtime knows any more, "" without one."""
+    path = attachment.netns
+    # One under /proc is named by a process ID, which may be another's by now.
+    return "" if path.startswith("/proc/") or netns.identity_at(path) is None else path
+
+
+def _is_in(attachment: Attachment, path: str, identity: netns.Identity) -> bool:
+    """Tell whether an attachment is in the namespace that stands at a path now."""
+    return attachment.netns == path and attachment.netns_identity in (None, identity)
+
+
 def _check_same_netns(attachment: Attachment, request: Request) -> None:
-    _check_netns(request)
-    try:
-        same = os.path.samefile(attachment.netns, request.netns)
-    except OSError:
-        same = False
-    if not same:
+    found = netns.require(request.netns)
+    if found != (attachment.netns_identity or netns.identity_at(attachment.netns)):
         raise CheckError(
             f"{attachment.name} is in another namespace than CNI_NETNS",
             f"it is attached to {attachment.netns}, CNI_NETNS is {request.netns}",
@@ -164,32 +170,25 @@ def _result_to_check(attachment: Attachment, request: Request) -> dict[str, Any]
 # The steps of ADD --------------------------------------------------------------------------------
 
 
-def _check_netns(request: Request) -> None:
-    """Refuse a namespace that is not there or that is the node's own, as libcni's skeleton does."""
-    try:
-        theirs = os.stat(request.netns)
-        own = os.stat("/proc/self/ns/net")
-    except (OSError, ValueError) as exc:
-        raise CniError(
-            UNKNOWN_CONTAINER,
-            f"CNI_NETNS is {request.netns!a}, which cannot be used",
-            str(exc),
-        ) from exc
-    if theirs.st_dev != own.st_dev:  # namespaces are on a device of their own: ioctl_ns(2)
-        raise CniError(
-            UNKNOWN_CONTAINER, f"CNI_NETNS is {request.netns!a}, which is not a namespace"
-        )
-    if theirs.st_ino == own.st_ino:
-        raise CniError(
-            INVALID_ENVIRONMENT, f"CNI_NETNS is {request.netns!a}, the node's own namespace"
-        )
+def _check_number(config: Config, wiring: labels.Wiring) -> None:
+    """Refuse a pod with so many links that the node's other pods would have to wait for them."""
+    if len(wiring.links) > config.max_links:
+        allowed = f"at most {config.max_links} links, which the configuration key max_links sets"
+        raise LabelError(f"{labels.PREFIX}<n>", f"{len(wiring.links)} links", allowed)
 
 
-def _attachment(config: Config, request: Request, pod: Pod, wiring: labels.Wiring) -> Attachment:
+def _attachment(
+    config: Config,
+    request: Request,
+    pod: Pod,
+    wiring: labels.Wiring,
+    identity: netns.Identity,
+) -> Attachment:
     return Attachment(
         container_id=request.container_id,
         ifname=request.ifname,
         netns=request.netns,
+        netns_identity=identity,
         network=config.name,
         namespace=pod.namespace,
         pod=wiring.pod_name,
@@ -240,8 +239,8 @@ def _clear_leftover(directory: Directory, request: Request, before: Attachment |
     if leftover is None:
         return
     log.warning("an earlier ADD has not finished", **_fields(leftover))
-    netns = request.netns if leftover.netns == request.netns else ""
-    _quietly(leftover, boot.delete, leftover, request, netns)
+    own = request.netns if leftover.netns == request.netns else ""
+    _quietly(leftover, boot.delete, leftover, request, own)
     _quietly(leftover, directory.forget_boot, request.container_id, request.ifname)
 
 
@@ -289,9 +288,12 @@ def _answer(config: Config, attachment: Attachment) -> dict[str, Any]:
     """
     found = attachment.result or {}
     result = cni_result.parse(found)
-    own = [*attachment.addresses, cni_result.link_local(attachment.container_id)]
-    address = attachment.public_ip or own[0]
-    completed = result.with_pod_address(attachment.ifname, attachment.netns, address)
+    completed = result
+    if not result.ips_of(attachment.ifname):
+        address = reported.choose(
+            config, attachment.public_ip, attachment.addresses, attachment.container_id
+        )
+        completed = result.with_pod_address(attachment.ifname, attachment.netns, address)
     if completed is result and cni_result.is_of(found, config.cni_version):
         return found
     return cni_result.serialise(completed, config.cni_version, attachment.ifname)

@@ -15,7 +15,7 @@ import io
 import select
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _CHUNK_BYTES = 1 << 16
@@ -113,14 +113,26 @@ def _await_answer(connected: socket.socket, begins_in_s: float) -> None:
         raise ConnectionError("the answer does not begin")
 
 
-def content(response: http.client.HTTPResponse, limit_bytes: int) -> bytes:
-    """Return the body of an answer. Raises as `exchange` does, and TooLargeError."""
+def content(
+    response: http.client.HTTPResponse,
+    limit_bytes: int,
+    *,
+    large_bytes: int = 0,
+    on_large: Callable[[], None] | None = None,
+) -> bytes:
+    """Return the body of an answer. Raises as `exchange` does, and TooLargeError.
+
+    `on_large` is called, once, when more than `large_bytes` have come.
+    """
     read = bytearray()
     # Never as much as the answer says that it has: that may be more than there is memory.
     while part := response.read(_CHUNK_BYTES):
         read += part
         if len(read) > limit_bytes:
             raise TooLargeError(limit_bytes)
+        if on_large is not None and len(read) > large_bytes:
+            on_large()
+            on_large = None
     if response.length:
         raise http.client.IncompleteRead(b"", response.length)
     return bytes(read)

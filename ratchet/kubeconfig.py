@@ -145,6 +145,19 @@ def tls(config: Kubeconfig) -> ssl.SSLContext:
     return context
 
 
+def stamp(paths: tuple[str, ...]) -> tuple[object, ...]:
+    """Return what changes when one of the files does, also one behind a symbolic link."""
+    stamps: list[object] = []
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            stamps.append(error.errno)
+        else:
+            stamps.append((status.st_ino, status.st_dev, status.st_mtime_ns, status.st_size))
+    return tuple(stamps)
+
+
 class _Section:
     """One object of a kubeconfig, which knows what it is called for its errors."""
 

@@ -16,7 +16,6 @@ elsewhere. No error and no log line ever holds a token or a key.
 from __future__ import annotations
 
 import json
-import os
 import queue
 import ssl
 import threading
@@ -99,11 +98,12 @@ class PodReader:
 
     def _current_server(self) -> _Server:
         with self._lock:
-            if self._server is not None and self._stamp != _stamp(self._server.config.files):
+            stamp = kubeconfig.stamp
+            if self._server is not None and self._stamp != stamp(self._server.config.files):
                 self._drop()
             if self._server is None:
                 config = kubeconfig.read(self._path)
-                self._server, self._stamp = _Server(config, self._path), _stamp(config.files)
+                self._server, self._stamp = _Server(config, self._path), stamp(config.files)
             return self._server
 
     def _drop(self) -> None:
@@ -368,16 +368,3 @@ def _left(deadline: float) -> float:
     if left_s <= 0:
         raise requests.exceptions.Timeout
     return left_s
-
-
-def _stamp(paths: tuple[str, ...]) -> tuple[object, ...]:
-    """Return what changes when one of the files does, also one behind a symbolic link."""
-    stamps: list[object] = []
-    for path in paths:
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            stamps.append(error.errno)
-        else:
-            stamps.append((status.st_ino, status.st_dev, status.st_mtime_ns, status.st_size))
-    return tuple(stamps)

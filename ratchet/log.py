@@ -14,6 +14,8 @@ import _thread
 import os
 import time
 
+from ratchet import statedir
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -216,11 +218,14 @@ def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
 
 
 def open_file(path: str) -> int:
-    """Open a log file for appending; -1 where that cannot, or must not, be done."""
+    """Open a log file for appending; -1 where that cannot, or must not, be done.
+
+    It must not where somebody other than root could put another file in its place.
+    """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
     try:
         folder = os.path.dirname(path)
-        os.makedirs(folder, mode=0o755, exist_ok=True)
+        statedir.make_readable(folder)
         # O_NONBLOCK: should somebody put a FIFO there, a pod does not hang on its reader.
         fd = os.open(path, flags | os.O_NONBLOCK, 0o600)
         # In /tmp it may be anybody's, who would read and change what it says.

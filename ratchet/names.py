@@ -13,6 +13,8 @@ from __future__ import annotations
 IFNAME_MAX_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
 NAME_MAX = 253  # RFC 1123 subdomain, the longest name that Kubernetes gives a pod
 NAMESPACE_MAX = 63  # RFC 1123 label
+# 255 bytes (NAME_MAX) less an interface's name, a time and a suffix; runtimes' have 64 characters.
+CONTAINER_ID_MAX = 200
 
 # What ends or splits a name in dev_valid_name: '/', ':' and what the kernel's isspace() knows. That
 # is ISO 8859-1, in which 0xa0 is a space, so that the UTF-8 of "à" is no name. "\0" ends a string.
@@ -64,6 +66,11 @@ def is_new_ifname(text: str) -> bool:
 def is_identifier(text: str) -> bool:
     """Tell whether this is a network's name or a container ID (CNI spec 1.1.0 §1 and §2)."""
     return text != "" and text[0] in _ALPHANUMERIC and _IDENTIFIER.issuperset(text)
+
+
+def is_container_id(text: str) -> bool:
+    """Tell whether this is a container ID by CNI's grammar that a record's name can hold."""
+    return len(text) <= CONTAINER_ID_MAX and is_identifier(text)
 
 
 def is_container_name(text: str) -> bool:

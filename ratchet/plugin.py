@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 LABELS_TIMEOUT_S = 7.0  # the child gives the API server 5
 SOURCE = "label_source"
-# A DEL must not fail for the state directory's sake where nothing in it is used.
-_UNCHECKED = ("DEL", "CHECK")
+# What cannot be done without the state directory, whosever pods there are.
+_OF_THE_NODE = ("GC", "STATUS")
 ASKED_FROM = "0.2.0"  # which brought VERSION
 HEALTH_TIMEOUT_S = 3.0  # the child answers at once
 
@@ -48,6 +48,7 @@ def cmd_add(request: Request) -> Result:
     pod = _eligible_pod(config, request)
     if pod is None:
         return _pass_through(config, request)
+    _require_private(config)
     from ratchet import eligible  # noqa: PLC0415 - only for eligible pods
 
     return eligible.attach(config, request, pod)
@@ -162,27 +163,37 @@ def _configured(request: Request) -> Config:
     if arm is not None:
         arm.serve(config.state_dir)
     log.configure(config.log_file, config.log_level, "ratchet", to_stderr=True)
-    if request.command not in _UNCHECKED:
-        _require_private(config.state_dir)
+    config.replaceable = statedir.open_to_others(config.state_dir)
+    if request.command in _OF_THE_NODE:
+        _require_private(config)
     return config
 
 
-def _require_private(state_dir: str) -> None:
-    """Refuse a state directory that others can change: records say what a DEL runs, as root."""
-    replaceable = statedir.open_to_others(state_dir)
-    if replaceable is not None:
-        raise StateError.open_to_others(state_dir, replaceable)
+def _require_private(config: Config) -> None:
+    """Refuse a state directory that others can change: records say what a DEL runs, as root.
+
+    A pod that is not ours does without: nothing is believed of what stands there, and nothing
+    written, but whoever can change it must not keep such a pod from starting.
+    """
+    if config.replaceable is not None:
+        raise StateError.open_to_others(config.state_dir, config.replaceable)
 
 
 def _is_attached(config: Config, request: Request) -> bool:
     """Say whether there is a record. A DEL without one must not fail for the directory's sake."""
     if not statedir.is_attached(config, request.container_id, request.ifname):
         return False
-    _require_private(config.state_dir)
     lasting = statedir.lasting_dir(config.state_dir)
-    if lasting is not None and os.path.lexists(lasting):
-        _require_private(lasting)
-    return True
+    if config.replaceable is None and lasting is not None and os.path.lexists(lasting):
+        config.replaceable = statedir.open_to_others(lasting)
+    if config.replaceable is None:
+        return True
+    from ratchet.attachments import Directory  # noqa: PLC0415 - only where something is wrong
+
+    # What is no record, or not root's, anybody may have put there to keep the pod from ending.
+    if Directory(config.state_dir).has(request.container_id, request.ifname):
+        _require_private(config)
+    return False
 
 
 def _eligible_pod(config: Config, request: Request) -> Pod | None:
@@ -196,7 +207,9 @@ def _eligible_pod(config: Config, request: Request) -> Pod | None:
         return _labels_from_child(config, namespace, name, uid)
 
     pod = pods.find_pod(config, request, ask_child)
-    if pod.is_untold or os.path.lexists(statedir.failed_path(config.state_dir, SOURCE)):
+    if config.replaceable is None and (
+        pod.is_untold or os.path.lexists(statedir.failed_path(config.state_dir, SOURCE))
+    ):
         from ratchet import repeated  # noqa: PLC0415 - for a configuration that makes no links
 
         if not pod.is_untold:
@@ -210,6 +223,8 @@ def _labels_from_child(
     config: Config, namespace: str, name: str, uid: str | None
 ) -> tuple[dict[str, str], dict[str, str]] | None:
     """Return what the child reads of the API server; None when no child runs."""
+    if config.replaceable is not None:
+        return None  # anybody may answer there
     # Only where the runtime does not tell the labels.
     from ratchet import client, messages  # noqa: PLC0415
 
@@ -261,7 +276,9 @@ def _pass_through(config: Config, request: Request) -> Result:
 
 def _attend(config: Config) -> None:
     """Have the child started if it was killed, or has not looked after this node since its boot."""
-    if config.use_labels and statedir.is_left_alone(config.state_dir):
+    if not config.use_labels or config.replaceable is not None:
+        return
+    if statedir.is_left_alone(config.state_dir):
         from ratchet import spawn  # noqa: PLC0415 - hardly ever
 
         spawn.attend(config)
@@ -320,8 +337,8 @@ def _version(
     stated: str = plugin.get("cniVersion") or ""
     if not version.at_least(stated, ASKED_FROM):
         return stated
-    if request.command in _UNCHECKED and statedir.open_to_others(config.state_dir) is not None:
-        return stated  # nothing is believed of what stands there, and nothing is written
+    if config.replaceable is not None:
+        return stated
     program = invoke.find(plugin["type"], request.path)
     known = statedir.known_versions(config.state_dir, program)
     is_rare = request.command in ("GC", "STATUS")

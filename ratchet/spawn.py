@@ -72,8 +72,6 @@ def attend(config: Config) -> None:
 
     Does not wait for it: the pod whose call this is needs no child.
     """
-    if statedir.open_to_others(config.state_dir) is not None:
-        return
     try:
         given_up = os.stat(f"{config.state_dir}/{statedir.GIVEN_UP}").st_mtime
     except OSError:

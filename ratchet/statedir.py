@@ -31,6 +31,7 @@ _LASTING = "/var/lib"
 # stat(2), without the 2 ms that its module costs: inode(7)
 _TYPE, _LINK, _STICKY = 0o170000, 0o120000, 0o1000
 _MOST_LINKS = 40  # path_resolution(7)
+_EPERM = 1  # errno(3)
 
 
 def attachment_name(container_id: str, ifname: str) -> str:
@@ -156,12 +157,14 @@ def _content(path: str) -> bytes:
         os.close(fd)
 
 
-def open_to_others(path: str) -> str | None:
+def open_to_others(path: str, *, by_group: bool = True) -> str | None:
     """Return the part of a path that somebody other than root could replace; None without one.
 
     A directory may be written by its owner only, or be sticky as /tmp is, and each part belongs to
-    root or to whom this process runs as. What is not there yet is made by us. Symbolic links are
-    followed as the kernel does.
+    root or to whom this process runs as. What is not there yet is made by us, but not in a sticky
+    directory, where anybody may be faster. Symbolic links are followed as the kernel does.
+
+    ``by_group``: whether a directory that a group can write is one that others can write.
     """
     owners = (0, os.geteuid())
     parts = path.split("/")
@@ -186,24 +189,68 @@ def open_to_others(path: str) -> str | None:
                 parts = target.split("/") + parts
                 done = "" if target.startswith("/") else done
                 continue
+        except FileNotFoundError:
+            return here if _can_be_written(done or "/", by_group=by_group) else None
         except OSError:
             return None
-        group = 0o020 if status.st_gid != 0 else 0
-        if status.st_mode & (0o002 | group) and not status.st_mode & _STICKY:
+        if _is_open(status, by_group=by_group) and not status.st_mode & _STICKY:
             return here
         done = here
     return None
 
 
+def _can_be_written(folder: str, *, by_group: bool) -> bool:
+    try:
+        return _is_open(os.lstat(folder), by_group=by_group)
+    except OSError:
+        return True
+
+
+def _is_open(status: os.stat_result, *, by_group: bool) -> bool:
+    group = 0o020 if by_group and status.st_gid != 0 else 0
+    return bool(status.st_mode & (0o002 | group))
+
+
 def make_private(path: str) -> None:
-    """Make a directory and what is missing above it, its owner's only. Raises OSError."""
+    """Make a directory and what is missing above it, its owner's only.
+
+    Raises OSError, also where somebody other than root could replace it. That is looked at once it
+    is there: until then, whoever may write above it could have been faster.
+    """
+    if not os.path.isdir(path):
+        _require_private(path)
+        _make(path, 0o700)
+    _require_private(path)
+
+
+def make_readable(path: str) -> None:
+    """Make a directory that all may read, with what is missing above it, for a log.
+
+    Raises OSError as ``make_private`` does. A group may write above it: on Debian and Ubuntu
+    /var/log is the group's of the system's own log.
+    """
+    if not os.path.isdir(path):
+        _require_private(path, by_group=False)
+        _make(path, 0o755)
+    _require_private(path, by_group=False)
+
+
+def _require_private(path: str, *, by_group: bool = True) -> None:
+    part = open_to_others(path, by_group=by_group)
+    if part is not None:
+        raise PermissionError(
+            _EPERM, f"somebody other than root can write to {part}, or replace it"
+        )
+
+
+def _make(path: str, mode: int) -> None:
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
     if parent != path:
-        make_private(parent)
+        _make(parent, mode)
     try:
-        os.mkdir(path, 0o700)
+        os.mkdir(path, mode)
     except FileExistsError:  # another parent was faster
         if not os.path.isdir(path):
             raise
@@ -231,6 +278,25 @@ def write_private(path: str, data: bytes) -> None:
     except OSError:
         remove(temporary)
         raise
+
+
+def read_private(path: str) -> bytes:
+    """Read a file that nobody but root, or whom this process runs as, can have written.
+
+    Raises OSError, also for any other file.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(path, flags)
+    try:
+        status = os.fstat(fd)
+        if status.st_uid not in (0, os.geteuid()) or _is_open(status, by_group=True):
+            raise PermissionError(_EPERM, "somebody other than root could have written it")
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
 
 
 def remove(path: str) -> None:

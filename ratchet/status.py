@@ -105,6 +105,29 @@ class FrontStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentStatus:
+    """How the child is as the node's agent. `troubles` are what is wrong with the API server."""
+
+    node: str
+    """The node's name in Kubernetes."""
+    watching: bool
+    """Whether the API server tells of changes at this moment."""
+    known: int | None
+    """How many pods of the node it has told of; None before it ever did."""
+    troubles: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {**_written(self), "troubles": list(self.troubles)}
+
+    @classmethod
+    def from_json(cls, obj: object) -> AgentStatus:
+        """Read it. Raises ValueError."""
+        values = _status(cls, obj, "agent")
+        values["troubles"] = tuple(values["troubles"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """The answer to `messages.Status`.
 
@@ -121,13 +144,18 @@ class NodeStatus:
     """What is wrong with the node's address."""
     labels: str | None = None
     """Why the API server did not tell the last pod's labels; None when it did."""
+    guard: str | None = None
+    """`on`, or why the node does not guard its tunnels; None from a child that has no guard."""
     front: FrontStatus | None = None
     """None from a child that has no front."""
+    agent: AgentStatus | None = None
+    """None from a child that is no agent."""
 
     def to_json(self) -> dict[str, Any]:
         front = None if self.front is None else self.front.to_json()
+        agent = None if self.agent is None else self.agent.to_json()
         pods = [pod.to_json() for pod in self.pods]
-        return {"ok": True, **_written(self), "front": front, "pods": pods}
+        return {"ok": True, **_written(self), "front": front, "agent": agent, "pods": pods}
 
     @classmethod
     def from_json(cls, obj: object) -> NodeStatus:
@@ -136,6 +164,8 @@ class NodeStatus:
         values["pods"] = tuple(map(PodStatus.from_json, values["pods"]))
         if values["front"] is not None:
             values["front"] = FrontStatus.from_json(values["front"])
+        if values["agent"] is not None:
+            values["agent"] = AgentStatus.from_json(values["agent"])
         return cls(**values)
 
 
@@ -215,6 +245,13 @@ def _list(obj: Mapping[str, Any], key: str) -> list[Any]:
     return value
 
 
+def _texts(obj: Mapping[str, Any], key: str) -> list[str]:
+    value = _list(obj, key)
+    if not all(isinstance(one, str) for one in value):
+        raise ValueError(f"{key} {shown(value)}")
+    return value
+
+
 def _counts(obj: Mapping[str, Any], key: str) -> dict[str, int]:
     value = obj.get(key)
     if not isinstance(value, dict) or not all(type(count) is int for count in value.values()):
@@ -245,13 +282,17 @@ _READERS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
     **dict.fromkeys(("primary", "superseded", "etcd_away"), _truth),
     **dict.fromkeys(("links", "pods"), _list),
     **dict.fromkeys(("address", "peer_ifname", "peer_address", "peer_node"), _optional_text),
-    **dict.fromkeys(("kind", "kubernetes_name", "etcd", "labels"), _optional_text),
+    **dict.fromkeys(("kind", "kubernetes_name", "etcd", "labels", "guard"), _optional_text),
     **dict.fromkeys(("error", "fault", "by_pod", "last_error", "trouble"), _optional_text),
     **dict.fromkeys(("since", "silent_since", "last_error_at"), _time),
     **dict.fromkeys(("attached_at", "etcd_since"), _time),
     "calls": _counts,
     "fallbacks": _counts,
     "front": lambda obj, key: obj.get(key),
+    "agent": lambda obj, key: obj.get(key),
+    "watching": _truth,
+    "troubles": _texts,
     "state": _state,
     "vni": _number,
+    "known": _number,
 }

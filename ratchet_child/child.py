@@ -15,22 +15,23 @@ import signal
 import socket
 import time
 from collections import deque
-from functools import partial
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ratchet import log, messages, statedir
 from ratchet.attachments import Directory
+from ratchet.cni import codec
 from ratchet.config import Config
 from ratchet.errors import CniError, ConfigError, KernelError, RatchetError, shown
 from ratchet_child import listening
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine, Parts
 from ratchet_child.front.door import Door
-from ratchet_child.kernel.netns import Monitor, News
 from ratchet_child.kernel.this_node import UnderlayMonitor
 from ratchet_child.listening import Client
 from ratchet_child.metrics import figures
 from ratchet_child.metrics.exporter import Endpoint
-from ratchet_child.model.keys import PodKey
+from ratchet_child.monitors import Monitors
 from ratchet_child.pods.unfinished import UnfinishedFiles
 from ratchet_child.pods.vanished import Vanished
 from ratchet_child.service import (
@@ -44,6 +45,9 @@ from ratchet_child.service import (
 )
 from ratchet_child.supervision import wire
 from ratchet_child.supervision.keeper import Keeper
+
+if TYPE_CHECKING:
+    from ratchet_child.agent.agent import Agent
 
 _SWEEP_S = 2.0
 _IDLE_S = 30.0
@@ -64,16 +68,24 @@ class Child:
     """Serves one network on one node until it is stopped or has nothing left to do."""
 
     def __init__(
-        self, config: Config, listener: socket.socket, keeper: Keeper, *, stay: bool
+        self,
+        config: Config,
+        listener: socket.socket,
+        keeper: Keeper,
+        *,
+        stay: bool,
+        new_agent: Callable[[Config], Agent | None] = lambda _: None,
     ) -> None:
+        """Serve; `new_agent` gives the node's agent where a configuration allows one."""
         self._stay = stay
+        self._new_agent = new_agent
+        self._agent: Agent | None = None
         self._keeper = keeper
         self._finish_by: float | None = None  # monotonic: another child is to serve
         self._directory = Directory(config.state_dir)
         self._unfinished = UnfinishedFiles(config.state_dir)
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._monitored: dict[Monitor, PodKey] = {}
         self._clients: dict[int, Client] = {}
         self._changed_s: float = 0  # when the parent that brought a new configuration was started
         self._running = True
@@ -93,16 +105,24 @@ class Child:
         self._use(config, self._engine_for(config))
 
     def _engine_for(self, config: Config) -> Engine:
-        return Engine(Parts.of(config, self._directory, self._keeper), self._wake)
+        return Engine(Parts.of(config, self._directory, self._keeper), self._changed)
 
     def _use(self, config: Config, engine: Engine) -> None:
         self._config = config
         self._engine = engine
-        self._vanished = Vanished(self._directory, engine.registry, engine.clock)
-        self._service = Service(self._engine, config.kubeconfig)
+        self._vanished = Vanished(self._directory, engine.registry, engine.clock, engine.namespaces)
+        if self._agent is not None and not self._agent.serves(config):
+            self._agent.close()
+            self._agent = None
+        self._agent = self._agent or self._new_agent(config)
+        self._service = Service(self._engine, config.kubeconfig, self._agent)
         self._bells = Bells(self._engine.store, self._engine)
+        self._monitors = Monitors(self._engine)
         self._serve_metrics(config.metrics_address)
         self._engine.start()
+        self._monitors.start()
+        if self._agent is not None:
+            self._agent.use(config, engine)
         node = self._engine.node
         log.info("started", node=node.address, interface=node.interface, pid=os.getpid())
         if node.address:
@@ -113,7 +133,9 @@ class Child:
     def _stop(self) -> None:
         self._bells.stop()
         self._service.close()
+        self._monitors.stop()
         self._engine.stop()
+        self._monitors.close()
 
     def _serve_metrics(self, address: str | None) -> None:
         """Have the figures served there, across engines."""
@@ -128,6 +150,11 @@ class Child:
         """Return the counts of the engine in use, whichever that is."""
         counts = self._engine.status.counts()
         counts.labels = self._service.labels_error is None
+        if self._agent is not None:
+            agent = self._agent.status()
+            counts.agent = figures.AgentCounts(
+                agent.watching, agent.known or 0, len(agent.troubles)
+            )
         return counts
 
     def run(self) -> None:
@@ -165,6 +192,8 @@ class Child:
                 self._running = not self._is_over()
         self._front.close()
         self._close_door()
+        if self._agent is not None:
+            self._agent.close()
         self._stop()
         self._serve_metrics(None)
 
@@ -192,6 +221,7 @@ class Child:
         self._engine.registry.scan()
         if self._engine.is_idle:
             log.info("nothing left to do")
+            self._engine.leave()
             self._keeper.over()
             return True
         statedir.remove(os.path.join(self._directory.state_dir, statedir.AT_REST))
@@ -246,6 +276,11 @@ class Child:
         self._running = False
         self._wake()
 
+    def _changed(self) -> None:
+        """Go on, now that a pod has been worked on. From any thread."""
+        self._monitors.wake()
+        self._wake()
+
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b".")
@@ -255,16 +290,17 @@ class Child:
             os.read(self._wake_read, 4096)
         while self._questions:
             self._serve(*self._questions.popleft())
-        self._watch_namespaces()
+        if self._agent is not None:
+            self._agent.changed()
 
     def _sweep(self, now: float) -> None:
         """Find what nobody reports: records of killed parents, namespaces that are gone."""
         self._engine.registry.scan()
         self._engine.registry.check_namespaces()
+        self._engine.ends.tidy(self._engine.registry.namespaces_in_use())
         self._vanished.sweep()
         self._unfinished.sweep(now)
         self._front.sweep()
-        self._watch_namespaces()
         for client in list(self._clients.values()):
             if now - client.since > _CLIENT_TIMEOUT_S:
                 self._drop(client)
@@ -275,33 +311,6 @@ class Child:
             self._running = False
         if self._is_alone:
             self._renew_supervisor()
-
-    # Namespaces ---------------------------------------------------------------------------------
-
-    def _watch_namespaces(self) -> None:
-        """Wait for exactly the monitors that the engine has.
-
-        They are closed here and nowhere else: a descriptor that was closed by another thread could
-        stand for something else by the time it is heard.
-        """
-        for monitor, key in self._engine.registry.monitors():
-            if key is None:
-                del self._monitored[monitor]
-                self._selector.unregister(monitor)
-                monitor.close()
-            else:
-                self._monitored[monitor] = key
-                self._selector.register(
-                    monitor, selectors.EVENT_READ, partial(self._interfaces_changed, monitor)
-                )
-
-    def _interfaces_changed(self, monitor: Monitor, _fd: int) -> None:
-        key = self._monitored.get(monitor)
-        if key is None:
-            return  # retired since it was heard
-        news = monitor.read()
-        if news is None or news != News():
-            self._engine.interfaces_changed(key, news)
 
     # The node's own address ---------------------------------------------------------------------
 
@@ -440,11 +449,16 @@ class Child:
         log.info("the configuration has changed")
         self._changed_s = started_s
         self._replace(config, engine)
+        # The supervisor starts the next child with what is written there.
+        path = os.path.join(config.state_dir, statedir.SETTINGS)
+        try:
+            statedir.write_private(path, codec.encode(config.settings()))
+        except OSError as error:
+            log.warning("the next child begins with the old configuration", error=str(error))
 
     def _replace(self, config: Config, engine: Engine) -> None:
         """Put an engine in the place of the other one."""
         self._stop()
-        self._watch_namespaces()
         log.configure(config.log_file, config.log_level, "ratchet-child", to_stderr=self._stay)
         self._use(config, engine)
 

@@ -16,17 +16,24 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ratchet import client, log, statedir
 from ratchet.cni.errors import INVALID_CONFIG
 from ratchet.config import Config
 from ratchet.errors import CniError, ConfigError, StateError
+from ratchet.names import is_kubernetes_name
 from ratchet_child.child import Child
 from ratchet_child.listening import listen
 from ratchet_child.supervision import program, successor
 from ratchet_child.supervision.keeper import Keeper
 
+if TYPE_CHECKING:
+    from ratchet_child.agent.agent import Agent
+
 _STACK_BYTES = 512 * 1024
+# What the agent may write; as in ratchet_child.agent.reporter, which is not loaded for it.
+REPORTS = ("events", "conditions", "network-status")
 _ASK_AGAIN_S = 2.0
 
 
@@ -35,6 +42,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     try:
         config = _config(arguments)
+        if config.attach == "agent" and (arguments.kubeconfig or config.kubeconfig) is None:
+            raise ConfigError("kubeconfig", None, 'the path of a kubeconfig, as attach is "agent"')
         held = _become_the_one(config.state_dir, waits=arguments.stay)
         if held is None:
             return _refuse(f"another one serves {config.state_dir} already")
@@ -48,11 +57,18 @@ def serve(argv: Sequence[str], listener: int, keeper: Keeper) -> int:
     arguments = _parser().parse_args(argv)
     try:
         config = _config(arguments)
+        _require_private(config.state_dir)
     except (CniError, OSError) as error:
         return _refuse(str(error))
     threading.stack_size(_STACK_BYTES)
     try:
-        Child(config, socket.socket(fileno=listener), keeper, stay=arguments.stay).run()
+        Child(
+            config,
+            socket.socket(fileno=listener),
+            keeper,
+            stay=arguments.stay,
+            new_agent=partial(_new_agent, arguments),
+        ).run()
     except Exception as error:
         log.crash("the child has failed", error)
         raise
@@ -75,12 +91,69 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stay", action="store_true", help="do not end when no pods are left; log to stderr"
     )
+    agent = parser.add_argument_group(
+        "the node's agent", "with --stay and a kubeconfig: watch this node's pods, and tell of them"
+    )
+    agent.add_argument(
+        "--node-name",
+        metavar="NAME",
+        type=_node_name,
+        help="this node's name in Kubernetes (default: $NODE_NAME, else the host's name)",
+    )
+    agent.add_argument(
+        "--kubeconfig", metavar="FILE", help="in place of the network configuration's kubeconfig"
+    )
+    agent.add_argument(
+        "--report",
+        metavar="LIST",
+        type=_reports,
+        default=frozenset(REPORTS),
+        help=f"what to write of pods: {','.join(REPORTS)} (the default), or none",
+    )
+    agent.add_argument(
+        "--proc",
+        metavar="DIR",
+        default="/proc",
+        help='with "attach": "agent": the host\'s /proc, if it is not this one',
+    )
     return parser
+
+
+def _node_name(text: str) -> str:
+    """Read a node's name. *Raises* ArgumentTypeError."""
+    if not is_kubernetes_name(text):
+        allowed = (
+            "allowed are lower-case letters, digits, '-' and '.', as `kubectl get nodes` has it"
+        )
+        raise argparse.ArgumentTypeError(f"{text!r} is not a node's name; {allowed}")
+    return text
+
+
+def _reports(text: str) -> frozenset[str]:
+    """Read what the agent is to write. *Raises* ArgumentTypeError."""
+    found = frozenset() if text == "none" else frozenset(text.split(","))
+    if not found <= set(REPORTS):
+        allowed = f"allowed are {', '.join(REPORTS)}, with commas between them, or none"
+        raise argparse.ArgumentTypeError(f"{text!r} is not understood; {allowed}")
+    return found
+
+
+def _new_agent(arguments: argparse.Namespace, config: Config) -> Agent | None:
+    """Return the node's agent, where there is to be one."""
+    kubeconfig = arguments.kubeconfig or config.kubeconfig
+    if not arguments.stay or kubeconfig is None or not config.use_labels:
+        return None
+    from ratchet_child.agent.agent import Agent, Wishes  # noqa: PLC0415 - memory that others need not pay for
+
+    node = arguments.node_name or os.environ.get("NODE_NAME") or os.uname().nodename.lower()
+    wishes = Wishes(node, arguments.kubeconfig, arguments.report, arguments.proc)
+    return Agent(wishes, kubeconfig, config.state_dir)
 
 
 def _config(arguments: argparse.Namespace) -> Config:
     if arguments.config is not None:
         return Config.parse(_plugin_configuration(arguments.config))
+    _require_private(arguments.state_dir)  # the settings are there as well
     path = os.path.join(arguments.state_dir, statedir.SETTINGS)
     return Config.from_settings(_json_object(path))
 
@@ -115,9 +188,7 @@ def _become_the_one(state_dir: str, *, waits: bool) -> successor.Held | None:
 
     Who is to stay asks the other one to hand over, and waits for as long as that takes.
     """
-    replaceable = statedir.open_to_others(state_dir)
-    if replaceable is not None:
-        raise StateError.open_to_others(state_dir, replaceable)
+    _require_private(state_dir)
     statedir.make_private(state_dir)
     told: str | None = None
     while True:
@@ -133,10 +204,16 @@ def _become_the_one(state_dir: str, *, waits: bool) -> successor.Held | None:
         time.sleep(_ASK_AGAIN_S)
 
 
+def _require_private(state_dir: str) -> None:
+    """Refuse a directory that somebody other than root could replace. *Raises* StateError."""
+    replaceable = statedir.open_to_others(state_dir)
+    if replaceable is not None:
+        raise StateError.open_to_others(state_dir, replaceable)
+
+
 def _take(state_dir: str) -> successor.Held | None:
-    lock = os.open(
-        os.path.join(state_dir, statedir.LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(os.path.join(state_dir, statedir.LOCK), flags, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -4,8 +4,9 @@ Bells, records, requests and the kernel's news end in the same way: some pods ar
 again. This module says which, and has them scheduled; what then happens to a pod, and when it is
 tried again, is the business of the reconciler and the workers. So nothing in here makes a link.
 
-Locks are taken in this order: the ends' (what is in the namespaces), then the registry's (which
-pods there are). Neither is held over a request to etcd.
+Locks are taken in this order: the pods' own (what is in their namespaces; of two pods in the order
+of their keys), the panel's, then the registry's (which pods there are). None is held over a request
+to etcd.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import Any
 from ratchet import log
 from ratchet.attachments import Directory
 from ratchet.cni.ip import Host
-from ratchet.config import Config
+from ratchet.config import DEFAULT_VXLAN_PORT, Config
 from ratchet_child.kernel.devices import Devices
+from ratchet_child.kernel.guard import Guard
 from ratchet_child.kernel.kinds import Kind, every_kind
 from ratchet_child.kernel.netns import Namespaces, News
 from ratchet_child.kernel.this_node import this_node
@@ -40,6 +42,7 @@ from ratchet_child.store.etcd_v2 import EtcdV2Store
 from ratchet_child.store.health import Health
 from ratchet_child.work.earlier_addresses import EarlierAddresses
 from ratchet_child.work.ends import Ends
+from ratchet_child.work.guarding import Guarding
 from ratchet_child.work.panel import Keeps
 from ratchet_child.work.reconcile import Reconciler
 from ratchet_child.work.withdrawal import Withdrawal
@@ -58,6 +61,8 @@ class Parts:
     records: Records
     addresses: EarlierAddresses
     keeper: Keeps
+    guard: Guard | None = None
+    vxlan_port: int = DEFAULT_VXLAN_PORT
     namespaces: Namespaces = field(default_factory=Namespaces)
     clock: Clock = field(default_factory=SystemClock)
     schedule: Schedule[PodKey] = field(default_factory=Schedule)
@@ -70,6 +75,7 @@ class Parts:
         """Make the parts that a configuration asks for. *Raises* KernelError."""
         devices = Devices()
         node = this_node(config, devices.node)
+        guard = Guard(directory.state_dir, is_wanted=config.guard == "auto")
         return cls(
             node=node,
             store=EtcdV2Store(config),
@@ -77,13 +83,16 @@ class Parts:
             kinds=every_kind(
                 devices,
                 port=config.vxlan_port,
-                parent_interface=node.interface,
-                routed_from=Host.parse(node.address) if node.is_routed else None,
+                parent_interface=None if node.is_routed else node.interface,
+                sender=Host.parse(node.address) if node.is_own else None,
+                guard=guard,
             ),
             directory=directory,
             records=Records(directory.state_dir),
             addresses=EarlierAddresses(directory.state_dir),
             keeper=keeper,
+            guard=guard,
+            vxlan_port=config.vxlan_port,
         )
 
 
@@ -98,6 +107,7 @@ class Engine:
         self.node = parts.node
         self.store = parts.store
         self.clock = clock
+        self.namespaces = parts.namespaces
         self.etcd = Health(clock)
         self._earlier = PublishedEarlier()
         self.registry = Registry(
@@ -118,6 +128,10 @@ class Engine:
             clock,
             parts.keeper,
             find=self.registry.find,
+        )
+        self.guard = parts.guard
+        self._guarding = (
+            None if parts.guard is None else Guarding(parts.guard, self.registry, parts.vxlan_port)
         )
         self._withdrawal = Withdrawal(
             self.node, parts.directory, parts.addresses, self.registry, self.pairing, clock
@@ -144,9 +158,7 @@ class Engine:
             pauses=parts.pauses,
             threads=parts.threads,
         )
-        self.status = Status(
-            self.node, self.registry, self.ends, self.pairing.machines, self.etcd, clock
-        )
+        self.status = Status(self.node, self.registry, self.pairing.machines, self.etcd, clock)
 
     @property
     def is_idle(self) -> bool:
@@ -168,11 +180,15 @@ class Engine:
 
     def start(self) -> None:
         self.registry.scan()
+        if self._guarding is not None:
+            self._guarding.start()
         self.workers.start()
 
     def stop(self) -> None:
         """End the threads and let go of all namespaces. *Blocks at most* a few requests."""
         self.workers.stop()
+        if self._guarding is not None:
+            self._guarding.stop()
         self.close_kernel()
 
     def close_kernel(self) -> None:
@@ -181,6 +197,11 @@ class Engine:
         self.ends.close()
         self._devices.close()
 
+    def leave(self) -> None:
+        """Leave nothing on the node: there will be no pods, and no child."""
+        if self._guarding is not None:
+            self._guarding.leave()
+
     # What is heard from the kernel ----------------------------------------------------------------
 
     def interfaces_changed(self, key: PodKey, news: News | None) -> None:
@@ -188,10 +209,10 @@ class Engine:
         state = self.registry.get(key)
         if state is None:
             return
-        is_lost = self.ends.heard(state, news)
-        if is_lost:
-            log.debug("an end is lost", pod=key, container=state.container)
-            self._schedule.put(key)
+        delay_s = self.ends.heard(state, news)
+        if delay_s is not None:
+            log.debug("an end is lost", pod=key, container=state.container, again_in_s=delay_s)
+            self._schedule.put(key, delay_s)
 
     # What is heard from etcd, always by one thread ------------------------------------------------
 
@@ -223,11 +244,24 @@ class Engine:
 
         *Raises* StoreError.
         """
-        if not self.pairing.machines.is_due:
+        news = self.pairing.keep(self.registry.far_nodes)
+        if news is None:
             return
-        is_another = self.pairing.machines.keep(self.registry.far_nodes)
-        if self.pairing.look_for_shared_vnis() or is_another:
+        if news.of_everyone:
             self.look_again()
+        with self.registry.lock:
+            for state in self.registry.states():
+                memory = state.progress.memory
+                unsure = {
+                    peer
+                    for peer, place in list(memory.places.items())
+                    if place.address in news.doubtful
+                }
+                is_told = news.is_for(state.key, memory)
+                if unsure or is_told:
+                    state.heard.look.peers |= unsure
+                    state.heard.look.everyone |= is_told
+                    self._schedule.put(state.key)
 
     def etcd_is_away(self, error: str) -> None:
         self.etcd.failed(error)
@@ -267,4 +301,4 @@ class Engine:
         with self.registry.lock:
             for state in self.registry.states():
                 state.heard.look.everyone = True
-                self._schedule.put(state.key)
+                self.registry.schedule(state)

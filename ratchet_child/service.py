@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ratchet import messages, status
-from ratchet.errors import CniError, RatchetError, shown
+from ratchet.errors import CniError, PodUnknownError, RatchetError, shown
 from ratchet.links import UPLINK_KINDS, Override
 from ratchet_child.engine import Engine
 from ratchet_child.lookups import Labels, Lookups
@@ -24,6 +24,20 @@ _LONGEST_WAIT_S = 120.0
 _AWAY_S = 1.0
 
 Answer = dict[str, Any]
+
+
+class Agent(Protocol):
+    """What is asked of the node's agent, where the child is one."""
+
+    def recall(
+        self, namespace: str, name: str, uid: str | None, *, at_any_price: bool
+    ) -> Labels | None:
+        """Return what is known of a pod; `at_any_price`: also if that was long ago."""
+
+    def status(self) -> status.AgentStatus:
+        """Return how the agent is."""
+
+
 Reply = Callable[[Answer], None]
 
 
@@ -47,8 +61,9 @@ class _Waiter:
 class Service:
     """Answers requests with the engine in use."""
 
-    def __init__(self, engine: Engine, kubeconfig: str | None) -> None:
+    def __init__(self, engine: Engine, kubeconfig: str | None, agent: Agent | None = None) -> None:
         self._engine = engine
+        self._agent = agent
         self._clock = engine.clock
         self._waiters: list[_Waiter] = []
         self._lookups = None if kubeconfig is None else Lookups(kubeconfig, engine.clock)
@@ -187,6 +202,8 @@ class Service:
         """Answer what is known: STATUS comes often, and must not wait for what is away."""
         etcd = self._engine.etcd
         refused = None if self._lookups is None else self._lookups.refused()
+        if self._agent is not None and self._agent.status().watching:
+            refused = None  # pods start all the same: the agent is told of them
         return messages.NodeHealth(
             etcd.error if etcd.is_away else None,
             None
@@ -198,7 +215,15 @@ class Service:
         if self._lookups is None:
             raise BadRequestError("labels without a kubeconfig")
 
+        agent, pod = self._agent, (asked.namespace, asked.name, asked.uid)
+        known = None if agent is None else agent.recall(*pod, at_any_price=False)
+        if known is not None:
+            reply(messages.PodLabels(*known).to_json())
+            return
+
         def answer(found: Labels | CniError) -> None:
+            if isinstance(found, CniError) and agent is not None and not _is_no_such_pod(found):
+                found = agent.recall(*pod, at_any_price=True) or found
             if isinstance(found, CniError):
                 reply(failure(found))
             else:
@@ -216,9 +241,16 @@ class Service:
             etcd_away=etcd.is_away,
             etcd_since=etcd.since,
             labels=self.labels_error,
+            guard=None if self._engine.guard is None else self._engine.guard.state,
             front=status.FrontStatus(**front()),
+            agent=None if self._agent is None else self._agent.status(),
             pods=self._engine.status.pods(),
         ).to_json()
+
+
+def _is_no_such_pod(error: CniError) -> bool:
+    """Say whether the API server itself has said that the pod is not, or no longer, there."""
+    return isinstance(error, PodUnknownError) and error.source_answers
 
 
 def failure(error: CniError) -> Answer:

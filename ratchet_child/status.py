@@ -1,7 +1,8 @@
 """What the node tells of its pods and links: to parents that wait, `ratchetctl status`, metrics.
 
 Reads the states that others work on, and decides nothing. An answer is made from what is known now:
-neither etcd nor the kernel is asked for it.
+neither etcd nor the kernel is asked for it, and no pod's lock is taken, so that no answer waits for
+work. What is told of a pod that is being worked on may be of a moment ago.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from ratchet_child.pods.history import ERROR, UP, WAITING
 from ratchet_child.pods.registry import Registry
 from ratchet_child.pods.state import PodState, fault
 from ratchet_child.store.health import Health
-from ratchet_child.work.ends import Ends
 
 PULLED = "its cable is pulled out (ratchetctl link up)"
 
@@ -35,14 +35,12 @@ class Status:
         self,
         node: Node,
         registry: Registry,
-        ends: Ends,
         machines: Machines,
         etcd: Health,
         clock: Clock,
     ) -> None:
         self._node = node
         self._registry = registry
-        self._ends = ends
         self._machines = machines
         self._etcd = etcd
         self._clock = clock
@@ -52,8 +50,7 @@ class Status:
         state = self._registry.get(key)
         if state is None or state.progress.served < number:
             return False
-        with self._ends.lock:
-            return _is_complete(state, mode, self._registry.places(state))
+        return _is_complete(state, mode, self._registry.places(state))
 
     def links(self, key: PodKey) -> tuple[status.LinkStatus, ...]:
         """Return a pod's links; none when there is no such pod."""
@@ -76,8 +73,7 @@ class Status:
         for state in states:
             if state.heard.attachment is None:
                 continue
-            with self._ends.lock:
-                _count(state, counts)
+            _count(state, counts)
             if state.progress.memory.superseded:
                 counts.superseded += 1
             elif state.trouble is not None:
@@ -113,26 +109,25 @@ class Status:
         return (*shown, *(_pod(one, superseded=True, links=()) for one in replaced))
 
     def _links(self, state: PodState) -> tuple[status.LinkStatus, ...]:
-        with self._ends.lock:
-            places = self._registry.places(state)
-            shown, now = [], self._clock.time()
-            for end in () if state.inside.wanted is None else state.inside.wanted.ends:
-                how, error = state.state_of(end)
-                one = _link(state, end.side, how, error, end, places, now)
-                place = _place(end.side, places)
-                since = None if place is None else self._machines.silent_since(place.address)
-                shown.append(replace(one, silent_since=since, by_pod=_by_pod(state, end)))
-            for waiting in state.waiting:
-                how = WAITING if waiting.error is None else ERROR
-                shown.append(_link(state, waiting.side, how, waiting.error, None, places, now))
-            known = {one.ifname for one in shown}
-            shown += [_expected(ifname) for ifname in _expectations(state) if ifname not in known]
-            return tuple(shown)
+        places = self._registry.places(state)
+        shown, now = [], self._clock.time()
+        for end in state.ends:
+            how, error = state.state_of(end)
+            one = _link(state, end.side, how, error, end, places, now)
+            place = _place(end.side, places)
+            since = None if place is None else self._machines.silent_since(place.address)
+            shown.append(replace(one, silent_since=since, by_pod=_by_pod(state, end)))
+        for waiting in state.waiting:
+            how = WAITING if waiting.error is None else ERROR
+            shown.append(_link(state, waiting.side, how, waiting.error, None, places, now))
+        known = {one.ifname for one in shown}
+        shown += [_expected(ifname) for ifname in _expectations(state) if ifname not in known]
+        return tuple(shown)
 
 
 def _count(state: PodState, counts: figures.Counts) -> None:
     """Add the number of links in each state, and of those with a fault."""
-    for end in () if state.inside.wanted is None else state.inside.wanted.ends:
+    for end in state.ends:
         how = state.state_of(end)[0]
         counts.links[how] += 1
         counts.faults += _fault(state, end, how) is not None
@@ -151,19 +146,20 @@ def _fault(state: PodState, end: End, how: str) -> str | None:
 
 def _is_complete(state: PodState, mode: str, places: dict[PodKey, Place]) -> bool:
     """Say whether a parent that waits for `mode` ("present" or "all") can go on."""
-    if not state.progress.looked or state.inside.wanted is None:
+    wanted = state.inside.wanted
+    if not state.progress.looked or wanted is None:
         return False
-    for end in state.inside.wanted.ends:
+    for end in wanted.ends:
         ifname = end.ifname
         if state.state_of(end)[0] != UP and not (
             mode == "present" and ifname in state.inside.refused
         ):
             return False
     if mode == "all":
-        there = {end.ifname for end in state.inside.wanted.ends}
-        return not state.inside.wanted.waiting and there.issuperset(_expectations(state))
+        there = {end.ifname for end in wanted.ends}
+        return not wanted.waiting and there.issuperset(_expectations(state))
     # A link whose far pod is there but which waits is not complete, and neither is a wrong one.
-    return not any(one.side.peer in places and not one.error for one in state.inside.wanted.waiting)
+    return not any(one.side.peer in places and not one.error for one in wanted.waiting)
 
 
 def _expectations(state: PodState) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The commands of `ratchetctl`: a node's status, topologies, the simulator, the demo, cleaning up.
+"""The commands of `ratchetctl`: status, installing, topologies, the simulator, cleaning up.
 
 Each sub-command lives in a module of its own.
 """
@@ -9,6 +9,8 @@ import click
 
 from ratchet import __version__
 from ratchetctl import capture, clean, demo, link, status
+from ratchetctl.install import certificates
+from ratchetctl.install import command as install
 from ratchetctl.sim import command as sim
 from ratchetctl.topo import command as topo
 
@@ -26,9 +28,11 @@ def version() -> None:
 
 
 cli.add_command(capture.capture)
+cli.add_command(certificates.certificates)
 cli.add_command(clean.clean)
 cli.add_command(demo.demo)
 cli.add_command(link.link)
+cli.add_command(install.node)
 cli.add_command(sim.sim)
 cli.add_command(status.status)
 cli.add_command(topo.topo)

@@ -6,6 +6,7 @@
     │   └── PluginError     a plugin answered with a CNI error
     ├── TopologyError       a topology is wrong, or asks for what Ratchet cannot do
     ├── EtcdError           etcd cannot be reached, or refuses
+    ├── InstallError        Ratchet cannot be put onto this node, or taken from it
     ├── StatusError         the node, network or pod that was asked for is not there
     └── DemoError           the demo saw something other than what it claims
 
@@ -66,6 +67,10 @@ class EtcdError(OperatorError):
 
 class StatusError(OperatorError):
     """The node, network or pod that was asked for is not there, or not to be found."""
+
+
+class InstallError(OperatorError):
+    """Ratchet cannot be put onto this node, or taken from it, as it was asked."""
 
 
 class DemoError(OperatorError):

@@ -19,7 +19,16 @@ from ratchet.cni.frozen import replace
 from ratchet.config import Config
 from ratchet.errors import ChildError, ConfigError
 from ratchet.plugin import SOURCE
-from ratchet.status import ERROR, UP, WAITING, FrontStatus, LinkStatus, NodeStatus, PodStatus
+from ratchet.status import (
+    ERROR,
+    UP,
+    WAITING,
+    AgentStatus,
+    FrontStatus,
+    LinkStatus,
+    NodeStatus,
+    PodStatus,
+)
 from ratchetctl.errors import StatusError
 
 CONFIGURATIONS = "/etc/cni/net.d"
@@ -72,9 +81,11 @@ class Node:
     etcd_since: float | None
     etcd_error: str | None
     front: FrontStatus | None
+    guard: str | None
     labels_error: str | None
     pods: tuple[Pod, ...]
     unfinished: int = 0  # records of pods that are gone, for which nobody cleans up
+    agent: AgentStatus | None = None
 
 
 # Where -------------------------------------------------------------------------------------------
@@ -192,7 +203,9 @@ def _from_answer(state_dir: str, answer: dict[str, Any]) -> Node:
         etcd_since=found.etcd_since,
         etcd_error=found.etcd if found.etcd_away else None,
         front=found.front,
+        guard=found.guard,
         labels_error=found.labels or _no_source(state_dir),
+        agent=found.agent,
         pods=_sorted(map(_pod, found.pods)),
     )
 
@@ -210,6 +223,7 @@ def _from_records(state_dir: str, child: str, why: str) -> Node:
         None,
         None,
         "unknown",
+        None,
         None,
         None,
         None,

@@ -19,7 +19,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from ratchet.status import ERROR, UP, WAITING, FrontStatus, LinkStatus
+from ratchet.status import ERROR, UP, WAITING, AgentStatus, FrontStatus, LinkStatus
 from ratchetctl import node, tables
 from ratchetctl.errors import StatusError
 from ratchetctl.node import SUPERSEDED, UNKNOWN, Node, Pod
@@ -80,7 +80,8 @@ def exit_status(found: Node) -> int:
     if found.child != "running":
         return WRONG if found.pods or found.unfinished else WELL
     has_fault = any(link.fault is not None for pod in found.pods for link in pod.links)
-    is_ill = found.etcd == "away" or found.trouble is not None
+    has_agents_trouble = found.agent is not None and bool(found.agent.troubles)
+    is_ill = found.etcd == "away" or found.trouble is not None or has_agents_trouble
     if is_ill or states & {ERROR, SUPERSEDED} or has_fault:
         return WRONG
     is_silent = any(link.silent_since is not None for pod in found.pods for link in pod.links)
@@ -101,7 +102,9 @@ def as_json(found: Node) -> dict[str, Any]:
             "error": found.etcd_error,
         },
         "front": None if found.front is None else found.front.to_json(),
+        "guard": found.guard,
         "labels": {"error": found.labels_error},
+        "agent": None if found.agent is None else found.agent.to_json(),
         "pods": [
             {
                 **asdict(pod),
@@ -132,12 +135,19 @@ def show(found: Node, console: Console) -> None:
         )
         if found.front is not None:
             console.print(_plain(_front(found.front)), soft_wrap=True)
+        if found.guard is not None:
+            console.print(_plain(f"guard {found.guard}"), soft_wrap=True)
+        if found.agent is not None:
+            console.print(_plain(_agent(found.agent)), soft_wrap=True)
         console.print()
     if found.trouble is not None:
         console.print(_plain(f"this node's address: {found.trouble}"), soft_wrap=True)
     if found.labels_error is not None:
         console.print(_plain(f"pods' labels: {found.labels_error}"), soft_wrap=True)
-    if found.trouble is not None or found.labels_error is not None:
+    troubles = () if found.agent is None else found.agent.troubles
+    for trouble in troubles:
+        console.print(_plain(f"the API server: {trouble}"), soft_wrap=True)
+    if found.trouble is not None or found.labels_error is not None or troubles:
         console.print()
     if not found.pods:
         console.print("no labelled pods")
@@ -224,6 +234,13 @@ def _front(front: FrontStatus) -> str:
     reasons = ", ".join(f"{count} {why}" for why, count in front.fallbacks.items() if count)
     line = f"calls through the front: {served}"
     return f"{line}; through the parent, as far as is known: {reasons}" if reasons else line
+
+
+def _agent(agent: AgentStatus) -> str:
+    """Tell which pods the agent knows."""
+    known = "no pod is known yet" if agent.known is None else f"{agent.known} pods are known"
+    how = "watched" if agent.watching else "not watched now"
+    return f"agent of node {agent.node}: pods are {how}, {known}"
 
 
 def _by(link: LinkStatus) -> Iterable[object]:

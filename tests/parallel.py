@@ -22,6 +22,7 @@ GROUPS = {
     "tests/e2e/test_cni_versions.py": _RUNTIMES,
     "tests/e2e/test_containerd.py": _RUNTIMES,
     "tests/e2e/test_examples.py": _RUNTIMES,
+    "tests/e2e/test_install.py": _RUNTIMES,
     "tests/e2e/test_podman.py": _RUNTIMES,
     # Its tests look at one run of the benchmark.
     "tests/e2e/test_bench.py": "benchmark",

@@ -136,12 +136,18 @@ def is_of(obj: dict[str, Any], to_version: str) -> bool:
     return at_least(to_version, "1.0.0") or all("version" in ip for ip in obj.get("ips") or ())
 
 
+_CLOUDS = (169, 170)
+
+
 def link_local(seed: str) -> Address:
     """Return an address of 169.254/16 that is always the same for the same seed.
 
-    RFC 3927 §2.1: the first and the last 256 addresses are reserved.
+    RFC 3927 §2.1: the first and the last 256 addresses are reserved. At 169.254.169.0/24 and
+    169.254.170.0/24 clouds have services for every machine, their credentials among them.
     """
     number = 256 + binascii.crc32(seed.encode()) % (0x10000 - 512)
+    if number >> 8 in _CLOUDS:
+        number += len(_CLOUDS) << 8
     return Address(Host(b"\xa9\xfe" + number.to_bytes(2, "big")), 16)
 
 

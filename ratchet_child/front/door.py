@@ -84,9 +84,6 @@ class Door:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             statedir.make_private(folder)
-            replaceable = statedir.open_to_others(folder)
-            if replaceable is not None:
-                raise PermissionError(0, f"others than root can write to {replaceable}")
             statedir.remove(temporary)
             listener.bind(temporary)
             os.chmod(temporary, 0o600)  # nobody can connect before it listens

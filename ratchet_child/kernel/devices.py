@@ -13,13 +13,20 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ratchet.errors import KernelError
 from ratchet.impairment import Impairment
 from ratchet_child.kernel import qdisc, rtnetlink
-from ratchet_child.kernel.netns import NLM_F_CREATE, NLM_F_EXCL, Namespace, Netlink, entered
+from ratchet_child.kernel.netns import (
+    NLM_F_CREATE,
+    NLM_F_ECHO,
+    NLM_F_EXCL,
+    Namespace,
+    Netlink,
+    entered,
+)
 from ratchet_child.kernel.rtnetlink import MARK, AddressMessage, LinkMessage
 from ratchet_child.model.interfaces import (
     AddAddress,
@@ -33,6 +40,7 @@ from ratchet_child.model.interfaces import (
     Plug,
     Release,
     RemoveAddress,
+    SetLocal,
     SetMac,
     SetMtu,
     SetRemote,
@@ -44,6 +52,7 @@ LEAST_IPV6_MTU_BYTES = 1280
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_GETNSID = 90
 _SIOCGIFINDEX = 0x8933
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_GLINK = 0x0A
@@ -67,23 +76,45 @@ class Devices:
 
     def __init__(self) -> None:
         self.node = Netlink()
+        self._own_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         # What a kind reads of an interface, by kind; the kinds put it here.
         self.readers: dict[str, Callable[[LinkMessage], object]] = {}
 
     def close(self) -> None:
         self.node.close()
+        os.close(self._own_fd)
 
     # What is there ------------------------------------------------------------------------------
 
     def found(self, namespace: Namespace) -> list[Found]:
-        """Return the interfaces in a namespace."""
+        """Return the interfaces of Ratchet's in a namespace: the pod may have thousands more."""
         answers = namespace.netlink.dump(RTM_GETLINK, rtnetlink.every_link())
-        links = [rtnetlink.read_link(answer) for answer in answers]
-        if not any(link.group == MARK for link in links):
-            return [self._found(link, {}, {}) for link in links]
-        addresses = _addresses(namespace)
-        impairments = _impairments(namespace)
-        return [self._found(link, addresses, impairments) for link in links]
+        links = [rtnetlink.read_link(one) for one in answers if rtnetlink.is_marked(one)]
+        return [self._found_here(namespace, link) for link in links]
+
+    def moved_away(
+        self, namespace: Namespace, besides: Namespace | None = None
+    ) -> list[tuple[int, Found]]:
+        """Return interfaces of Ratchet's in the namespaces that a pod's own one knows.
+
+        Each comes with the number of its namespace. They are ends that the pod has moved, and the
+        ends of its peers. Left out are the node's namespace, `besides`, and the pod's own: looking
+        at a peer's end from there, as is done here, has the kernel number it.
+        """
+        netlink = namespace.netlink
+        answers = netlink.dump(RTM_GETNSID, rtnetlink.every_nsid())
+        numbers = {rtnetlink.read_nsid(answer) for answer in answers}
+        others = [self._own_fd, namespace.fd] + ([] if besides is None else [besides.fd])
+        for fd in others if numbers else ():
+            known = netlink.get(RTM_GETNSID, rtnetlink.nsid_of(fd))
+            numbers -= {rtnetlink.read_nsid(answer) for answer in known}
+        moved = []
+        for nsid in sorted(numbers):
+            with contextlib.suppress(OSError):  # it goes at this moment
+                for one in netlink.dump(RTM_GETLINK, rtnetlink.every_link_elsewhere(nsid)):
+                    if rtnetlink.is_marked(one):
+                        moved.append((nsid, self._found(rtnetlink.read_link(one))))
+        return moved
 
     def find(self, namespace: Namespace, which: str | int) -> Found | None:
         """Return one interface by its name or its index; None when there is none."""
@@ -98,16 +129,18 @@ class Devices:
                 return None
             raise KernelError(f"look at {which} in {namespace.path}", str(error)) from error
         link = rtnetlink.read_link(answers[0])
-        impairments = _impairments(namespace) if link.group == MARK else {}
-        return self._found(link, _addresses(namespace), impairments)
+        return self._found_here(namespace, link) if link.group == MARK else self._found(link)
+
+    def _found_here(self, namespace: Namespace, link: LinkMessage) -> Found:
+        impairment = _impairment(namespace, link) if link.qdisc in qdisc.KINDS else None
+        return self._found(link, _addresses(namespace, link.index), impairment)
 
     def _found(
         self,
         link: LinkMessage,
-        addresses: dict[int, list[AddressMessage]],
-        impairments: Mapping[int, Impairment],
+        own: Sequence[AddressMessage] = (),
+        impairment: Impairment | None = None,
     ) -> Found:
-        own = addresses.get(link.index, ())
         reader = self.readers.get(link.kind or "")
         return Found(
             ifname=link.ifname,
@@ -118,9 +151,10 @@ class Devices:
             addresses=frozenset(one.address for one in own),
             given=frozenset(one.address for one in own if one.is_ours),
             mtu_bytes=link.mtu_bytes,
+            mac=link.mac,
             label=Label.parse(link.alias),
             is_dormant=link.is_dormant,
-            impairment=impairments.get(link.index),
+            impairment=impairment,
             details=None if reader is None else reader(link),
         )
 
@@ -175,6 +209,8 @@ class Devices:
                     must(f"bring up {where}", code)
                 case SetRemote():
                     must(f"have {where} end at {one.remote}", code)
+                case SetLocal():
+                    must(f"have {where} send from {one.local}", code)
                 case Plug() | Unplug():
                     must(f"plug or unplug {where}", code)
         for setting in wanted:
@@ -222,7 +258,7 @@ class Devices:
         )
 
     def _refuse_port(self, namespace: Namespace, ifname: str) -> None:
-        """*Raises* KernelError, which names the UDP port that a tunnel shares with nobody else."""
+        """Raise KernelError that names the UDP port which the tunnel cannot share."""
         found = self.find(namespace, ifname)
         port = getattr(found.details, "port", None) if found is not None else None
         if port is not None:
@@ -234,7 +270,7 @@ class Devices:
             )
 
     def _refuse_mtu(self, namespace: Namespace, ifname: str) -> None:
-        """*Raises* KernelError where an interface's MTU is below what IPv6 needs (RFC 8200 §5)."""
+        """Raise KernelError if the interface's MTU is below what IPv6 needs (RFC 8200 §5)."""
         found = self.find(namespace, ifname)
         if found is not None and (found.mtu_bytes or 0) < LEAST_IPV6_MTU_BYTES:
             raise KernelError(
@@ -258,21 +294,37 @@ class Devices:
         code = namespace.netlink.request((RTM_NEWLINK, 0, rtnetlink.down(index)))[0]
         must(f"set down interface {index} in {namespace.path}", code)
 
-    def move(self, here: Namespace, index: int, there: Namespace, wanted: Interface) -> None:
-        """Move an interface, which is down, to another namespace, under the name that it has there.
+    def move(
+        self, here: Namespace, index: int, there: Namespace, ifname: str, mac: str | None = None
+    ) -> None:
+        """Move an interface to another namespace, under the name that it has there.
 
-        It arrives without addresses and without its label. *Raises* KernelError.
+        It arrives down, without addresses and without its label, and has another MAC address if
+        `mac` is one. *Raises* KernelError.
         """
-        message = rtnetlink.moved(index, wanted.ifname, wanted.mac, there.fd)
+        message = rtnetlink.moved(index, ifname, mac, there.fd)
         code = here.netlink.request((RTM_NEWLINK, 0, message))[0]
-        must(f"move interface {index} of {here.path} to {there.path} as {wanted.ifname}", code)
+        must(f"move interface {index} of {here.path} to {there.path} as {ifname}", code)
 
-    def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int) -> None:
-        """Remove an interface that a pod has moved into a namespace of its own, if it still can be.
+    def is_elsewhere(self, namespace: Namespace, nsid: int, index: int, ifname: str) -> bool:
+        """Say whether an end is there yet that a pod has moved; see `remove_elsewhere`."""
+        try:
+            answers = namespace.netlink.get(RTM_GETLINK, rtnetlink.elsewhere(nsid, index))
+        except OSError:  # it has gone, or its namespace
+            return False
+        link = rtnetlink.read_link(answers[0])
+        label = Label.parse(link.alias)
+        return link.group == MARK and label is not None and label.ifname == ifname
 
-        `nsid` is the number of that one in `namespace`.
+    def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int, ifname: str) -> None:
+        """Remove an end that a pod has moved into a namespace of its own, if it is still there.
+
+        `nsid` is the number of that one in `namespace`, and `ifname` stands in the end's label. The
+        kernel may have given the number to another namespace since, the node's own among them, so
+        what is not that end stays.
         """
-        namespace.netlink.request((RTM_DELLINK, 0, rtnetlink.elsewhere(nsid, index)))
+        if self.is_elsewhere(namespace, nsid, index, ifname):
+            namespace.netlink.request((RTM_DELLINK, 0, rtnetlink.elsewhere(nsid, index)))
 
     def remove(self, namespace: Namespace, index: int) -> None:
         """Remove an interface, and a veth's far end with it. *Safe to call twice.*"""
@@ -290,7 +342,7 @@ def _refusal(part: qdisc.Part, code: int) -> str:
 
 
 def must(what: str, code: int) -> None:
-    """*Raises* KernelError for an errno other than 0."""
+    """Raise KernelError for an errno other than 0."""
     if code:
         raise KernelError(what, os.strerror(code))
 
@@ -307,18 +359,23 @@ def index_of(netlink: Netlink, ifname: str) -> int | None:
     return int(_IFREQ.unpack(answer)[1])
 
 
-def _addresses(namespace: Namespace) -> dict[int, list[AddressMessage]]:
-    by_index: dict[int, list[AddressMessage]] = {}
-    for answer in namespace.netlink.dump(RTM_GETADDR, rtnetlink.every_address()):
-        found = rtnetlink.read_address(answer)
-        if found is not None:
-            by_index.setdefault(found.index, []).append(found)
-    return by_index
+def _addresses(namespace: Namespace, index: int) -> list[AddressMessage]:
+    answers = namespace.netlink.dump(RTM_GETADDR, rtnetlink.every_address(index))
+    addresses = [rtnetlink.read_address(answer) for answer in answers]
+    return [one for one in addresses if one is not None and one.index == index]
 
 
-def _impairments(namespace: Namespace) -> dict[int, Impairment]:
-    """Return what our queueing disciplines do, by interface."""
-    return qdisc.read(namespace.netlink.dump(qdisc.RTM_GETQDISC, qdisc.every()))
+def _impairment(namespace: Namespace, link: LinkMessage) -> Impairment | None:
+    """Return what our queueing disciplines do, of an interface that may have some."""
+    answers = []
+    for request in qdisc.each_of_ours(link.index):
+        try:
+            # Some kernels tell only who listens to news, and who asks for an echo.
+            answers += namespace.netlink.get(qdisc.RTM_GETQDISC, request, NLM_F_ECHO)
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # it has none by that handle
+                raise
+    return qdisc.read(answers).get(link.index)
 
 
 def _request(index: int, setting: Attribute) -> tuple[int, int, bytes]:
@@ -331,6 +388,8 @@ def _request(index: int, setting: Attribute) -> tuple[int, int, bytes]:
             return RTM_NEWLINK, 0, rtnetlink.hardware_address(index, setting.mac)
         case SetRemote():
             return RTM_NEWLINK, 0, rtnetlink.remote(index, setting.remote)
+        case SetLocal():
+            return RTM_NEWLINK, 0, rtnetlink.local(index, setting.local)
         case Plug():
             return RTM_NEWLINK, 0, rtnetlink.carrier(index, is_plugged=True)
         case Unplug():

@@ -40,7 +40,7 @@ _QUEUE_S = 0.1  # how long a frame waits at most for its turn at a rate
 _LEAST_FRAMES, _MOST_FRAMES = 1_000, 100_000  # that netem holds
 _FRAME_BYTES, _USUAL_RATE_BITS = 1_500, 10**9
 
-Request = tuple[int, bytes]
+KINDS = ("tbf", "netem", "pfifo")  # which an interface has at its root if it has any of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,12 @@ def ours(index: int) -> bytes:
     return _TCMSG.pack(0, index, _ROOT, _TC_H_ROOT, 0)
 
 
-def every() -> bytes:
-    """Ask for the queueing disciplines of all interfaces."""
-    return _TCMSG.pack(0, 0, 0, 0, 0)
+def each_of_ours(index: int) -> tuple[bytes, ...]:
+    """Ask for our disciplines of an interface, one at a time.
+
+    A dump would be of all interfaces in the namespace, and a pod may have thousands.
+    """
+    return tuple(_TCMSG.pack(0, index, handle, 0, 0) for handle in (_ROOT, _BELOW))
 
 
 def read(messages: Iterable[bytes]) -> dict[int, Impairment]:

@@ -24,12 +24,13 @@ _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
 
 _IFF_UP = 1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 1, 3, 4, 18
-_IFLA_GROUP, _IFLA_NET_NS_FD = 27, 28
+_IFLA_QDISC, _IFLA_GROUP, _IFLA_NET_NS_FD = 6, 27, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
 _IFLA_VXLAN_ID, _IFLA_VXLAN_GROUP, _IFLA_VXLAN_LINK, _IFLA_VXLAN_LEARNING = 1, 2, 3, 7
 _IFLA_VXLAN_PORT, _IFLA_VXLAN_GROUP6 = 15, 16
 _IFLA_VXLAN_LOCAL, _IFLA_VXLAN_LOCAL6 = 4, 17
+_IFLA_VXLAN_PORT_RANGE, _IFLA_VXLAN_LOCALBYPASS = 10, 31
 _IFLA_OPERSTATE, _IFLA_LINKMODE = 16, 17
 _DORMANT_MODE, _OPER_DORMANT, _OPER_UP = 1, 5, 6  # linux/if.h
 _IFLA_MACVLAN_MODE = 1
@@ -46,6 +47,8 @@ _NETNSA_NSID, _NETNSA_FD = 1, 3
 _NESTED = 0x3FFF  # the type without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 _HEADER_BYTES = 16  # struct nlmsghdr
+ATTRIBUTES_OFFSET = _HEADER_BYTES + _IFINFO.size  # of a message about an interface
+GROUP_ATTRIBUTE = _IFLA_GROUP
 _NO_NSID = -1
 
 MARK = 0x7261  # the group of every interface that Ratchet makes: "ra"
@@ -55,43 +58,44 @@ ADDRESS_PROTOCOL = 0x72
 
 
 def interface(index: int) -> bytes:
-    """An interface and nothing else."""
+    """Return an interface and nothing else."""
     return _IFINFO.pack(0, 0, index, 0, 0)
 
 
 def up(index: int, alias: str) -> bytes:
-    """An interface that is to be brought up, and its alias."""
+    """Return an interface that is to be brought up, and its alias."""
     return _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP) + attribute(_IFLA_IFALIAS, alias.encode())
 
 
 def down(index: int) -> bytes:
-    """An interface that is to be set down."""
+    """Return an interface that is to be set down."""
     return _IFINFO.pack(0, 0, index, 0, _IFF_UP)
 
 
 def elsewhere(nsid: int, index: int) -> bytes:
-    """An interface in a namespace that is known by a number in the one that is asked."""
+    """Return an interface in a namespace that the one that is asked knows by a number."""
     return interface(index) + attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
 
 
-def moved(index: int, ifname: str, mac: str, namespace_fd: int) -> bytes:
-    """An interface that goes to another namespace, with its name there and without its alias."""
+def moved(index: int, ifname: str, mac: str | None, namespace_fd: int) -> bytes:
+    """Return an interface that moves to another namespace, with its name there and no alias."""
+    address = b"" if mac is None else attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
     return (
         interface(index)
         + attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
-        + attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+        + address
         + attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
         + attribute(_IFLA_IFALIAS, b"")
     )
 
 
 def carrier(index: int, *, is_plugged: bool) -> bytes:
-    """A tunnel's end that has its carrier, or none (IFLA_PROTO_DOWN)."""
+    """Return a tunnel's end that has its carrier, or none (IFLA_PROTO_DOWN)."""
     return interface(index) + attribute(_IFLA_PROTO_DOWN, bytes((not is_plugged,)))
 
 
 def dormant(index: int, *, is_dormant: bool) -> bytes:
-    """An interface that is up and not running, RFC 2863, whatever its carrier; or is again."""
+    """Return an interface that is up but not running (RFC 2863), or that is running again."""
     mode, state = (_DORMANT_MODE, _OPER_DORMANT) if is_dormant else (0, _OPER_UP)
     return (
         interface(index)
@@ -101,12 +105,20 @@ def dormant(index: int, *, is_dormant: bool) -> bytes:
 
 
 def remote(index: int, to: Host) -> bytes:
-    """A tunnel's end with another far end. With the port beside it the kernel would refuse it."""
+    """Return a tunnel's end with another far end.
+
+    The port is left out: the kernel refuses a change that names it.
+    """
     return interface(index) + _kind("vxlan", attribute(_vxlan_remote(to), to.packed))
 
 
+def local(index: int, sender: Host) -> bytes:
+    """Have a tunnel's end send from another address, the unspecified one for the kernel's."""
+    return interface(index) + _kind("vxlan", attribute(_vxlan_local(sender), sender.packed))
+
+
 def new(ifname: str, mac: str, namespace_fd: int, group: int) -> bytes:
-    """A new interface in another namespace, up to what kind it is."""
+    """Return a new interface in another namespace, without its kind."""
     return (
         interface(0)
         + attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
@@ -117,7 +129,7 @@ def new(ifname: str, mac: str, namespace_fd: int, group: int) -> bytes:
 
 
 def new_here(ifname: str, group: int) -> bytes:
-    """A new interface in the namespace that is asked, up to what kind it is."""
+    """Return a new interface in the namespace that is asked, without its kind."""
     return (
         interface(0)
         + attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
@@ -126,32 +138,41 @@ def new_here(ifname: str, group: int) -> bytes:
 
 
 def macvlan(lower_index: int) -> bytes:
-    """What makes a new interface a macvlan in bridge mode."""
+    """Return what makes a new interface a macvlan in bridge mode."""
     mode = attribute(_IFLA_MACVLAN_MODE, _u32(BRIDGE_MODE))
     return attribute(_IFLA_LINK, _u32(lower_index)) + _kind("macvlan", mode)
 
 
 def veth(peer: bytes) -> bytes:
-    """What makes a new interface a veth, with its far end as `new` gives it."""
+    """Return what makes a new interface a veth, with its far end as `new` gives it."""
     return _kind("veth", attribute(_VETH_INFO_PEER, peer))
 
 
 def vxlan(
-    vni: int, remote: Host, lower_index: int | None, port: int, local: Host | None = None
+    vni: int,
+    remote: Host,
+    lower_index: int | None,
+    port: int,
+    sender: Host | None = None,
+    source_ports: tuple[int, int] | None = None,
 ) -> bytes:
-    """What makes a new interface a vxlan end with one far end.
+    """Return what makes a new interface a vxlan end with one far end.
 
-    Without a lower device the node's routes lead it. `local` is the address that it sends from.
+    Without a lower device the node's routes lead it. `sender` is the address that it sends from,
+    `source_ports` are the first and the last of the ports. What goes to the node itself is sent as
+    well, where the kernel can do without its short cut to the tunnel's other end (Linux 6.5).
     """
-    own = _IFLA_VXLAN_LOCAL if remote.version == 4 else _IFLA_VXLAN_LOCAL6
     lower = b"" if lower_index is None else attribute(_IFLA_VXLAN_LINK, _u32(lower_index))
-    sender = b"" if local is None else attribute(own, local.packed)
+    own = b"" if sender is None else attribute(_vxlan_local(sender), sender.packed)
+    range_ = struct.pack("!HH", *(source_ports or (0, 0)))  # zeros for the kernel's choice
     return _kind(
         "vxlan",
         attribute(_IFLA_VXLAN_ID, _u32(vni))
         + attribute(_vxlan_remote(remote), remote.packed)
         + lower
-        + sender
+        + own
+        + attribute(_IFLA_VXLAN_PORT_RANGE, range_)
+        + attribute(_IFLA_VXLAN_LOCALBYPASS, b"\0")
         + attribute(_IFLA_VXLAN_PORT, struct.pack("!H", port))
         # There is one far end: nothing to learn (RFC 7348 §4.1).
         + attribute(_IFLA_VXLAN_LEARNING, b"\0"),
@@ -159,22 +180,22 @@ def vxlan(
 
 
 def mtu(index: int, mtu_bytes: int) -> bytes:
-    """An interface's MTU."""
+    """Return an interface with another MTU."""
     return interface(index) + mtu_attribute(mtu_bytes)
 
 
 def hardware_address(index: int, mac: str) -> bytes:
-    """An interface's MAC address."""
+    """Return an interface with another MAC address."""
     return interface(index) + attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
 
 
 def mtu_attribute(mtu_bytes: int) -> bytes:
-    """An MTU as a part of a message."""
+    """Return an MTU as a part of a message."""
     return attribute(_IFLA_MTU, _u32(mtu_bytes))
 
 
 def address(index: int, given: Address) -> bytes:
-    """An interface's address."""
+    """Return an address of an interface."""
     family, flags = (socket.AF_INET, 0) if given.version == 4 else (socket.AF_INET6, _IFA_F_NODAD)
     packed = given.ip.packed
     message = (
@@ -208,8 +229,10 @@ class LinkMessage:
     link: int | None  # IFLA_LINK: a veth's far end, a tunnel's lower device
     link_nsid: int  # where that is; -1 when the kernel gives none
     alias: str | None
+    mac: str | None
     is_plugged: bool  # not IFLA_PROTO_DOWN
     is_dormant: bool  # IFLA_LINKMODE
+    qdisc: str  # the kind of its queueing discipline
     moved_to: tuple[int, int] | None  # of one that has gone: number of a namespace, index there
 
 
@@ -227,6 +250,11 @@ def every_link() -> bytes:
     return interface(0) + attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
 
 
+def every_link_elsewhere(nsid: int) -> bytes:
+    """Ask for all interfaces of a namespace that the one that is asked knows by a number."""
+    return every_link() + attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
+
+
 def link_at(index: int) -> bytes:
     """Ask for one interface by its index, without its counters."""
     return interface(index) + attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
@@ -238,9 +266,17 @@ def link_named(ifname: str) -> bytes:
     return interface(0) + name + attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
 
 
-def every_address() -> bytes:
-    """Ask for all addresses of both families."""
-    return _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+def every_address(index: int = 0) -> bytes:
+    """Ask for all addresses of both families, of one interface or (0) of all.
+
+    A kernel before 4.20 gives those of all interfaces in any case.
+    """
+    return _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, index)
+
+
+def every_nsid() -> bytes:
+    """Ask for the numbers of all namespaces that the one that is asked knows (RTM_GETNSID)."""
+    return bytes(4)
 
 
 def every_route(family: int) -> bytes:
@@ -259,10 +295,21 @@ def nsid_of(namespace_fd: int) -> bytes:
     return bytes(4) + attribute(_NETNSA_FD, _u32(namespace_fd))
 
 
+def is_marked(message: bytes) -> bool:
+    """Say whether a message is about an interface of Ratchet's, without reading the rest of it."""
+    offset, end = ATTRIBUTES_OFFSET, len(message)
+    while offset + _ATTRIBUTE.size < end:
+        length, kind = _ATTRIBUTE.unpack_from(message, offset)
+        if kind == _IFLA_GROUP:
+            return number(message[offset + _ATTRIBUTE.size : offset + length]) == MARK
+        offset += max((length + 3) & ~3, _ATTRIBUTE.size)
+    return False
+
+
 def read_link(message: bytes) -> LinkMessage:
     """Read an RTM_NEWLINK message."""
     _, _, index, flags, _ = _IFINFO.unpack_from(message, _HEADER_BYTES)
-    found = attributes(message, _HEADER_BYTES + _IFINFO.size)
+    found = attributes(message, ATTRIBUTES_OFFSET)
     info = attributes(found.get(_IFLA_LINKINFO, b""))
     kind = info.get(_IFLA_INFO_KIND)
     return LinkMessage(
@@ -276,8 +323,10 @@ def read_link(message: bytes) -> LinkMessage:
         link=number(found.get(_IFLA_LINK)),
         link_nsid=_signed(found.get(_IFLA_LINK_NETNSID)),
         alias=None if _IFLA_IFALIAS not in found else text(found[_IFLA_IFALIAS]),
+        mac=found[_IFLA_ADDRESS].hex(":") if _IFLA_ADDRESS in found else None,
         is_plugged=not number(found.get(_IFLA_PROTO_DOWN)),
         is_dormant=number(found.get(_IFLA_LINKMODE)) == _DORMANT_MODE,
+        qdisc=text(found.get(_IFLA_QDISC, b"")),
         moved_to=(
             (_signed(found[_IFLA_NEW_NETNSID]), number(found.get(_IFLA_NEW_IFINDEX)) or index)
             if _IFLA_NEW_NETNSID in found
@@ -316,15 +365,18 @@ def macvlan_mode(data: Attributes) -> int | None:
 
 def vxlan_data(
     data: Attributes,
-) -> tuple[int | None, Host | None, int | None, int | None, Host | None]:
-    """Return a tunnel's VNI, remote, port, lower device, and the address that it sends from."""
+) -> tuple[int | None, Host | None, int | None, int | None, Host | None, tuple[int, int] | None]:
+    """Return a tunnel's VNI, remote, port and lower device, and its own address and ports."""
     port = data.get(_IFLA_VXLAN_PORT)
+    ports = data.get(_IFLA_VXLAN_PORT_RANGE, bytes(4))
+    first, last = struct.unpack("!HH", ports)
     return (
         number(data.get(_IFLA_VXLAN_ID)),
         _host(data.get(_IFLA_VXLAN_GROUP) or data.get(_IFLA_VXLAN_GROUP6)),
         None if port is None else int.from_bytes(port, "big"),
         number(data.get(_IFLA_VXLAN_LINK)),
         _host(data.get(_IFLA_VXLAN_LOCAL) or data.get(_IFLA_VXLAN_LOCAL6)),
+        (first, last) if last else None,
     )
 
 
@@ -370,6 +422,10 @@ def _signed(data: bytes | None) -> int:
 
 def _vxlan_remote(address: Host) -> int:
     return _IFLA_VXLAN_GROUP if address.version == 4 else _IFLA_VXLAN_GROUP6
+
+
+def _vxlan_local(address: Host) -> int:
+    return _IFLA_VXLAN_LOCAL if address.version == 4 else _IFLA_VXLAN_LOCAL6
 
 
 def _kind(name: str, data: bytes) -> bytes:

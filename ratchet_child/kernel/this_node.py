@@ -47,14 +47,17 @@ _RECEIVE_BYTES = 1 << 17
 
 def this_node(config: Config, netlink: Netlink) -> Node:
     """Return this node as its keys and tunnels show it. `netlink` is in the node's namespace."""
-    found = choose(_underlay(netlink), config.parent_interface, config.parent_address)
+    underlay = _underlay(netlink)
+    found = choose(underlay, config.parent_interface, config.parent_address)
     return Node(
         address=found.address or "",
         interface=found.interface,
         state_dir=config.state_dir,
         mtu_bytes=config.mtu,
+        max_links=config.max_links,
         index=found.index,
         is_routed=found.is_routed,
+        is_own=any(str(one.host) == found.address for one in underlay.addresses),
         why_without=found.why,
         machine=machine.identity(),
         host=socket.gethostname(),

@@ -169,6 +169,20 @@ def _of_node(counts: Counts) -> Iterator[Any]:
         "Whether the last question about labels was answered.",
         int(counts.labels),
     )
+    if counts.agent is not None:
+        yield GaugeMetricFamily(
+            "ratchet_agent_watching",
+            "Whether the API server tells the agent of changes.",
+            int(counts.agent.watching),
+        )
+        yield GaugeMetricFamily(
+            "ratchet_agent_pods", "Pods of this node that the agent knows.", counts.agent.pods
+        )
+        yield GaugeMetricFamily(
+            "ratchet_agent_troubles",
+            "What is wrong between the agent and the API server.",
+            counts.agent.troubles,
+        )
 
 
 def _of_figures() -> Iterator[Any]:
@@ -211,6 +225,11 @@ def _of_figures() -> Iterator[Any]:
     for reason, count in figures.fallbacks.items():
         fallbacks.add_metric([reason], count)
     yield fallbacks
+    yield CounterMetricFamily(
+        "ratchet_labels_recalled",
+        "Questions about labels that were answered from the agent's memory.",
+        figures.recalled,
+    )
     yield CounterMetricFamily(
         "ratchet_end_failures", "Ends that could not be made.", figures.end_failures
     )

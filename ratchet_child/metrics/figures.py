@@ -68,6 +68,16 @@ class Counts:
     has_address: bool = True
     is_address_shared: bool = False
     silent_nodes: int = 0
+    agent: AgentCounts | None = None  # None: the child is no agent
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCounts:
+    """How the agent is."""
+
+    watching: bool
+    pods: int
+    troubles: int
 
 
 class Figures:
@@ -85,6 +95,7 @@ class Figures:
         self.reconciliations = Durations()
         self.retries = 0
         self.last_reconciliation = 0.0  # seconds since the epoch
+        self.recalled = 0
 
 
 figures = Figures()
@@ -161,6 +172,12 @@ def reconciled(seconds: float) -> None:
     with figures.lock:
         figures.reconciliations.add(seconds)
         figures.last_reconciliation = time.time()
+
+
+def recalled() -> None:
+    """Count a question about labels that was answered from the agent's memory."""
+    with figures.lock:
+        figures.recalled += 1
 
 
 def _add(durations: Durations, seconds: float) -> None:

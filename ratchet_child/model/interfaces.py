@@ -94,11 +94,15 @@ class Label:
     link: str  # <primary>:<ifname of the primary's end>
 
     def __str__(self) -> str:
-        text = f"{_LABEL}{self.ifname}{_OF}{self.link}"
-        if len(text) <= _LONGEST_ALIAS:
-            return text
+        if len(self.link) <= _LONGEST_LINK:  # the same at both ends, whatever their names
+            return f"{_LABEL}{self.ifname}{_OF}{self.link}"
         digest = hashlib.sha256(self.link.encode()).hexdigest()[:32]
         return f"{_LABEL}{self.ifname}{_OF}#{digest}"
+
+    @property
+    def kept(self) -> Label:
+        """The label as the kernel gives it back: a long link is a digest there."""
+        return Label.parse(str(self)) or self
 
     @classmethod
     def parse(cls, text: str | None) -> Label | None:
@@ -114,7 +118,8 @@ class Label:
 
 
 _LABEL, _OF = "ratchet ", " of "
-_LONGEST_ALIAS = 255  # IFALIASZ less its final zero, linux/if_link.h; names are ASCII
+# IFALIASZ less its final zero, linux/if_link.h, and the longest name of an interface. All is ASCII.
+_LONGEST_LINK = 255 - len(_LABEL) - 15 - len(_OF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,7 @@ class Found:
     addresses: frozenset[Address] = frozenset()
     given: frozenset[Address] = frozenset()
     mtu_bytes: int | None = None
+    mac: str | None = None
     label: Label | None = None
     impairment: Impairment | None = None
     is_dormant: bool = False
@@ -237,6 +243,13 @@ class SetRemote:
 
 
 @dataclass(frozen=True, slots=True)
+class SetLocal:
+    """Have a tunnel's end send from an address; the unspecified one for the kernel's choice."""
+
+    local: Host
+
+
+@dataclass(frozen=True, slots=True)
 class Plug:
     """Plug the cable in: the interface has its carrier."""
 
@@ -257,7 +270,9 @@ class Release:
 
 
 # What one message of rtnetlink(7) says of an interface, and what takes several.
-Attribute = HandOver | AddAddress | RemoveAddress | SetMtu | SetMac | SetRemote | Plug | Unplug
+Attribute = (
+    HandOver | AddAddress | RemoveAddress | SetMtu | SetMac | SetRemote | SetLocal | Plug | Unplug
+)
 Setting = Attribute | Impair | Hold | Release
 Change = Remove | Make | Setting
 

@@ -13,6 +13,8 @@ it, without a leading slash: `Store` adds the prefix and quotes what a URL needs
     association/<pair>/pairifname              | Ratchet CNI v0.1.0; primaryname is written last
     association/<pair>/primaryname            /
     association/<pair>/links/<primary>:<ifname>   a declaration: every link of every primary (JSON)
+    association/<pair>/v010/<primary>         a link with a primary on a v0.1.0 node, written down
+                                              before the next one writes over it (JSON)
     nodes/<node>/pods/<pod>                   what a node has published for a pod (JSON)
     nodes/<node>/bell/<pod>                   "look at your links with this pod again" (expires)
     machines/<node>@<machine>                 a machine that is there, under that address (expires)
@@ -21,8 +23,8 @@ it, without a leading slash: `Store` adds the prefix and quotes what a URL needs
 the node's `parent_address`. Nothing from a label reaches a key but names that `ratchet.labels` has
 checked, so no value can climb out of its directory.
 
-The claim `vni/<vni>` is the only key that Ratchet CNI v0.1.0 and the design do not know: it makes
-it impossible to use a VNI twice when `vxlanid` is set back while links exist.
+The claim `vni/<vni>` makes it impossible to use a VNI twice when `vxlanid` is set back while links
+exist.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ratchet.cni.ip import Address
+from ratchet.errors import shown
 from ratchet.links import Link, Override, read_address
-from ratchet.names import is_namespace, is_new_ifname, is_pod_name
+from ratchet.names import is_container_id, is_namespace, is_new_ifname, is_pod_name
 
 VXLANID = "vxlanid"
 MACHINES = "machines"
@@ -101,16 +104,61 @@ class Declaration:
         wrote there must not bring a node down.
         """
         value = _object(text)
-        vni = value.get("vni")
-        if not isinstance(vni, int) or isinstance(vni, bool) or not 0 < vni <= LAST_VNI:
-            raise ValueError(f"vni {vni!r} is not a number from 1 to {LAST_VNI}")
         return cls(
-            container=_string(value, "container"),
-            vni=vni,
+            container=_container(value),
+            vni=_vni(value),
             link=Link.from_json({**value, "pair": pair}),
-            refused=str(value.get("refused") or ""),
+            refused=_container(value, "refused") if value.get("refused") else "",
             gone=value.get("gone") is True,
             override=_override(value.get("override")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OldLink:
+    """A link with a primary on a node of v0.1.0, as the pair's node has written it down.
+
+    v0.1.0 has room for one link on a pair, and the next old primary writes over it.
+    """
+
+    container: str  # the pair's
+    primary_container: str
+    vni: int
+    pair_ifname: str
+    pair_address: Address | None
+    since: int  # etcd's index of v0.1.0's own words
+
+    def dumps(self) -> str:
+        value = {
+            "container": self.container,
+            "primary_container": self.primary_container,
+            "vni": self.vni,
+            "pair_ifname": self.pair_ifname,
+            "pair_address": None if self.pair_address is None else str(self.pair_address),
+            "since": self.since,
+        }
+        return json.dumps(value, separators=(",", ":"))
+
+    @classmethod
+    def loads(cls, text: str) -> OldLink:
+        """Read such a link. *Raises* ValueError when the text is not what `dumps` writes."""
+        value = _object(text)
+        since, ifname = value.get("since"), _string(value, "pair_ifname")
+        if not isinstance(since, int) or isinstance(since, bool) or since < 0:
+            raise ValueError(f"since {since!r} is not an index")
+        if not is_new_ifname(ifname):
+            raise ValueError(f"pair_ifname {ifname!r} is not an interface name")
+        return cls(
+            container=_string(value, "container"),
+            primary_container=_string(value, "primary_container"),
+            vni=_vni(value),
+            pair_ifname=ifname,
+            pair_address=(
+                None
+                if value.get("pair_address") is None
+                else read_address(_string(value, "pair_address"))
+            ),
+            since=since,
         )
 
 
@@ -152,7 +200,7 @@ class Published:
                 raise ValueError("declared holds something that is no pair or no interface")
             pairs.append((one[0], one[1]))
         return cls(
-            container=_string(value, "container"),
+            container=_container(value),
             declared=tuple(pairs),
             state_dir=_string(value, "state_dir") if value.get("state_dir") else "",
             machine=_string(value, "machine") if value.get("machine") else "",
@@ -181,6 +229,14 @@ def declarations(pair: PodKey) -> str:
 
 def declaration(pair: PodKey, primary: str, ifname: str) -> str:
     return f"association/{pair}/links/{primary}:{ifname}"
+
+
+def old_links(pair: PodKey) -> str:
+    return f"association/{pair}/v010"
+
+
+def old_link(pair: PodKey, primary: str) -> str:
+    return f"association/{pair}/v010/{primary}"
 
 
 def split_declaration(name: str) -> tuple[str, str]:
@@ -265,11 +321,25 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
+def _vni(value: dict[str, Any]) -> int:
+    vni = value.get("vni")
+    if not isinstance(vni, int) or isinstance(vni, bool) or not 0 < vni <= LAST_VNI:
+        raise ValueError(f"vni {vni!r} is not a number from 1 to {LAST_VNI}")
+    return vni
+
+
 def _string(value: dict[str, Any], key: str) -> str:
     found = value.get(key)
     if not _is_text(found):
         raise ValueError(f"{key} {found!r} is not a non-empty string")
     return str(found)
+
+
+def _container(value: dict[str, Any], key: str = "container") -> str:
+    found = value.get(key)
+    if not isinstance(found, str) or not is_container_id(found):
+        raise ValueError(f"{key} {shown(found)} is not a container ID")
+    return found
 
 
 def _is_text(value: object) -> bool:

@@ -17,6 +17,9 @@ from ratchet.impairment import Impairment
 from ratchet.links import Link, Override, Uplink
 from ratchet_child.model.keys import PodKey
 
+Cable = frozenset[tuple[PodKey, str]]
+"""The two ends that a link joins: a pod and an interface each."""
+
 NEVER = 2**63  # etcd's index of something that etcd has not heard of yet
 
 
@@ -34,8 +37,9 @@ class DeclaredLink:
 
     `vni` is None until one has been taken (a link inside one node needs none). `created` is etcd's
     index of the declaration, NEVER when it is only known from a record of this node. `refused` is
-    the pair's container, if that has another link at the interface; `override` what an operator has
-    set of the link.
+    the pair's container, if that has another link at the interface. `no_far_end` says why the node
+    of the other pod makes no end of it, where that is known of a v0.1.0 node. `override` is what an
+    operator has set of the link.
     """
 
     primary: PodKey
@@ -43,6 +47,7 @@ class DeclaredLink:
     vni: int | None = None
     created: int = NEVER
     refused: str = ""
+    no_far_end: str = ""
     override: Override | None = None
 
     @property
@@ -50,7 +55,7 @@ class DeclaredLink:
         return self.primary.sibling(self.link.pair)
 
     @property
-    def cable(self) -> frozenset[tuple[PodKey, str]]:
+    def cable(self) -> Cable:
         """The two ends that it joins, whoever has declared it."""
         return frozenset(
             ((self.primary, self.link.ifname), (self.pair, self.link.pair_ifname)),
@@ -198,8 +203,8 @@ def first_at(ifname: str, offers: Iterable[DeclaredLink]) -> DeclaredLink | None
 
 def in_order(pod: PodKey, declared: Iterable[DeclaredLink]) -> list[Side]:
     """Return each cable once, own links first, then by age."""
-    by_cable: dict[frozenset[tuple[PodKey, str]], DeclaredLink] = {}
-    from_pairs: dict[frozenset[tuple[PodKey, str]], DeclaredLink] = {}
+    by_cable: dict[Cable, DeclaredLink] = {}
+    from_pairs: dict[Cable, DeclaredLink] = {}
     for one in declared:
         cable = one.cable
         other = by_cable.get(cable)

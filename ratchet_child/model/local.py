@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ratchet.config import DEFAULT_MAX_LINKS
 from ratchet.links import Link
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import DeclaredLink, Place
@@ -19,15 +20,18 @@ class Node:
 
     `address` is empty when there is none, for the reason in `why_without`: such a node publishes
     nothing and has only the links inside it. `index` is the lower device's in the kernel, None when
-    it is not there or the tunnels have none (`is_routed`: the node's routes lead them).
+    it is not there or the tunnels have none (`is_routed`: the node's routes lead them). `is_own`:
+    an interface has the address, which otherwise is translated on its way.
     """
 
     address: str
     interface: str
     state_dir: str = ""
     mtu_bytes: int | None = None  # of links that say nothing about it; None: the kernel's choice
+    max_links: int = DEFAULT_MAX_LINKS  # of one pod, whoever has declared them
     index: int | None = None
     is_routed: bool = False
+    is_own: bool = False
     why_without: str = ""
     machine: str = ""  # its identity, empty where there is none
     host: str = ""  # the machine's name, for people

@@ -88,8 +88,12 @@ def wanted(
         holders[uplink.ifname] = own
         ends.append(End(own, _interface(pod, node, own, _uplink_medium(uplink))))
     for side in in_order(pod, declared):
-        found = _refused(pod, side, holders, rivals, reserved) or _medium(node, side, places)
-        holders.setdefault(side.ifname, side)
+        refused = _refused(pod, side, holders, rivals, reserved)
+        if refused is None and len(holders) >= node.max_links:
+            refused = Waiting(side, _too_many(pod, node), is_taken=True)
+        found = refused or _medium(node, side, places)
+        if not _has_no_far_end(found):
+            holders.setdefault(side.ifname, side)
         if isinstance(found, Waiting):
             waiting.append(found)
         else:
@@ -147,8 +151,10 @@ def _medium(node: Node, side: Side, places: Mapping[PodKey, Place]) -> Medium | 
         return Waiting(
             side,
             f"interface {side.peer_ifname} of {side.peer} is the end of a link of its own,"
-            " or the runtime's",
+            f" or the runtime's, or {side.peer} has as many links as its node allows (max_links)",
         )
+    if side.declared.no_far_end:
+        return Waiting(side, side.declared.no_far_end)
     if side.declared.vni is None:
         return Waiting(side)
     remote = _ip(place.address)
@@ -159,6 +165,15 @@ def _medium(node: Node, side: Side, places: Mapping[PodKey, Place]) -> Medium | 
             " parent_address, which is not an IP address of a node",
         )
     return Vxlan(side.declared.vni, remote)
+
+
+def _too_many(pod: PodKey, node: Node) -> str:
+    return f"{pod} has {node.max_links} links already, and max_links of its node allows no more"
+
+
+def _has_no_far_end(found: Medium | Waiting) -> bool:
+    """Say whether a link waits in vain, so that another one may have its interface."""
+    return isinstance(found, Waiting) and found.error == found.side.declared.no_far_end
 
 
 def _taken(ifname: str, pod: PodKey, holder: DeclaredLink | DeclaredUplink) -> str:

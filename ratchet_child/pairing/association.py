@@ -8,6 +8,7 @@ the same for nonsense.
 from __future__ import annotations
 
 from ratchet import log
+from ratchet.names import is_container_id
 from ratchet_child.model import keys
 from ratchet_child.model.keys import Declaration, PodKey
 from ratchet_child.model.links import DeclaredLink, Place
@@ -22,7 +23,9 @@ def value_of(there: dict[str, Entry], name: str) -> str | None:
 def place_of(there: dict[str, Entry]) -> Place | None:
     """Return where a pod is; None if it is absent or half published (v0.1.0: the ID first)."""
     container, address = value_of(there, "id"), value_of(there, "parentaddr")
-    if not container or address is None or "parentiface" not in there:
+    if container is None or not is_container_id(container):
+        return None
+    if address is None or "parentiface" not in there:
         return None
     return Place(container, address)
 
@@ -59,5 +62,5 @@ def declared_by(primary: PodKey, declaration: Declaration, entry: Entry) -> Decl
         declaration.vni,
         entry.created,
         declaration.refused,
-        declaration.override,
+        override=declaration.override,
     )

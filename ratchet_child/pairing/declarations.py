@@ -297,8 +297,11 @@ class Declarations:
             if not name.startswith("links/"):
                 continue
             key = f"{keys.association(pair)}/{name}"
-            declaration = readable(pair, key, entry, pair.name)
-            if declaration is not None and declaration.gone:
+            try:
+                declaration = Declaration.loads(entry.value, pair.name)
+            except ValueError:
+                continue  # there may be thousands: `IncomingLinks` has told of them
+            if declaration.gone:
                 self._vnis.release(declaration.vni, declaration.container, key)
                 self._store.remove(key, entry.modified)
                 self._store.prune(keys.declarations(pair))

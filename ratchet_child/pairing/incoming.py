@@ -11,7 +11,7 @@ from ratchet.names import is_pod_name
 from ratchet_child.model import keys
 from ratchet_child.model.keys import Declaration, PodKey
 from ratchet_child.model.links import DeclaredLink
-from ratchet_child.pairing import v010
+from ratchet_child.pairing import old_links, v010
 from ratchet_child.pairing.association import declared_by
 from ratchet_child.store.api import Entry
 
@@ -23,7 +23,10 @@ class IncomingLinks:
         self._wrong: dict[PodKey, tuple[int, str, str]] = {}  # declarations that are none, as told
 
     def on(self, pod: PodKey, own: dict[str, Entry]) -> list[DeclaredLink]:
-        """Return the links declared on a pod, each once, even if v0.1.0's keys name it as well."""
+        """Return the links declared on a pod, each once, even if v0.1.0's keys name it as well.
+
+        Those with old nodes may be traces.
+        """
         offers = []
         wrong: dict[str, str] = {}
         for name, entry in own.items():
@@ -45,7 +48,8 @@ class IncomingLinks:
         legacy = v010.offer(pod, own)
         if legacy is not None and not any(offer.primary == legacy.primary for offer in offers):
             offers.append(legacy)
-        return offers
+        primaries = {offer.primary for offer in offers}
+        return offers + [one for one in old_links.offers(pod, own) if one.primary not in primaries]
 
     def _tell_wrong(self, pod: PodKey, wrong: dict[str, str]) -> None:
         """Log declarations that are none: once, and in one line, as there may be thousands."""

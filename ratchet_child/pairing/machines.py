@@ -62,7 +62,9 @@ class Machines:
         self._renewed_at = 0.0  # monotonic seconds
         self._rivals: tuple[Machine, ...] = ()
         self._silent: dict[str, float] = {}  # addresses, since when (seconds since the epoch)
-        self._knows_machines: dict[str, bool] = {}  # whether an address' node keeps such a key
+        # Addresses whose nodes keep no such key: of an earlier version, or of v0.1.0.
+        self._without_key: set[str] = set()
+        self.alive: frozenset[str] = frozenset()  # addresses, as read last
 
     # What is known ------------------------------------------------------------------------------
 
@@ -119,8 +121,9 @@ class Machines:
             if not self._is_registered:
                 return False
             waited, was_heard = self.waits, self._clock.monotonic() < self._renewed_at + _BLIND_S
-            alive = {one.address for one in self._renew().values()}
-        self._note_silent(set(addresses()), alive, is_sure=was_heard)
+            self.alive = frozenset(one.address for one in self._renew().values())
+        self._without_key -= self.alive
+        self._note_silent(set(addresses()), is_sure=was_heard)
         return self.waits != waited
 
     def leave(self, address: str) -> None:
@@ -183,23 +186,25 @@ class Machines:
         elif before and not after:
             log.info("the parent_address is this machine's alone again", node=self._node.address)
 
-    def _note_silent(self, linked: set[str], alive: set[str], *, is_sure: bool) -> None:
-        for address in self._silent.keys() - (linked - alive):
+    def _note_silent(self, linked: set[str], *, is_sure: bool) -> None:
+        """Note which nodes are silent; one may turn out to have been set back to v0.1.0."""
+        silent = {one for one in linked - self.alive if self._keeps_a_key(one)}
+        for address in self._silent.keys() - silent:
             del self._silent[address]
             log.info("the node of a peer is heard of again", node=address)
-        for address in linked - alive - self._silent.keys() if is_sure else ():
-            if self._keeps_a_key(address):
-                self._silent[address] = self._clock.time()
-                log.warning("the node of a peer is silent", node=address)
+        for address in silent - self._silent.keys() if is_sure else ():
+            self._silent[address] = self._clock.time()
+            log.warning("the node of a peer is silent", node=address)
 
     def _keeps_a_key(self, address: str) -> bool:
-        """Say whether a node keeps such a key: one of an earlier version does not."""
-        known = self._knows_machines.get(address)
-        if known is None:
-            entries, _ = self._store.tree(keys.node_pods(address))
-            known = any(_machine_of(entry) for entry in entries.values())
-            self._knows_machines[address] = known
-        return known
+        """Say whether a node keeps such a key, as far as can be told from what it has published."""
+        if address in self._without_key:
+            return False
+        entries, _ = self._store.tree(keys.node_pods(address))
+        if any(_machine_of(entry) for entry in entries.values()):
+            return True
+        self._without_key.add(address)
+        return False
 
     def _is_earlier(self, other: Machine) -> bool:
         return (other.since, other.identity) < (self._since, self._node.machine)

@@ -43,6 +43,7 @@ class NodeDirectory:
         self._node = node
         # Held where the directory is written or removed: this process alone does either.
         self._lock = lock or threading.Lock()
+        self._wrong: tuple[int, str, str] | None = None  # as told last
 
     def enlist(self, pod: LocalPod, *, again: bool = False) -> None:
         """Write what the node has published for a pod; `again`: unless there is something.
@@ -88,6 +89,7 @@ class NodeDirectory:
         """Return a node's bells, and the pods that this child has published."""
         entries, index = self._store.tree(keys.node(node_address), recursive=True)
         found = NodeKeys(index=index)
+        wrong: dict[str, str] = {}
         for name, entry in entries.items():
             directory, _, pod = name.partition("/")
             if directory == "bell":
@@ -97,8 +99,18 @@ class NodeDirectory:
                 try:
                     key, published = PodKey.parse(pod), Published.loads(entry.value)
                 except ValueError as error:
-                    log.warning("a published pod cannot be read", key=name, error=str(error))
+                    wrong[name] = str(error)
                     continue
                 if published.is_of(self._node.state_dir, self._node.machine):
                     found.published[key] = (published, entry.modified)
+        self._tell_wrong(wrong)
         return found
+
+    def _tell_wrong(self, wrong: dict[str, str]) -> None:
+        """Log entries that are none: in one line, and again only when it says something else."""
+        first = next(iter(wrong.items()), None)
+        news = None if first is None else (len(wrong), *first)
+        if news is not None and news != self._wrong:
+            count, key, error = news
+            log.warning("published pods cannot be read", count=count, key=key, error=error)
+        self._wrong = news

@@ -12,6 +12,8 @@ Here is the order of the steps and what is remembered of them. Each piece has it
     naming          whose a pod's name is, and where it is
     declarations    the links of each primary
     v010            a link in the words of Ratchet CNI v0.1.0
+    old_links       the links that these words have told of
+    old_nodes       what these words tell of all links
     offers          what is declared on a pod
     node_keys       what a node knows of itself
     machines        which machine has which address, and which are there
@@ -21,8 +23,9 @@ Here is the order of the steps and what is remembered of them. Each piece has it
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ratchet import log
@@ -38,11 +41,33 @@ from ratchet_child.pairing.declarations import Declarations
 from ratchet_child.pairing.incoming import IncomingLinks
 from ratchet_child.pairing.machines import Machines
 from ratchet_child.pairing.node_directory import NodeDirectory, NodeKeys
+from ratchet_child.pairing.old_links import OldLinks
+from ratchet_child.pairing.old_nodes import OldNodes
 from ratchet_child.pairing.places import Places
 from ratchet_child.pairing.ringing import Ringer
 from ratchet_child.pairing.v010 import V010Keys
 from ratchet_child.pairing.vni import Vnis
-from ratchet_child.store.api import Store
+from ratchet_child.store.api import Entry, Store
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What nobody rings for.
+
+    `told`: pods of which v0.1.0's words tell something new, with the primary's name and the VNI.
+    `doubtful`: nodes that may not ring any more.
+    """
+
+    of_everyone: bool
+    told: Mapping[PodKey, tuple[str, int | None]]
+    doubtful: frozenset[str]
+
+    def is_for(self, pod: PodKey, memory: Memory) -> bool:
+        """Say whether a pod of this node does not know yet what it is told."""
+        name, vni = self.told.get(pod, ("", None))
+        return pod in self.told and not any(
+            (one.primary.name, one.vni) == (name, vni) for one in memory.incoming
+        )
 
 
 class Pairing:
@@ -78,8 +103,10 @@ class Pairing:
             claimed_earlier=claimed_earlier,
         )
         self._v010_keys = V010Keys(store, self._ringer)
-        self._vnis = Vnis(store, new_lock())
+        self._old_nodes = OldNodes(store)
+        self._vnis = Vnis(store, new_lock(), self._old_nodes)
         self._shared_vnis: frozenset[int] = frozenset()
+        self._told: Mapping[PodKey, tuple[str, int | None]] = {}
         self._declarations = Declarations(
             store,
             self._v010_keys,
@@ -88,6 +115,7 @@ class Pairing:
             is_ours=self._ringer.is_heard_at,
         )
         self._incoming = IncomingLinks()
+        self._old_links = OldLinks(store, is_local)
 
     # Publish ------------------------------------------------------------------------------------
 
@@ -143,7 +171,7 @@ class Pairing:
         if not self._places.is_whole(pod, own):
             self._places.mend(pod)
             memory.unheard = True
-        memory.incoming = [one for one in self._incoming.on(pod.key, own) if self._stands(one)]
+        memory.incoming = self._old_links.standing(pod, own, self._incoming.on(pod.key, own))
         complete = True
         for peer in _peers(pod, memory):
             if peer not in memory.known:
@@ -151,15 +179,6 @@ class Pairing:
                 memory.known.add(peer)
         memory.deaf.intersection_update(_peers(pod, memory))
         return complete
-
-    def _stands(self, offer: DeclaredLink) -> bool:
-        """Say whether a link is declared, and is not a trace of v0.1.0, which removes no keys."""
-        if not v010.is_v010_only(offer):
-            return True
-        if self._is_local(offer.primary):
-            return False
-        there, _ = self._store.tree(keys.association(offer.primary))
-        return not v010.is_ours(self._store, offer.primary, there)
 
     def _look_at(self, pod: LocalPod, memory: Memory, peer: PodKey) -> bool:
         """Read where a peer is, and whether the declarations on it still stand."""
@@ -180,11 +199,7 @@ class Pairing:
         )
         if place is not None:
             memory.places[peer] = place
-            # Who has declared a link in our words is on a node of ours: that need not be asked.
-            tells = any(
-                one.primary == peer and not v010.is_v010_only(one) for one in memory.incoming
-            )
-            if not tells and not self._ringer.is_heard_at(place.address):
+            if self._is_deaf(peer, place, there, memory):
                 memory.deaf.add(peer)
             if peer in memory.beside:
                 # Nobody was rung for it: it was here, or what has taken its name was not noticed.
@@ -192,14 +207,19 @@ class Pairing:
                 memory.unheard = True
         complete = True
         offers = self._incoming.on(peer, there)
-        for position, link in enumerate(pod.links_with(peer)):
+        links = pod.links_with(peer)
+        no_far_ends = [""] * len(links)
+        if links and place is not None and peer in memory.deaf:
+            no_far_ends = self._old_nodes.no_far_ends(pod.key, links, peer, there)
+        for position, link in enumerate(links):
             known = memory.own.get(link.ifname)
             stands = self._declarations.check(pod, link, there, known)
             if stands is None:
                 memory.own.pop(link.ifname, None)
                 complete = False
                 continue
-            memory.own[link.ifname], declaration = stands
+            declared, declaration = stands
+            memory.own[link.ifname] = replace(declared, no_far_end=no_far_ends[position])
             memory.rivals.pop(link.ifname, None)
             holder = first_at(link.pair_ifname, offers)
             if holder is not None and holder.primary != pod.key:
@@ -207,6 +227,17 @@ class Pairing:
             if position == 0:
                 there = self._v010_keys.unmix(pod.key, peer, declaration, there)
         return complete
+
+    def _is_deaf(self, peer: PodKey, place: Place, there: dict[str, Entry], memory: Memory) -> bool:
+        """Say whether a peer's node rings no bells: one of v0.1.0."""
+        tells = [one for one in memory.incoming if one.primary == peer]
+        if tells:  # who has declared a link in our words is on a node of ours: nobody is asked
+            return any(v010.is_v010_only(one) for one in tells)
+        if not self._ringer.is_heard_at(place.address):
+            return True
+        return self._ringer.is_doubtful(place.address) and not v010.is_ours(
+            self._store, peer, there
+        )
 
     # Ring ---------------------------------------------------------------------------------------
 
@@ -252,10 +283,23 @@ class Pairing:
                 memory.own[ifname] = changed
             memory.unheard = True
 
-    def look_for_shared_vnis(self) -> bool:
-        """Look whether old links have VNIs of ours, too; whether there are more than before."""
+    def keep(self, far_nodes: Callable[[], Collection[str]]) -> News | None:
+        """Have other nodes know that this one is there, and look for what nobody rings for.
+
+        None when it is not time. `far_nodes` gives the addresses of the nodes with which this one
+        has links.
+        """
+        if not self.machines.is_due:
+            return None
+        is_another = self.machines.keep(far_nodes)
         before, self._shared_vnis = self._shared_vnis, self._vnis.shared()
-        return not self._shared_vnis <= before
+        told_before, words = self._told, self._old_nodes.words
+        self._told = {pair: (name, words.vnis.get(pair)) for pair, name in words.told.items()}
+        return News(
+            of_everyone=is_another or not self._shared_vnis <= before,
+            told={pair: one for pair, one in self._told.items() if told_before.get(pair) != one},
+            doubtful=self._ringer.doubt_but(self.machines.alive),
+        )
 
     def shares_vni(self, declared: DeclaredLink) -> bool:
         """Say whether a link of v0.1.0 has the same VNI, as was found last."""
@@ -299,6 +343,7 @@ class Pairing:
         for offer in incoming:
             note_place(self._store, offer.primary, places)
         self._declarations.give_back(pod, own)
+        self._old_links.forget(pod, container, own)
         reserved: list[int] = []
         for pair_name, ifname in published.declared:
             vni = self._declarations.undeclare(
@@ -312,7 +357,6 @@ class Pairing:
             self._store.prune(keys.association(pod))
         self._ringer.ring_places(pod, places)
         self.forget(pod, container, node_address)
-        log.info("withdrawn", pod=pod, container=container, node=node_address)
 
     def forget(self, pod: PodKey, container: str, node_address: str) -> None:
         """Forget, at an address of this node, that it had published a container."""

@@ -9,7 +9,7 @@ that has left.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ratchet import log
 from ratchet.names import is_pod_name
@@ -38,6 +38,7 @@ class Ringer:
         self._store = store
         self._own_address = own_address
         self._hearing: set[str] = set()  # nodes that listen for bells
+        self._doubtful: frozenset[str] = frozenset()  # those that may do so no longer
 
     def ring(self, address: str, pod: PodKey, peers: Iterable[PodKey]) -> None:
         """Have a node's `peers` look at their links with `pod`."""
@@ -61,6 +62,19 @@ class Ringer:
                 return False
             self._hearing.add(address)
         return True
+
+    def doubt_but(self, alive: Collection[str]) -> frozenset[str]:
+        """Doubt that nodes hear bells which are not known to be there; return these nodes.
+
+        One may have been set back to v0.1.0, and then what it had published may stand for good.
+        """
+        self._doubtful = frozenset(self._hearing.difference(alive))
+        self._hearing -= self._doubtful
+        return self._doubtful
+
+    def is_doubtful(self, address: str) -> bool:
+        """Say whether a node may not hear bells any more, although it has published pods."""
+        return address in self._doubtful
 
     def ring_places(self, pod: PodKey, places: dict[PodKey, Place]) -> None:
         """Have peers look at their links with `pod`: one bell for each other node."""

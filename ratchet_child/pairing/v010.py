@@ -13,7 +13,7 @@ from __future__ import annotations
 from ratchet.links import Link
 from ratchet.names import is_new_ifname, is_pod_name
 from ratchet_child.model import keys
-from ratchet_child.model.keys import Declaration, PodKey
+from ratchet_child.model.keys import Declaration, PodKey, Published
 from ratchet_child.model.links import DeclaredLink
 from ratchet_child.pairing.association import is_node, place_of, readable, value_of
 from ratchet_child.pairing.ringing import Ringer
@@ -45,6 +45,17 @@ def offer(pod: PodKey, own: dict[str, Entry]) -> DeclaredLink | None:
     return DeclaredLink(pod.sibling(primary), link, int(vni), own["primaryname"].created)
 
 
+def is_half_written(own: dict[str, Entry]) -> bool:
+    """Say whether another primary is writing its words over these, or has left off in the middle.
+
+    `primaryname` comes last. Until then the name is one primary's and the VNI the other's.
+    """
+    name = own.get("primaryname")
+    return name is not None and any(
+        own[word].modified > name.modified for word in _NAMES if word in own
+    )
+
+
 def is_v010_only(declared: DeclaredLink) -> bool:
     """Say whether a link is one that `offer` has read: no declaration of ours stands behind it."""
     return declared.link.ifname == UNTOLD
@@ -54,14 +65,19 @@ def is_ours(store: Store, pod: PodKey, there: dict[str, Entry]) -> bool:
     """Say whether a pod is on a node of ours, where `there` stands below its association.
 
     The links of such a pod are in declarations: what only these keys tell of it is a trace of what
-    v0.1.0 has written when the pod was on another node.
+    v0.1.0 has written when the pod was on another node. Where a node of ours was set back to
+    v0.1.0, what it had published stands, but for other containers.
     """
     place = place_of(there)
-    return (
-        place is not None
-        and is_node(place.address)
-        and store.get(keys.node_pod(place.address, pod)) is not None
-    )
+    if place is None or not is_node(place.address):
+        return False
+    entry = store.get(keys.node_pod(place.address, pod))
+    if entry is None:
+        return False
+    try:
+        return Published.loads(entry.value).container == place.container
+    except ValueError:
+        return True
 
 
 def is_mixed(

@@ -7,9 +7,12 @@ an administrator (or a v0.1.0 node, which reads and writes without comparing) ca
 back. What is in stock when the process ends is skipped.
 
 A v0.1.0 node claims nothing: the VNI of its link stands in `association/<pair>/vxlanid` alone. None
-that stands there is taken. They are listed when the counter was written without comparing, which
-gives the key another index of creation, and when this process sees it for the first time. An old
-node may yet have read before we wrote, and write after: `shared` finds that out later.
+that stands there is taken. They are listed when the counter was written without comparing, see
+`old_nodes`. An old node may yet have read before we wrote, and write after: `shared` finds that out
+later.
+
+Where all keys were removed, tunnels of old nodes stay and have their VNIs, which nobody can look up
+any more. So this process follows the counter down only where it goes round, by compare-and-swap.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 from ratchet import log
 from ratchet.errors import StoreError
 from ratchet_child.model import keys
+from ratchet_child.pairing.old_nodes import OldNodes, is_number
 from ratchet_child.store.api import Entry, Store
 
 _STOCK = 8
@@ -31,17 +35,22 @@ _LOOKS = 2
 class Vnis:
     """Safe to use from many threads; each call needs etcd and raises StoreError without it."""
 
-    def __init__(self, store: Store, lock: AbstractContextManager[Any] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lock: AbstractContextManager[Any] | None = None,
+        old_nodes: OldNodes | None = None,
+    ) -> None:
         """Keep the parts; `lock` is held while the counter is moved."""
         self._store = store
+        self._old_nodes = old_nodes or OldNodes(store)
         self._lock = lock or threading.Lock()
         self._count_lock = threading.Lock()
         self._wanted = 0
         self._taken: list[int] = []
-        self._created: int | None = None  # the counter's, as seen last
+        self._seen = 0, keys.FIRST_VNI  # the counter's index of creation, and the least next VNI
         self._listed = 0, 0  # for `shared`: such an index, and how often it has been listed for it
         self._shared: frozenset[int] = frozenset()
-        self._told: frozenset[int] = frozenset()  # what stood in `association/*/vxlanid` then
 
     def take(self, container: str, declaration_key: str, *, again: bool = False) -> int:
         """Claim a VNI that nobody uses for a link, and return it.
@@ -55,7 +64,7 @@ class Vnis:
                     return int(name)
         while True:
             vni = self._next()
-            if vni in self._told:
+            if vni in self._old_nodes.words.every_vni:
                 self._advance_past_claims()
                 continue
             log.debug("VNI taken", declaration=declaration_key, vni=vni)
@@ -115,37 +124,40 @@ class Vnis:
         One request for as long as no old node takes a VNI. For one thread.
         """
         counter = self._store.get(keys.VXLANID)
+        self._next_by(counter)
         created = 0 if counter is None else counter.created
         listed, times = self._listed
         # Twice: an old node writes the VNI into its link's keys some time after the counter.
         if created and (created != listed or times < _LOOKS):
-            claims = self._claims()
-            entries, _ = self._store.tree("association", recursive=True)
-            self._shared = frozenset(
-                int(entry.value)
-                for name, entry in entries.items()
-                if name.endswith("/vxlanid")
-                and entry.value in claims
-                and not _is_for(claims[entry.value], name.removesuffix("/vxlanid"))
-            )
+            claims = {int(name): one for name, one in self._claims().items()}
+            words = self._old_nodes.read_all()
+            self._shared = frozenset(words.old_vnis & claims.keys()) | {
+                vni
+                for pair, vni in words.vnis.items()
+                if vni in claims and not _is_for(claims[vni], str(pair))
+            }
             self._listed = created, (times + 1 if created == listed else 1)
         return self._shared
 
     def _claims(self) -> dict[str, Entry]:
         claims, _ = self._store.tree("vni")
-        return {name: one for name, one in claims.items() if _is_number(name)}
+        return {name: one for name, one in claims.items() if is_number(name)}
 
-    def _note(self, counter: Entry | None) -> None:
-        """Learn what nodes of v0.1.0 have taken, if they may have taken any."""
-        if counter is None or counter.created == self._created:
-            return
-        entries, _ = self._store.tree("association", recursive=True)
-        self._told = frozenset(
-            int(one.value)
-            for name, one in entries.items()
-            if name.endswith("/vxlanid") and _is_number(one.value)
-        )
-        self._created = counter.created
+    def _next_by(self, counter: Entry | None) -> int:
+        """Return the next VNI by the counter, or by what it was if it was set back."""
+        created, least = self._seen
+        if counter is None:
+            return least
+        number = _number(counter.value)
+        if counter.created != created:
+            number = max(number, least)
+        self._seen = counter.created, number
+        return number
+
+    def _wrote(self, counter: Entry | None, following: int) -> None:
+        if counter is not None:
+            self._old_nodes.wrote(counter)
+            self._seen = counter.created, _number(str(following))
 
     def _next(self) -> int:
         with self._count_lock:
@@ -162,15 +174,15 @@ class Vnis:
         """Move the counter past `count` VNIs, or more when others move it as well; these VNIs."""
         while True:
             entry = self._store.get(keys.VXLANID)
-            self._note(entry)
-            first = _number(entry.value) if entry else keys.FIRST_VNI
+            self._old_nodes.heard(entry)
+            first = self._next_by(entry)
             following = min(first + count, keys.LAST_VNI + 1)  # all round: what is used is claimed
             if entry is None:
                 written = self._store.create(keys.VXLANID, str(following))
             else:
                 written = self._store.swap(keys.VXLANID, str(following), entry.modified)
+            self._wrote(written, following)
             if written is not None:
-                self._created = written.created
                 return [*range(first, following)]
             count = max(count, _STOCK)
 
@@ -182,9 +194,8 @@ class Vnis:
             if self._taken:
                 return
             entry = self._store.get(keys.VXLANID)
-            self._note(entry)
-            used |= self._told
-            start = _number(entry.value) if entry else keys.FIRST_VNI
+            used |= self._old_nodes.heard(entry).every_vni
+            start = self._next_by(entry)
             for vni in (*range(start, keys.LAST_VNI + 1), *range(keys.FIRST_VNI, start)):
                 if vni not in used:
                     break
@@ -194,6 +205,7 @@ class Vnis:
                 written = self._store.create(keys.VXLANID, str(vni + 1))
             else:
                 written = self._store.swap(keys.VXLANID, str(vni + 1), entry.modified)
+            self._wrote(written, vni + 1)
             self._taken = [vni] if written is not None else []
 
 
@@ -204,11 +216,6 @@ def _is_for(claim: Entry, pair: str) -> bool:
 
 def _number(text: str) -> int:
     """Return the counter's value; what is no VNI counts as a counter that was never set."""
-    if _is_number(text) and keys.FIRST_VNI <= int(text) <= keys.LAST_VNI:
+    if is_number(text) and keys.FIRST_VNI <= int(text) <= keys.LAST_VNI:
         return int(text)
     return keys.FIRST_VNI
-
-
-def _is_number(text: str) -> bool:
-    """Say whether a text is a number that may be a VNI: longer ones Python does not even read."""
-    return text.isascii() and text.isdigit() and len(text) <= len(str(keys.LAST_VNI))

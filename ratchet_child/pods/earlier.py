@@ -14,8 +14,9 @@ Claim = tuple[str, int]  # a container, and etcd's index of when the node began 
 
 
 class PublishedEarlier:
-    """Learnt by the thread that watches the store; claims are learnt and dropped under the
-    registry's lock, and read without it.
+    """What earlier processes have published, as the thread that watches the store learns it.
+
+    Claims are learnt and dropped under the registry's lock, and read without it.
     """
 
     def __init__(self) -> None:
@@ -27,7 +28,7 @@ class PublishedEarlier:
         return self._claims is not None
 
     def require(self, why_not: str | None) -> None:
-        """*Raises* StoreError until it is known; `why_not` says what the store's trouble is."""
+        """Raise StoreError until it is known; `why_not` says what the store's trouble is."""
         if self._claims is None:
             raise StoreError("read what this node has published", why_not or "")
 
@@ -48,6 +49,6 @@ class PublishedEarlier:
         return None if self._claims is None else self._claims.get(key)
 
     def drop(self, key: PodKey) -> None:
-        """The pod's record is another one now: what it is published for is this process's doing."""
+        """Forget a pod that has another record now: this process has published that one."""
         if self._claims is not None:
             self._claims.pop(key, None)

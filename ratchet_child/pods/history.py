@@ -31,7 +31,7 @@ class LinkState:
 
 
 class History:
-    """The history of one pod's links. Whoever calls these methods holds the ends' lock."""
+    """The history of one pod's links. Whoever calls these methods holds the pod's lock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -72,12 +72,22 @@ class History:
         """Let go of what was noted of links that are no longer wanted, when that is a lot."""
         if len(self._notes) <= 2 * (len(wanted.ends) + len(wanted.waiting)) + _SPARE:
             return
-        kept = {_key(end.side) for end in wanted.ends}
-        kept |= {_key(one.side) for one in wanted.waiting}
+        kept = _keys(wanted)
         self._notes = {key: note for key, note in self._notes.items() if key in kept}
+
+    def note_unknown(self, wanted: Wanted) -> None:
+        """Note that links which are not wanted are up no more, as nobody declares them now."""
+        known = _keys(wanted)
+        for key, note in self._notes.items():
+            if note.state != WAITING and key not in known:
+                note.state, note.since, note.is_told = WAITING, self._clock.time(), False
 
     def clear(self) -> None:
         self._notes.clear()
+
+
+def _keys(wanted: Wanted) -> set[tuple[str, str, str]]:
+    return {_key(end.side) for end in wanted.ends} | {_key(one.side) for one in wanted.waiting}
 
 
 def _key(side: Side | UplinkSide) -> tuple[str, str, str]:

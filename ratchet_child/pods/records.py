@@ -22,13 +22,13 @@ class Records:
         self.deleted: dict[str, Attachment] = {}
 
     def of(self, pod: PodKey) -> tuple[list[Attachment], dict[str, Attachment]]:
-        """A pod's live records, and its deleted ones by path."""
+        """Return a pod's live records, and its deleted ones by path."""
         paths = self._paths.get(pod, ())
         live = [self.live[path] for path in paths if path in self.live]
         return live, {path: self.deleted[path] for path in paths if path in self.deleted}
 
     def named(self, name: str) -> Attachment | None:
-        """The live record of that attachment."""
+        """Return the live record of an attachment, None without one."""
         return self.live.get(self._path(name))
 
     def scan(self) -> set[PodKey]:
@@ -123,5 +123,5 @@ class Records:
 
 
 def pod_of(attachment: Attachment) -> PodKey:
-    """The pod that a record is of."""
+    """Return the pod that a record is of."""
     return PodKey(attachment.namespace, attachment.pod)

@@ -64,7 +64,7 @@ class Registry:
             return self._states.get(key)
 
     def find(self, key: PodKey) -> PodState | None:
-        """The pod, if others of this node can be linked with it."""
+        """Return the pod if others of this node can be linked with it."""
         state = self._states.get(key)
         return state if state is not None and state.is_present else None
 
@@ -77,7 +77,7 @@ class Registry:
             return list(self._states.values())
 
     def replaced(self) -> list[Attachment]:
-        """The containers whose name a newer one on this node has, and whose DEL has not come."""
+        """Return the containers that lost their name to a newer one and whose DEL has not come."""
         with self.lock:
             return [one for older in self._replaced.values() for one in older]
 
@@ -87,7 +87,7 @@ class Registry:
             return not self._states
 
     def namespaces_in_use(self) -> set[tuple[int, int]]:
-        """The namespaces of the pods that are attached."""
+        """Return the namespaces of the pods that are attached."""
         with self.lock:
             return {
                 state.inside.namespace.identity
@@ -96,8 +96,13 @@ class Registry:
                 and state.inside.opened == state.container != state.progress.vanished
             }
 
+    @property
+    def has_monitors(self) -> bool:
+        """Whether `monitors` has something to return."""
+        return bool(self._monitors)
+
     def monitors(self) -> list[tuple[Monitor, PodKey | None]]:
-        """What has changed since the last call: monitors to wait for, with their pod.
+        """Return what has changed since the last call: monitors to wait for, with their pod.
 
         None for one that is no longer needed, which the caller closes.
         """
@@ -125,6 +130,10 @@ class Registry:
         with self.lock:
             self._take_up(self._records.refresh_deleted(name))
 
+    def schedule(self, state: PodState, delay_s: float = 0.0) -> None:
+        """Have a pod worked on, behind all others if it is none but for etcd."""
+        self._schedule.put(state.key, delay_s, behind=state.is_trace)
+
     def check(self, key: PodKey) -> int | None:
         """Have a pod verified against the kernel; the number of the request."""
         with self.lock:
@@ -148,11 +157,13 @@ class Registry:
             return state.heard.asked
 
     def check_namespaces(self) -> None:
-        """Notice pods whose namespace is gone without a DEL."""
+        """Notice pods whose namespace is gone without a DEL, and look where ends were moved to."""
         with self.lock:
             for state in self._states.values():
                 namespace = state.inside.namespace
-                if namespace is not None and namespace.fd >= 0 and not namespace.is_current():
+                if namespace is None or namespace.fd < 0:
+                    continue
+                if state.inside.moved or not namespace.is_current():
                     self._schedule.put(state.key)
 
     # The records --------------------------------------------------------------------------------
@@ -196,7 +207,7 @@ class Registry:
                 return
 
     def _change(self, key: PodKey, attachment: Attachment | None) -> None:
-        """The pod's newest record is another one, or says something else, than before."""
+        """Take up that a pod's newest record is another one, or says something else."""
         state = self._state(key)
         before = state.heard.attachment
         if before == attachment:
@@ -244,11 +255,11 @@ class Registry:
             state = self._state(key)
             if gone not in state.heard.gone:
                 state.heard.gone.append(gone)
-                self._schedule.put(key)
+                self.schedule(state)
             return state
 
     def note_withdrawn(self, gone: Gone) -> bool:
-        """A container's keys are gone; whether the node has nothing left in etcd by that."""
+        """Note that a container's keys are gone; say whether the node has nothing left in etcd."""
         with self.lock:
             self._withdrawn.add(gone)  # the last pods of a node may go at the same moment
             return all(
@@ -278,7 +289,7 @@ class Registry:
     # Peers on this node -------------------------------------------------------------------------
 
     def places(self, state: PodState) -> dict[PodKey, Place]:
-        """The pods at the other ends of a pod's links that are there, on this node or others."""
+        """Return the pods at the other ends of a pod's links that are there, on whatever node."""
         # A pod that etcd has on this node is here, or it is a trace that is being removed.
         places = {
             peer: place
@@ -293,17 +304,20 @@ class Registry:
         return places
 
     def far_nodes(self) -> set[str]:
-        """Return the addresses of the other nodes with which this one's pods have links."""
+        """Return the addresses of the other nodes with which this one's pods have links.
+
+        Those of v0.1.0 are left out, which keep no keys of their own.
+        """
         with self.lock:
             return {
                 place.address
-                for state in self._states.values()
-                for place in list(state.progress.memory.places.values())
-                if place.address != self._node.address
+                for memory in [state.progress.memory for state in self._states.values()]
+                for peer, place in list(memory.places.items())
+                if place.address != self._node.address and peer not in memory.deaf
             }
 
     def declared_on(self, key: PodKey) -> list[DeclaredLink]:
-        """The links that pods of this node declare on a pod, by their records."""
+        """Return the links that pods of this node declare on a pod, by their records."""
         declared = []
         with self.lock:
             for primary in self._primaries.get(key, ()):
@@ -322,7 +336,7 @@ class Registry:
             self._rouse(self._peers(state), state.key)
 
     def rouse_peers_of(self, key: PodKey, published: Published) -> None:
-        """The same for what a container that is gone had declared."""
+        """Have the pods look that a container which is gone had declared links to."""
         with self.lock:
             declared = {key.sibling(pair) for pair, _ in published.declared}
             self._rouse(declared.union(self._primaries.get(key, ())), key)
@@ -348,5 +362,5 @@ def _age(attachment: Attachment) -> float:
 
 
 def _others(live: list[Attachment], newest: Attachment) -> list[Attachment]:
-    """The attachments of other containers."""
+    """Return the attachments of other containers."""
     return [one for one in live if one.container_id != newest.container_id]

@@ -3,8 +3,8 @@
 A `PodState` has three parts, and each has one owner:
 
     heard       what others have told of the pod; changed under the registry's lock
-    inside      what is in its network namespace; changed under the ends' lock (a veth has two pods,
-                and either's worker may make it)
+    inside      what is in its network namespace; changed under a lock of its own (a veth has two
+                pods, and either's worker may make it)
     progress    what has become of it; changed by the thread that works on the pod, and by `renew`
 
 Anybody may read a part without its lock where an old value does no harm. Nothing in here takes a
@@ -13,6 +13,7 @@ lock or decides what is to be done.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,11 +21,12 @@ from dataclasses import dataclass, field
 from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
 from ratchet.links import Link, Override
+from ratchet.netns import Identity
 from ratchet_child.kernel.netns import Monitor, Namespace
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.interfaces import Found, Interface, Setting
 from ratchet_child.model.keys import PodKey, Published
-from ratchet_child.model.links import DeclaredLink, Side
+from ratchet_child.model.links import Cable, DeclaredLink, Side
 from ratchet_child.model.local import Memory
 from ratchet_child.model.plan import End, Waiting, Wanted
 from ratchet_child.pods.history import ERROR, UP, WAITING, History
@@ -39,6 +41,7 @@ class Gone:
     node_address: str
     record: str | None  # path of the deleted record, None while there is none
     netns: str | None
+    netns_identity: Identity | None = None
 
     @classmethod
     def detached(cls, attachment: Attachment, node_address: str, record: str | None = None) -> Gone:
@@ -46,7 +49,12 @@ class Gone:
         declared = tuple(sorted(declarations_of(attachment)))
         container = attachment.container_id
         return cls(
-            container, Published(container, declared), node_address, record, attachment.netns
+            container,
+            Published(container, declared),
+            node_address,
+            record,
+            attachment.netns,
+            attachment.netns_identity,
         )
 
     @classmethod
@@ -102,17 +110,23 @@ class Heard:
 
 @dataclass(slots=True)
 class Inside:
-    """What is in a pod's network namespace. Changed under the ends' lock.
+    """What is in a pod's network namespace. Changed under its lock.
+
+    Whoever only tells how the pod is reads single values without the lock, so that it never waits
+    for work: each is right, and may be of a moment ago.
 
     `right` holds, by interface, the specification that the kernel is known to satisfy; `given` the
     one that Ratchet has brought about last, also when it is no longer known to hold.
     """
 
     history: History
+    lock: threading.RLock = field(default_factory=threading.RLock)
     namespace: Namespace | None = None
     opened: str | None = None  # container whose namespace that is
     monitor: Monitor | None = None
     wanted: Wanted | None = None
+    cables: dict[Cable, End] = field(default_factory=dict)  # the ends of `wanted`
+    refusals: dict[Cable, str] = field(default_factory=dict)  # why it has no end of a cable
     found: dict[str, Found] | None = None
     right: dict[str, Interface] = field(default_factory=dict)
     given: dict[str, Interface] = field(default_factory=dict)
@@ -125,11 +139,26 @@ class Inside:
     stale: set[str] = field(default_factory=set)  # of `found`, to be read again when it matters
     busy_since: dict[int, float] = field(default_factory=dict)  # VNIs in use here (monotonic)
     told_errors: dict[str, str] = field(default_factory=dict)
+    # Ends that have gone without Ratchet: how often in a row, and when last (monotonic seconds).
+    losses: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def want(self, wanted: Wanted) -> None:
+        """Take up which ends the pod should have."""
+        names = {end.ifname for end in wanted.ends}
+        for ifname in self.errors.keys() - names:
+            del self.errors[ifname]
+        self.refused &= names
+        self.cables = {end.side.declared.cable: end for end in wanted.ends}
+        self.refusals = {
+            one.side.declared.cable: one.error for one in wanted.waiting if one.error is not None
+        }
+        self.wanted = wanted
 
     def clear(self) -> None:
         """Forget all that was read and done in the namespace, and the namespace itself."""
         self.namespace = self.opened = self.monitor = self.found = self.wanted = None
-        for one in (self.right, self.given, self.errors, self.faults, self.moved):
+        self.cables, self.refusals = {}, {}
+        for one in (self.right, self.given, self.errors, self.faults, self.moved, self.losses):
             one.clear()
         self.refused.clear()
         self.stale.clear()
@@ -189,6 +218,10 @@ class PodState:
         attachment = self.heard.attachment
         return None if attachment is None else attachment.container_id
 
+    def is_open(self) -> bool:
+        """Say whether its namespace is open."""
+        return self.inside.namespace is not None
+
     @property
     def opened_namespace(self) -> Namespace:
         """The namespace, for those who have seen to it that it is open."""
@@ -208,6 +241,12 @@ class PodState:
     @property
     def is_idle(self) -> bool:
         return self.heard.attachment is None and not self.heard.gone and not self.heard.again
+
+    @property
+    def is_trace(self) -> bool:
+        """Whether etcd alone remembers it, where others may have written it."""
+        gone = [*self.heard.gone, *self.heard.again]
+        return self.heard.attachment is None and all(one.record is None for one in gone)
 
     def watch(self, monitor: Monitor) -> None:
         """Have somebody wait for what the namespace's monitor tells."""
@@ -232,9 +271,10 @@ class PodState:
         self.progress.looked = False
         self.progress.failures = self.progress.waits = 0
         self.progress.keep_until = 0.0
+        self.progress.vanished = None  # an ADD that is repeated may name another namespace
 
     def doubt(self) -> None:
-        """A request to etcd has failed, for whichever container: it may be carried out yet."""
+        """Note that a request to etcd has failed: it may yet be carried out, for any container."""
         self.heard.doubted.update(one.container for one in self.heard.gone)
         if self.container is not None:
             self.heard.doubted.add(self.container)
@@ -249,10 +289,17 @@ class PodState:
         return (WAITING if error is None else ERROR), error
 
     @property
+    def ends(self) -> tuple[End, ...]:
+        """The ends that it should have; none before its namespace was opened."""
+        wanted = self.inside.wanted
+        return () if wanted is None else wanted.ends
+
+    @property
     def waiting(self) -> tuple[Waiting, ...]:
         """The links that no end can be made of, all of them before the namespace was opened."""
-        if self.inside.wanted is not None:
-            return self.inside.wanted.waiting
+        wanted = self.inside.wanted
+        if wanted is not None:
+            return wanted.waiting
         attachment = self.heard.attachment
         links = () if attachment is None else attachment.links
         return tuple(Waiting(Side.of(DeclaredLink(self.key, link), self.key)) for link in links)

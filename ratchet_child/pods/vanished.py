@@ -1,18 +1,17 @@
 """Attachments whose DEL never comes: their network namespace is gone, and stays so.
 
 containerd sends neither CHECK nor GC, and forgets a sandbox whose state it has lost. A namespace
-that is not there holds no pod, so after a while the record is marked deleted as a DEL does it. The
-boot network's DEL, which is the parents' business, is kept in mind: a DEL that comes late after
-all, or a GC, runs it.
+that is not there, or that is another one by now, holds no pod, so after a while the record is
+marked deleted as a DEL does it. The boot network's DEL, which is the parents' business, is kept in
+mind: a DEL that comes late after all, or a GC, runs it.
 """
 
 from __future__ import annotations
 
-import os
-
 from ratchet import log
 from ratchet.attachments import Attachment, Directory
 from ratchet.errors import RatchetError
+from ratchet_child.kernel.netns import Namespaces
 from ratchet_child.model.clock import Clock
 from ratchet_child.pods.registry import Registry
 
@@ -23,7 +22,10 @@ LATE_S = 10.0
 class Vanished:
     """Looked at by one thread, every few seconds."""
 
-    def __init__(self, directory: Directory, registry: Registry, clock: Clock) -> None:
+    def __init__(
+        self, directory: Directory, registry: Registry, clock: Clock, namespaces: Namespaces
+    ) -> None:
+        self._namespaces = namespaces
         self._directory = directory
         self._registry = registry
         self._clock = clock
@@ -32,7 +34,11 @@ class Vanished:
     def sweep(self) -> None:
         """Hand over the records of those that have been gone for long enough."""
         now = self._clock.monotonic()
-        gone = {one.name: one for one in self._candidates() if not os.path.exists(one.netns)}
+        gone = {
+            one.name: one
+            for one in self._candidates()
+            if not self._namespaces.exist(one.netns, one.netns_identity)
+        }
         self._since = {name: self._since.get(name, now) for name in gone}
         for name, attachment in gone.items():
             if now - self._since[name] >= LATE_S:

@@ -16,16 +16,19 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from email.message import Message
 from urllib.parse import urlencode
 
 from urllib3.exceptions import ReadTimeoutError
 
 from ratchet.http import content, exchange
+from ratchet_child.store.large import LARGE_BYTES
 
-# The largest one that is right lists every pod of every node: 20 MB for a thousand nodes.
-LARGEST_ANSWER_BYTES = 64 << 20
+# Of what concerns one pod or one node: 20,000 declarations are less.
+LARGEST_ANSWER_BYTES = 8 << 20
+# Of a listing of the whole cluster: 20 MB for a thousand nodes.
+LARGEST_LISTING_BYTES = 32 << 20
 
 # A connection that was idle for longer is not trusted: making another costs less than a millisecond
 # (a few with TLS), and finding out that a NAT has forgotten it costs a request its time-out.
@@ -59,6 +62,9 @@ class Transport:
         self._used_at = 0.0  # monotonic seconds
         self.status: int | None = None
         """The status of the last answer; None while there is none."""
+        self._limit_bytes = LARGEST_ANSWER_BYTES
+        self.on_large: Callable[[], None] | None = None
+        """Called while an answer is read that is large; it may raise OSError."""
 
     def request(
         self,
@@ -76,6 +82,16 @@ class Transport:
         """
         query = f"?{urlencode(fields)}" if fields else ""
         return self._exchange(method, _path(url) + query, None, headers, timeout)
+
+    @contextlib.contextmanager
+    def allowing(self, limit_bytes: int | None) -> Iterator[None]:
+        """Have answers meanwhile be that large; None: as always."""
+        before = self._limit_bytes
+        self._limit_bytes = limit_bytes or before
+        try:
+            yield
+        finally:
+            self._limit_bytes = before
 
     def get(self, path: str, timeout_s: float) -> bytes:
         """Return what stands at a path that python-etcd does not know. *Raises* OSError."""
@@ -160,10 +176,10 @@ class Transport:
                 headers=headers,
                 timeout_s=timeout_s,
                 begins_in_s=begins_in_s,
-                limit_bytes=LARGEST_ANSWER_BYTES,
+                limit_bytes=self._limit_bytes,
             )
             self.status = response.status
-            return Answer(connection, response, self._used)
+            return Answer(connection, response, self._used, self._limit_bytes, self.on_large)
         except BaseException as error:
             connection.close()
             _tell_timeout(error)
@@ -181,8 +197,12 @@ class Answer:
         connection: http.client.HTTPConnection,
         response: http.client.HTTPResponse,
         on_end: Callable[[], None],
+        limit_bytes: int,
+        on_large: Callable[[], None] | None,
     ) -> None:
         self._on_end = on_end
+        self._limit_bytes = limit_bytes
+        self._on_large = on_large
         self.status = response.status
         self._connection = connection
         self._response = response
@@ -193,7 +213,12 @@ class Answer:
         """The body. *Blocks* until it has come; raises what a request raises."""
         if self._data is None:
             try:
-                self._data = content(self._response, LARGEST_ANSWER_BYTES)
+                self._data = content(
+                    self._response,
+                    self._limit_bytes,
+                    large_bytes=LARGE_BYTES,
+                    on_large=self._on_large,
+                )
                 self._on_end()
             except BaseException as error:
                 self._connection.close()

@@ -43,8 +43,6 @@ FINISH_S = 30.0  # and for one that answers first who waits; ratchet_child.child
 HANDED_OVER_S = 5.0
 COMMANDS = ("ratchet-super", "ratchet-child")  # in ps(1): proc_pid_comm(5)
 REFUSED = 1  # the exit status of a child whose configuration cannot be used
-# The next child is not to die at the same step: ratchet_child.killswitch.
-_KILLSWITCH = "RATCHET_KILL_AT_STEP"
 _HANDLED = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGCHLD)
 _NAMED = ("--listen-fd", "--lock-fd")
 
@@ -193,7 +191,6 @@ class Supervisor:
             ours.close()
             return 0, theirs
         theirs.close()
-        os.environ.pop(_KILLSWITCH, None)
         if "--stay" not in self._arguments:
             # Only now, so that a pod's ADD does not wait for it.
             self._leave_cgroup(pid)

@@ -1,21 +1,24 @@
 """The network namespaces of this node's pods: opened for those that are here, cleaned for the gone.
 
-Whoever calls these methods holds the ends' lock.
+Whoever calls these methods holds the pod's lock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ratchet import log
 from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
+from ratchet.links import Link, Uplink
 from ratchet_child.kernel.devices import Devices
-from ratchet_child.kernel.kinds.api import Kind
+from ratchet_child.kernel.kinds.api import Kind, removed
 from ratchet_child.kernel.netns import Namespace, Namespaces
 from ratchet_child.metrics import figures
-from ratchet_child.model.interfaces import Found, Label
+from ratchet_child.model.interfaces import Found, hardware_address
 from ratchet_child.model.keys import PodKey
+from ratchet_child.model.links import Side
 from ratchet_child.pods.state import Gone, PodState
 from ratchet_child.work.panel import Panel
 
@@ -46,84 +49,123 @@ class PodNamespaces:
                 return True
             if inside.opened != attachment.container_id or inside.namespace.is_current():
                 state.forget_kernel()
-        if not self._namespaces.exist(attachment.netns):
+        known = attachment.netns_identity
+        if known is None and inside.namespace is not None:
+            known = inside.namespace.identity  # as it was when it was opened
+        if not self._namespaces.exist(attachment.netns, known):
             return False
         state.forget_kernel()
-        namespace = self._namespaces.open(attachment.netns)
+        namespace = self._namespaces.open(attachment.netns, known)
         try:
             state.watch(self._namespaces.monitor(namespace))
         except BaseException:
             namespace.close()
             raise
         inside.namespace, inside.opened = namespace, attachment.container_id
+        inside.moved.update(self._moved(namespace, state))
         return True
 
     def clean(self, gone: Gone, state: PodState, in_use: set[tuple[int, int]]) -> None:
         """Leave nothing of a container that was detached, if its namespace still exists.
 
         A leg whose other end lives on is parked, everything else of ours is removed. `in_use` are
-        the namespaces of other pods: a path such as /proc/1/ns/net may by now lead to one of these.
+        the namespaces of other pods: a path such as /proc/1/ns/net may by now lead to one of these,
+        and not every record says which one it led to.
         *Safe to call twice.*
         """
         inside = state.inside
         if inside.namespace is not None and inside.opened == gone.container:
             if inside.namespace.identity not in in_use:  # by the same pod under another name
-                self._remove_moved(state)
-                if self._clear(inside.namespace, gone, state):
-                    inside.namespace = None  # the panel's
+                namespace, inside.namespace = inside.namespace, None
+                self._clear(namespace, gone, state, inside.moved)
             state.forget_kernel()
             return
-        if gone.netns is None or not self._namespaces.exist(gone.netns):
+        if gone.netns is None or not self._namespaces.exist(gone.netns, gone.netns_identity):
             return
         try:
-            namespace = self._namespaces.open(gone.netns)
+            namespace = self._namespaces.open(gone.netns, gone.netns_identity)
         except KernelError:
             return  # it went meanwhile, and its interfaces with it
-        is_parked = False
-        try:
-            if namespace.identity not in in_use | {self._namespaces.own_identity()}:
-                is_parked = self._clear(namespace, gone, state)
-        finally:
-            if not is_parked:
-                namespace.close()
+        if namespace.identity in in_use:
+            namespace.close()
+            return
+        # A leg that waited in it may be in the pod's new namespace by now: it was not the pod.
+        moved = self._moved(namespace, state, besides=inside.namespace)
+        self._clear(namespace, gone, state, moved)
 
-    def _clear(self, namespace: Namespace, gone: Gone, state: PodState) -> bool:
-        """Park or remove the interfaces of ours; True when the panel has the namespace now."""
-        legs: list[tuple[Label, Found]] = []
-        for found in self._devices.found(namespace):
-            if not found.ours:
-                continue
-            label = found.label
-            if label is not None and self._outlives(found, label, gone, state.key):
-                legs.append((label, found))
-                continue
-            with figures.end_operation("remove"):
-                self._devices.remove(namespace, found.index)
-            if label is not None:
-                self._panel.drop(state.key.namespace, label.link)
-            log.info("end removed", pod=state.key, container=gone.container, ifname=found.ifname)
-        if legs:
-            self._panel.park(state.key, namespace, legs)
-        return bool(legs)
+    def _clear(
+        self,
+        namespace: Namespace,
+        gone: Gone,
+        state: PodState,
+        moved: Mapping[str, tuple[int, int]],
+    ) -> None:
+        """Park or remove the interfaces of ours, and close the namespace when it can be."""
+        pod = state.key
+        # The label of a link with a long name does not tell its pods.
+        peers = {end.side.peer for end in state.ends if isinstance(end.side, Side)}
+        with self._panel.room(namespace) as room:
+            for ifname, (nsid, index) in moved.items():
+                self._devices.remove_elsewhere(namespace, nsid, index, ifname)
+            for found in self._devices.found(namespace):
+                if not found.ours:
+                    continue
+                label = found.label
+                if label is not None and self._is_leg(found):
+                    needed = partial(self._is_needed, label.link, gone, pod, peers)
+                    if self._panel.park(pod, room, label, found, is_needed=needed):
+                        log.debug(
+                            "a leg waits for its pod",
+                            pod=pod,
+                            container=gone.container,
+                            link=label.link,
+                            ifname=found.ifname,
+                        )
+                        continue
+                with figures.end_operation("remove"):
+                    self._devices.remove(namespace, found.index)
+                removed(self._kinds, found)
+                if label is not None:
+                    self._panel.drop(pod.namespace, label.link)
+                log.info("end removed", pod=pod, container=gone.container, ifname=found.ifname)
 
-    def _outlives(self, found: Found, label: Label, gone: Gone, pod: PodKey) -> bool:
-        """Say whether the other end of a cable inside the node lives on."""
+    def _is_leg(self, found: Found) -> bool:
         kind = self._kinds.get(found.kind or "")
-        if kind is None or not kind.makes_both_ends:
-            return False
-        primary, _, ifname = label.link.rpartition(":")
-        others = [pod.sibling(primary)]
-        if primary == pod.name:
-            others = [pod.sibling(pair) for pair, own in gone.published.declared if own == ifname]
-        for other in others:
-            peer = self._find(other)
-            if peer is not None and any(
-                end.link == label.link for end in peer.inside.given.values()
-            ):
-                return True
-        return False
+        return kind is not None and kind.makes_both_ends
 
-    def _remove_moved(self, state: PodState) -> None:
-        """Remove what the pod has moved into a namespace of its own."""
-        for nsid, index in state.inside.moved.values():
-            self._devices.remove_elsewhere(state.opened_namespace, nsid, index)
+    def _is_needed(self, link: str, gone: Gone, pod: PodKey, peers: set[PodKey]) -> bool:
+        """Say whether the pod at the other end of a cable inside the node is there."""
+        primary, _, ifname = link.rpartition(":")
+        others = peers if not primary else {pod.sibling(primary)}
+        if primary == pod.name:
+            others = {pod.sibling(pair) for pair, own in gone.published.declared if own == ifname}
+        there = [other for other in map(self._find, others) if other is not None]
+        return any(
+            end.label.kept.link == link
+            for other in there
+            for end in list(other.inside.given.values())
+        )
+
+    def _moved(
+        self, namespace: Namespace, state: PodState, besides: Namespace | None = None
+    ) -> dict[str, tuple[int, int]]:
+        """Return the ends that the pod has moved, also those that an earlier child had made.
+
+        An end is told from a peer's by its MAC address, which the pod's labels give, or which
+        Ratchet makes of the pod's name.
+        """
+        return {
+            found.label.ifname: (nsid, found.index)
+            for nsid, found in self._devices.moved_away(namespace, besides)
+            if found.label is not None and found.mac in _macs(state, found.label.ifname)
+        }
+
+
+def _macs(state: PodState, ifname: str) -> set[str]:
+    """Return the MAC addresses that an end of the pod may have been made with."""
+    macs = {hardware_address(state.key, ifname)}
+    attachment = state.heard.attachment
+    if attachment is not None:
+        own: tuple[Link | Uplink, ...] = (*attachment.links, *attachment.uplinks)
+        macs.update(one.mac for one in own if one.ifname == ifname and one.mac is not None)
+    return macs

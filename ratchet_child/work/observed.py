@@ -16,27 +16,25 @@ from ratchet_child.pods.state import PodState
 
 
 class Observed:
-    """The `found` and `right` of every pod. Whoever calls these methods holds the ends' lock."""
+    """The `found` and `right` of every pod. Whoever calls these methods holds the pod's lock."""
 
     def __init__(self, devices: Devices) -> None:
         self._devices = devices
 
     def all(self, state: PodState) -> dict[str, Found]:
-        """Return the interfaces in the pod's namespace, which is open, by end or name."""
+        """Return Ratchet's interfaces in the pod's namespace, which is open, by end or name."""
         inside = state.inside
         if inside.found is None:
             found: dict[str, Found] = {}
             for one in self._devices.found(state.opened_namespace):
-                # Of two, ours is the end: somebody else's may bear the name that a renamed end had.
-                if one.key not in found or one.ours:
-                    found[one.key] = one
+                found[one.key] = one
             inside.found = found
             inside.right.clear()
             inside.stale.clear()
         return inside.found
 
     def read(self, state: PodState, key: str) -> Found | None:
-        """Return an interface as the kernel has it."""
+        """Return an interface of Ratchet's as the kernel has it."""
         found = self.all(state).get(key)
         if found is not None and key in state.inside.stale:
             found = self.read_again(state, key)
@@ -50,7 +48,7 @@ class Observed:
             return None
         known = inside.found.get(key)
         found = self._devices.find(inside.namespace, known.index if known is not None else key)
-        if found is None:
+        if found is None or not found.ours:
             inside.found.pop(key, None)
             inside.right.pop(key, None)
         else:
@@ -66,6 +64,13 @@ class Observed:
                 known = Found(end.ifname, index, end.medium.kind, ours=True, up=True)
             inside.found[end.ifname] = replace(known, label=end.label)
             inside.stale.add(end.ifname)
+
+    def doubt(self, state: PodState, key: str) -> None:
+        """Have one interface read again before anything is done to it."""
+        state.inside.right.pop(key, None)
+        if state.inside.found is not None:
+            state.inside.stale.add(key)
+            self.read_again(state, key)
 
     def forget(self, state: PodState) -> None:
         """Have everything in the pod's namespace read again."""

@@ -6,19 +6,28 @@ is held open, the leg is set down, and the other end shows NO-CARRIER. When the 
 this node the leg is moved into its new namespace (15 to 20 ms), and nothing changes at the other
 end but the carrier. A whole topology that is taken down moves nothing.
 
-The child's supervisor keeps the descriptors as well, so that the legs outlive the child. Whoever
-calls these methods holds the ends' lock.
+A container may live on after its DEL (`podman network disconnect`). It must not keep a leg, which
+it could set up again; so a namespace that is still there some seconds later loses its legs to the
+attic, a namespace of the panel's own.
+
+The child's supervisor keeps the descriptors as well, so that the legs outlive the child.
+
+The panel has a lock of its own, which is taken last: both pods of a cable may go at the same
+moment, and then nothing is to wait.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from ratchet import log
 from ratchet.errors import KernelError
+from ratchet.netns import Identity
 from ratchet_child.kernel.devices import Devices
 from ratchet_child.kernel.netns import Namespace
 from ratchet_child.model.interfaces import Found, Interface, Label
@@ -41,30 +50,43 @@ class Keeps(Protocol):
 
 
 @dataclass(slots=True)
-class _Room:
-    """A namespace whose pod has gone, and how many legs are left in it."""
+class Room:
+    """A namespace whose pod has gone, and how many need it: its legs, and who clears it."""
 
     namespace: Namespace
-    legs: int = 0
+    users: int = 1
+    may_live_on: bool = True
+    has_lived_on: bool = False  # it was still there the last time that somebody looked
 
 
 @dataclass(slots=True)
 class _Leg:
-    room: _Room
+    room: Room
     index: int
+
+    def is_in(self, namespace: Namespace) -> bool:
+        return self.room.namespace.identity == namespace.identity
 
 
 class Panel:
     """The legs, by the Kubernetes namespace of their pods and the link."""
 
     def __init__(
-        self, devices: Devices, keeper: Keeps, open_namespace: Callable[[str], Namespace]
+        self,
+        devices: Devices,
+        keeper: Keeps,
+        open_namespace: Callable[[str, Identity | None], Namespace],
+        make_namespace: Callable[[], Namespace],
     ) -> None:
         """Take up what an earlier child has left with the keeper."""
         self._devices = devices
         self._keeper = keeper
+        self._make_namespace = make_namespace
+        self._attic: Room | None = None  # for as long as something is in it
+        self._moved = 0
         self._legs: dict[tuple[str, str], _Leg] = {}
-        rooms: dict[tuple[int, int], _Room] = {}
+        self._lock = threading.RLock()
+        rooms: dict[tuple[int, int], Room] = {}
         for name, fd in keeper.kept().items():
             known = _parsed(name)
             if known is None:
@@ -73,63 +95,154 @@ class Panel:
                 status = os.fstat(fd)
                 identity = status.st_dev, status.st_ino
                 if identity not in rooms:
-                    rooms[identity] = _Room(open_namespace(f"/proc/self/fd/{fd}"))
+                    # Whose it was is not known any more.
+                    opened = open_namespace(f"/proc/self/fd/{fd}", identity)
+                    rooms[identity] = Room(opened, users=0, may_live_on=False)
             except (KernelError, OSError) as error:
                 log.warning("a leg that waits cannot be taken up", name=name, error=str(error))
                 keeper.drop(name)
                 continue
             pod_namespace, link, index = known
             self._legs[pod_namespace, link] = _Leg(rooms[identity], index)
-            rooms[identity].legs += 1
+            rooms[identity].users += 1
 
-    def park(self, pod: PodKey, namespace: Namespace, legs: list[tuple[Label, Found]]) -> None:
-        """Have legs of a pod that has gone wait. The namespace is the panel's from now on."""
-        room = _Room(namespace)
-        for label, found in legs:
+    @contextlib.contextmanager
+    def room(self, namespace: Namespace) -> Iterator[Room]:
+        """Take over the namespace of a pod that has gone, while its interfaces are cleared.
+
+        It is closed at the end, unless a leg waits in it.
+        """
+        room = Room(namespace)
+        try:
+            yield room
+        finally:
+            with self._lock:
+                self._leave(room)
+
+    def park(
+        self, pod: PodKey, room: Room, label: Label, found: Found, *, is_needed: Callable[[], bool]
+    ) -> bool:
+        """Have a leg of a pod that has gone wait; False when nobody is at its other end.
+
+        `is_needed` says whether the pod at the other end is there. Where that one has gone as well,
+        its own leg waits already, or is removed. *Safe to call twice.*
+        """
+        with self._lock:
+            leg = self._legs.get((pod.namespace, label.link))
+            if leg is not None:
+                return leg.is_in(room.namespace) and leg.index == found.index
+            if not is_needed():
+                return False
             try:
-                self._devices.set_down(namespace, found.index)
+                self._devices.set_down(room.namespace, found.index)
             except KernelError as error:
                 log.warning("a leg cannot be parked", link=label.link, error=str(error))
-                continue
-            self.drop(pod.namespace, label.link)
+                return False
             self._legs[pod.namespace, label.link] = _Leg(room, found.index)
-            room.legs += 1
-            try:
-                self._keeper.keep(_name(pod.namespace, label.link, found.index), namespace.fd)
-            except OSError as error:
-                log.warning("a leg that waits ends with this process", error=str(error))
-            log.debug("a leg waits for its pod", link=label.link, ifname=label.ifname)
-        if not room.legs:
-            namespace.close()
+            room.users += 1
+            self._keep(_name(pod.namespace, label.link, found.index), room)
+        return True
 
     def plug(self, pod: PodKey, namespace: Namespace, wanted: Interface) -> bool:
         """Move the leg of a link into the pod's new namespace; False when none waits."""
-        leg = self._legs.get((pod.namespace, wanted.link))
+        with self._lock:
+            leg = self._legs.pop((pod.namespace, wanted.label.kept.link), None)
         if leg is None:
             return False
         try:
-            self._devices.move(leg.room.namespace, leg.index, namespace, wanted)
+            self._devices.move(
+                leg.room.namespace, leg.index, namespace, wanted.ifname, mac=wanted.mac
+            )
         except KernelError as error:
-            log.debug("a leg that waited is gone", link=wanted.link, error=str(error))
+            log.debug("a leg that waited is gone", link=wanted.label.kept.link, error=str(error))
             return False
         finally:
-            self.drop(pod.namespace, wanted.link)
+            self._let_go(pod.namespace, wanted.label.kept.link, leg)
         return True
+
+    def give_back(self, pod: PodKey, namespace: Namespace, link: str) -> bool:
+        """Say whether the leg of a link has waited in this very namespace, which a pod has again.
+
+        It waits no longer.
+        """
+        with self._lock:
+            leg = self._legs.get((pod.namespace, link))
+            if leg is None or not leg.is_in(namespace):
+                return False
+            self.drop(pod.namespace, link)
+        return True
+
+    def tidy(self, in_use: Collection[tuple[int, int]]) -> None:
+        """Move legs out of namespaces that live on; for who calls it every few seconds.
+
+        `in_use` are the namespaces of pods that are attached.
+        """
+        with self._lock:
+            late: list[Room] = []
+            for (pod_namespace, link), leg in list(self._legs.items()):
+                room = leg.room
+                if room.namespace.identity in in_use or not room.may_live_on:
+                    continue
+                if room.has_lived_on and room.namespace.is_current():
+                    self._move_out(pod_namespace, link, leg)
+                else:
+                    late.append(room)
+            for room in late:
+                room.has_lived_on = room.namespace.is_current()
+
+    def _move_out(self, pod_namespace: str, link: str, leg: _Leg) -> None:
+        """Move a leg into the attic; one that has gone is forgotten."""
+        self._moved += 1
+        attic = self._attic
+        try:
+            if attic is None or not attic.users:
+                attic = self._attic = Room(self._make_namespace(), users=0, may_live_on=False)
+            ifname = f"leg{self._moved}"
+            self._devices.move(leg.room.namespace, leg.index, attic.namespace, ifname)
+            found = self._devices.find(attic.namespace, ifname)
+        except (KernelError, OSError) as error:
+            log.debug("a leg that waited is gone", link=link, error=str(error))
+            found = None
+        if attic is None or found is None:
+            self.drop(pod_namespace, link)
+            return
+        moved = self._legs[pod_namespace, link] = _Leg(attic, found.index)
+        attic.users += 1
+        self._keep(_name(pod_namespace, link, moved.index), attic)
+        if leg.index != moved.index:
+            self._keeper.drop(_name(pod_namespace, link, leg.index))
+        self._leave(leg.room)
+        log.debug("a leg that waited was moved, as its container lives on", link=link)
+
+    def _keep(self, name: str, room: Room) -> None:
+        try:
+            self._keeper.keep(name, room.namespace.fd)
+        except OSError as error:
+            log.warning("a leg that waits ends with this process", error=str(error))
 
     def drop(self, pod_namespace: str, link: str) -> None:
         """Forget the leg of a link, whose other end has gone or will. *Safe to call twice.*"""
-        leg = self._legs.pop((pod_namespace, link), None)
+        with self._lock:
+            leg = self._legs.pop((pod_namespace, link), None)
         if leg is not None:
+            self._let_go(pod_namespace, link, leg)
+
+    def _let_go(self, pod_namespace: str, link: str, leg: _Leg) -> None:
+        with self._lock:
             self._keeper.drop(_name(pod_namespace, link, leg.index))
-            leg.room.legs -= 1
-            if not leg.room.legs:
-                leg.room.namespace.close()
+            self._leave(leg.room)
+
+    def _leave(self, room: Room) -> None:
+        room.users -= 1
+        if not room.users:
+            room.namespace.close()
 
     def close(self) -> None:
         """Let go of all namespaces. What the keeper has stays there, for the next one."""
-        for leg in self._legs.values():
-            leg.room.namespace.close()
-        self._legs.clear()
+        with self._lock:
+            for leg in self._legs.values():
+                leg.room.namespace.close()
+            self._legs.clear()
 
 
 def _name(pod_namespace: str, link: str, index: int) -> str:

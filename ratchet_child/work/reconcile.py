@@ -161,7 +161,7 @@ class Reconciler:
             self._look(state, pod, memory, look)
         self._obey(state, pod, memory)
         wanted_now = self._wanted(state, pod, memory)
-        keep = self._kept(state, pod, memory, wanted_now)
+        keep = self._kept(state, pod, memory, look, wanted_now)
         remove = self._clock.monotonic() >= state.progress.keep_until
         unusable = [*unusable, *self._ends.bring(state, wanted_now, remove=remove, keep=keep)]
         self._tell_local_peers(state)
@@ -220,7 +220,7 @@ class Reconciler:
     def _wanted(
         self, state: PodState, pod: LocalPod, memory: Memory, *, local_only: bool = False
     ) -> Wanted:
-        """The ends that the pod should have, by all that is known now."""
+        """Return the ends that the pod should have, by all that is known now."""
         if memory.superseded:
             return Wanted((), ())
         with self._registry.lock:
@@ -255,11 +255,14 @@ class Reconciler:
         )
         return result
 
-    def _kept(self, state: PodState, pod: LocalPod, memory: Memory, wanted_now: Wanted) -> set[str]:
+    def _kept(
+        self, state: PodState, pod: LocalPod, memory: Memory, look: Look, wanted_now: Wanted
+    ) -> set[str]:
         """Return the ends that stay although nobody declares their link: the primary is gone.
 
         They stay for as long as their own pod does, or until the primary comes back. A primary that
-        is there and does not declare the link has dropped it; it may just be about to say so.
+        is there and does not declare the link has dropped it; it may just be about to declare it,
+        or cannot as long as etcd is away. So it is looked at once more before an end goes.
         """
         unclaimed: dict[str, float] = {}
         kept: dict[str, PodKey] = {}
@@ -271,7 +274,10 @@ class Reconciler:
             if primary in memory.places:
                 unclaimed[ifname] = state.progress.unclaimed.get(ifname, now)
                 if now - unclaimed[ifname] >= _SETTLE_S:
-                    continue
+                    if look.everyone or primary in look.peers:
+                        continue
+                    with self._registry.lock:
+                        state.heard.look.peers.add(primary)
             kept[ifname] = primary
         state.progress.unclaimed = {one: unclaimed[one] for one in unclaimed if one in kept}
         memory.kept = {one for one in kept.values() if is_pod_name(one.name)}

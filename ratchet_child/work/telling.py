@@ -1,15 +1,46 @@
-"""What is noted and logged of a pod's ends. Whoever calls these functions holds the ends' lock."""
+"""What is noted and logged: of a pod's ends, and of what comes by the thousand.
+
+Whoever calls the functions about ends holds the pod's lock.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 from ratchet import log
+from ratchet_child.model.clock import Clock
 from ratchet_child.model.interfaces import Change, Make, Setting
 from ratchet_child.model.links import Side, UplinkSide
 from ratchet_child.model.plan import End, Wanted
 from ratchet_child.pods.history import ERROR, WAITING
 from ratchet_child.pods.state import PodState, fault
+
+_MANY_S = 10.0
+_MOST_LINES = 50  # of one pod's links, at a time
+
+
+class Many:
+    """One line for many: the first at once, and then one in a while that says how many it is for.
+
+    Whoever writes in etcd decides how many there are. Safe to use from many threads.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._count = 0
+        self._told_at: float | None = None  # monotonic seconds
+
+    def note(self, message: str, **fields: object) -> None:
+        """Log one more, or count it for the next line."""
+        with self._lock:
+            self._count += 1
+            now = self._clock.monotonic()
+            if self._told_at is not None and now < self._told_at + _MANY_S:
+                return
+            count, self._count, self._told_at = self._count, 0, now
+        log.info(message, **fields, count=count if count > 1 else None)
 
 
 def logger(state: PodState, end: End | None = None) -> log.Logger:
@@ -20,28 +51,55 @@ def logger(state: PodState, end: End | None = None) -> log.Logger:
 
 def waiting(state: PodState, wanted: Wanted) -> None:
     """Note the links that wait, and say once which of them are refused, and why."""
-    for one in wanted.waiting:
-        note(state, one.side, WAITING if one.error is None else ERROR, one.error)
+    news = [
+        one.side
+        for one in wanted.waiting
+        if _note(state, one.side, WAITING if one.error is None else ERROR, one.error)
+    ]
+    for side in news[:_MOST_LINES]:
+        _tell_waiting(state, side)
+    _tell_rest(state, "more links wait", len(news))
     errors = {one.side.ifname: one.error for one in wanted.waiting if one.error is not None}
-    for ifname, error in errors.items():
-        if state.inside.told_errors.get(ifname) != error:
-            logger(state).warning("link refused", ifname=ifname, error=error)
-    for end in wanted.ends:
-        why = end.side.contradiction
-        if why is not None:
-            errors[end.ifname] = why
-            if state.inside.told_errors.get(end.ifname) != why:
-                logger(state, end).warning("link contradicted", ifname=end.ifname, error=why)
-    state.inside.told_errors = errors
+    contradictions = {
+        end.ifname: end.side.contradiction
+        for end in wanted.ends
+        if end.side.contradiction is not None
+    }
+    told = state.inside.told_errors
+    refused = [(ifname, error) for ifname, error in errors.items() if told.get(ifname) != error]
+    for ifname, error in refused[:_MOST_LINES]:
+        logger(state).warning("link refused", ifname=ifname, error=error)
+    _tell_rest(state, "more links are refused", len(refused))
+    differ = [(ifname, why) for ifname, why in contradictions.items() if told.get(ifname) != why]
+    for ifname, why in differ[:_MOST_LINES]:
+        logger(state).warning("link contradicted", ifname=ifname, error=why)
+    _tell_rest(state, "more links are contradicted", len(differ))
+    state.inside.told_errors = {**errors, **contradictions}
+
+
+def _tell_rest(state: PodState, message: str, count: int) -> None:
+    """Count in one line what is too much for a line each: others may declare it, in etcd."""
+    if count > _MOST_LINES:
+        logger(state).info(message, count=count - _MOST_LINES)
 
 
 def note(state: PodState, side: Side | UplinkSide, link_state: str, error: str | None) -> None:
     """Note how a link is, and say once that it waits."""
+    if _note(state, side, link_state, error):
+        _tell_waiting(state, side)
+
+
+def _tell_waiting(state: PodState, side: Side | UplinkSide) -> None:
+    logger(state).info("link waiting", link=side.declared, ifname=side.ifname, peer=side.far)
+
+
+def _note(state: PodState, side: Side | UplinkSide, link_state: str, error: str | None) -> bool:
+    """Note how a link is; return whether it is to be said, once, that it waits."""
     noted = state.inside.history.note(side, link_state, error)
     # Before etcd has been asked every far pod is unknown: that is not worth a line.
-    if link_state == WAITING and state.progress.looked and not noted.is_told:
-        noted.is_told = True
-        logger(state).info("link waiting", link=side.declared, ifname=side.ifname, peer=side.far)
+    is_news = link_state == WAITING and state.progress.looked and not noted.is_told
+    noted.is_told = noted.is_told or is_news
+    return is_news
 
 
 def faults(

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ratchet import log
 from ratchet.attachments import Directory
 from ratchet.errors import StoreError
-from ratchet_child import killswitch
+from ratchet_child import steps
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.local import Node
@@ -22,6 +23,7 @@ from ratchet_child.pods.earlier import Claim
 from ratchet_child.pods.registry import Registry
 from ratchet_child.pods.state import Gone, PodState
 from ratchet_child.work.earlier_addresses import EarlierAddresses
+from ratchet_child.work.telling import Many
 
 _LATE_S = 10.0  # until then a request to etcd that has failed is carried out, if it ever is
 
@@ -44,10 +46,16 @@ class Withdrawal:
         self._registry = registry
         self._pairing = pairing
         self._clock = clock
+        self._traces = Many(clock)
 
     def withdraw(self, state: PodState, gone: Gone) -> None:
         """Remove a container's keys, then its record, and have its peers look."""
         self._pairing.withdraw(state.key, gone.published, gone.node_address)
+        fields = {"pod": state.key, "container": gone.container, "node": gone.node_address}
+        if state.is_trace:
+            self._traces.note("withdrawn", **fields)
+        else:
+            log.info("withdrawn", **fields)
         if self._registry.note_withdrawn(gone):
             self._pairing.leave(self._node.address)
         if gone.node_address != self._node.address:
@@ -61,7 +69,7 @@ class Withdrawal:
 
     def _forget(self, state: PodState, gone: Gone) -> None:
         if gone.record is not None:
-            killswitch.reach("forget record")
+            steps.reach("forget record")
             self._directory.forget(gone.record)
         with self._registry.lock:
             self._registry.forget_gone(state, gone)

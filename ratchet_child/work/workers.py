@@ -108,16 +108,15 @@ class Workers:
         if has_begun:
             figures.tried_in_vain()
             if progress.error != str(error):
-                log.warning(
-                    "will try again", pod=state.key, container=state.container, error=str(error)
-                )
+                tell = log.debug if state.is_trace else log.warning
+                tell("will try again", pod=state.key, container=state.container, error=str(error))
                 progress.fail(str(error), self._clock.time())
         with self._registry.lock:
             if has_begun and isinstance(error, StoreError):
                 state.doubt()
             state.heard.look.add(look)  # what was to be looked at still is
         progress.failures += 1
-        self._schedule.put(state.key, after_failure(progress.failures, self._pauses))
+        self._registry.schedule(state, after_failure(progress.failures, self._pauses))
 
     def _plan_next(self, state: PodState, look: Look) -> None:
         """Plan when the pod is worked on next without being asked for."""
@@ -137,7 +136,7 @@ class Workers:
             next_s=None if turn.delay_s is None else f"{turn.delay_s:.3f}",
         )
         if turn.delay_s is not None:
-            self._schedule.put(state.key, turn.delay_s)
+            self._registry.schedule(state, turn.delay_s)
 
     def _situation(self, state: PodState, look: Look) -> Situation:
         """*Needs* the registry's lock."""

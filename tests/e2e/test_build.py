@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -248,3 +252,74 @@ def test_the_programs_need_no_library_of_the_build_machine() -> None:
         ]
         system = ("libc.", "libm.", "libdl.", "libpthread.", "librt.", "libutil.", "libresolv.")
         assert all(name.startswith((*system, "libgcc_s.", "ld-linux")) for name in outside), outside
+
+
+# What is in it
+
+
+def sbom() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((PROGRAMS / "sbom.cdx.json").read_text())
+    return found
+
+
+def named(kind: str) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in sbom()["components"] if one["type"] == kind}
+
+
+def test_every_python_package_in_the_folder_is_listed_and_lies_beside_its_modules() -> None:
+    listed = named("library")
+    own = {"ratchet", "ratchet_child", "ratchetctl"}
+    standard = sys.stdlib_module_names | {"lib-dynload", "base_library"}
+    packages = {
+        entry.name.partition(".")[0]
+        for entry in (PROGRAMS / "lib").iterdir()
+        if (entry.is_dir() or entry.suffix == ".pyc") and not entry.name.endswith(".dist-info")
+    }
+    homes = metadata.packages_distributions()
+    for package in packages - own - set(standard):
+        if package.startswith(("_sysconfigdata", "python3")):
+            continue
+        assert set(homes.get(package, ())) & set(listed), f"{package} is of no listed package"
+    for name, component in listed.items():
+        if not component["purl"].startswith("pkg:pypi/") or name == "pyinstaller":
+            continue
+        text = name.replace("-", "_")
+        folder = PROGRAMS / "lib" / f"{text}-{component['version']}.dist-info"
+        fields = (folder / "METADATA").read_text().splitlines()
+        assert f"Name: {name}" in fields
+        assert f"Version: {component['version']}" in fields
+    assert {"requests", "urllib3", "python-etcd", "certifi", "PyYAML", "ratchet-cni"} <= set(listed)
+
+
+def test_every_shared_library_in_the_folder_is_listed_with_its_package() -> None:
+    listed = {
+        file["value"]: one
+        for one in sbom()["components"]
+        for file in one.get("properties", ())
+        if file["name"] == "ratchet:file"
+    }
+    libraries = {f"lib/{path.name}": path for path in (PROGRAMS / "lib").glob("*.so*")}
+    assert set(listed) == set(libraries)
+    assert any(name.startswith("lib/libssl") for name in listed)
+    for name, component in listed.items():
+        (digest,) = component["hashes"]
+        assert digest["content"] == hashlib.sha256(libraries[name].read_bytes()).hexdigest()
+        if shutil.which("dpkg-query"):
+            assert component["purl"].startswith("pkg:deb/"), name
+            assert component["version"] != "unknown", name
+
+
+def test_nothing_is_built_in_that_only_tests_or_nobody_use() -> None:
+    assert not (PROGRAMS / "lib" / "dns").exists()
+    assert "dnspython" not in named("library")
+    for path in PROGRAMS.rglob("*"):
+        if path.is_file() and path.suffix in (".pyc", ""):
+            assert b"RATCHET_KILL_AT_STEP" not in path.read_bytes(), path
+
+
+def test_the_list_names_no_path_of_the_machine_that_built_it() -> None:
+    text = (PROGRAMS / "sbom.cdx.json").read_text()
+    assert str(ROOT) not in text
+    assert "/usr/" not in text
+    assert not list((PROGRAMS / "lib").glob("*.dist-info/direct_url.json"))
+    assert not list((PROGRAMS / "lib").glob("*.dist-info/RECORD"))

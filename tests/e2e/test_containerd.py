@@ -13,7 +13,7 @@ from tests.e2e.containerd import Containerd, Sandbox
 from tests.e2e.cri import CriError, PodConfig
 from tests.e2e.spy import spying
 from tests.lab import api_server
-from tests.lab.namespaces import is_up, vxlan_of
+from tests.lab.namespaces import has_carrier, is_up, vxlan_of
 from tests.lab.polling import hold_for, wait_for
 from tests.lab.runtime import PAIR, in1_in2, primary
 
@@ -133,8 +133,8 @@ def test_a_pod_that_is_made_again_is_linked_again(
     left, right = pair_of_pods(cloud, far)
     near, place = (left, 0) if restarted == "primary" else (right, far)
     near.remove()
-    kept = right if near is left else left
-    kept.netns.wait_no_link("in2" if near is left else "in1")
+    kept, ifname = (right, "in2") if near is left else (left, "in1")
+    wait_for("the cable to be out", lambda: not has_carrier(kept.netns.link(ifname)))
     again = cloud.run(near.pod.name, near.pod.labels, on=1 - place if moves else place)
     assert_linked(*((again, right) if near is left else (left, again)))
 
@@ -232,7 +232,7 @@ def test_del_succeeds_when_etcd_and_the_api_server_are_away(cloud: Cloud) -> Non
         cloud.etcd.keys,
         until=lambda keys: not any("/primary-pod/" in key for key in keys),
     )
-    right.netns.wait_no_link("in2")
+    right.netns.wait_no_carrier("in2")
 
 
 # A containerd that dies

@@ -115,10 +115,12 @@ def test_labels_in_the_network_link_its_containers(
     right = podmans[far].run("right-c", "right")
     kind = "vxlan" if far else "veth"
     assert_linked(left, right, kind)
+    index = right.wait_link("in2")["ifindex"]
     podmans[0]("restart", "--time", "0", "left-c")
     assert_linked(podmans[0].netns("left-c"), right, kind)
+    assert right.wait_link("in2")["ifindex"] == index
     podmans[0].remove("left-c")
-    right.wait_no_link("in2")
+    assert right.wait_no_carrier("in2")["ifindex"] == index
 
 
 def test_the_networks_of_the_documentation_work(podman: Podman) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from tests.faults.kernel import MARK, interfaces
 from tests.faults.plan import Fault
 from tests.faults.world import FaultNode, World
-from tests.lab.namespaces import run
+from tests.lab.namespaces import Namespace, random_name, run
 
 HISTORY_EVENTS = 1100  # etcd remembers 1,000
 DAY_S = 24 * 60 * 60
@@ -163,6 +163,34 @@ def interface_renamed(world: World, fault: Fault) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def interface_moved(world: World, fault: Fault) -> Iterator[None]:
+    """By the pod, into a namespace of its own, which then goes: the end is gone with it."""
+    inner = Namespace(random_name("inner"))
+    inner.create()
+    _by_hand(
+        world,
+        fault,
+        lambda namespace, ifname: f"-n {namespace} link set {ifname} netns {inner.name}",
+    )
+    yield
+    inner.remove()
+
+
+@contextlib.contextmanager
+def parent_address_shared(world: World, fault: Fault) -> Iterator[None]:
+    """An administrator gives a node the address of another one, and sees that he was wrong."""
+    node = world.nodes[fault.node]
+    others = [one for one in world.nodes.values() if one is not node]
+    right, wrong = node.address, others[int(fault.choice * len(others))].address
+    world.use_address(node, wrong)
+    world.call(node)
+    yield
+    node.namespace.ip("addr", "del", f"{wrong}/24", "dev", "eth0")
+    world.use_address(node, right)
+    world.call(node)
+
+
+@contextlib.contextmanager
 def parent_address_changed(world: World, fault: Fault) -> Iterator[None]:
     node = world.nodes[fault.node]
     time.sleep(1)  # no administrator changes his mind faster
@@ -218,6 +246,8 @@ INJECTORS: dict[str, Injector] = {
     "interface down": interface_down,
     "interface flaps": interface_flaps,
     "interface renamed": interface_renamed,
+    "interface moved": interface_moved,
+    "parent_address shared": parent_address_shared,
     "parent_address changed": parent_address_changed,
     "state directory full": state_directory_full,
     "state directory read-only": state_directory_read_only,

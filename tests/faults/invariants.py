@@ -42,6 +42,7 @@ STATE_FILES = {
     "addresses.json",
     "at-rest",
     "versions/loopback",  # of the one plugin that the nodes' configuration names
+    "child.failed.json",  # goes with the next call that succeeds
 }
 
 
@@ -266,6 +267,7 @@ def _keys(world: World, seen: Observed) -> Iterator[str]:
         for link in links:
             yield from _declared(seen, sandbox, link, expected, vnis)
     optional |= yield from _machine_keys(world, seen, machines)
+    optional |= _reserved(world, seen)
     yield from _legacy(world, seen, expected)
     if f"{PREFIX}/vxlanid" in seen.keys:
         expected.add(f"{PREFIX}/vxlanid")
@@ -312,6 +314,22 @@ def _machine_keys(
         if key in seen.keys and set(_json(seen, key) or {}) != {"host", "since"}:
             yield f"key {key}: {seen.keys[key].value}"
     return keys
+
+
+def _reserved(world: World, seen: Observed) -> set[str]:
+    """Return the keys that keep the VNI of a link for its primary, which has gone, for a while."""
+    kept = set()
+    for link in world.topology.links:
+        if link.primary in world.attached or link.pair not in world.attached:
+            continue
+        key = _declaration_key(link)
+        declaration = _declaration(seen, link) or {}
+        claim = f"{PREFIX}/vni/{declaration.get('vni')}"
+        if declaration.get("gone") is True and seen.keys[key].expires:
+            kept.add(key)
+            if claim in seen.keys and seen.keys[claim].expires:
+                kept.add(claim)
+    return kept
 
 
 def _declared(
@@ -495,6 +513,8 @@ def _descriptors(
     here = [one for one in world.attached.values() if one.node == node.number]
     here += [one for one, _ in world.late if one.node == node.number]
     for inode, times in Counter(opened.namespaces).items():
+        if inode == node.namespace.inode:  # known from others by its descriptor
+            continue
         if inode not in pods and _leg_may_wait(world, here):
             continue
         if pods.get(inode) not in here:

@@ -32,6 +32,8 @@ FAULTS = {
     "interface down": 4,
     "interface flaps": 3,
     "interface renamed": 3,
+    "interface moved": 3,
+    "parent_address shared": 2,
     "parent_address changed": 4,
     "state directory full": 3,
     "state directory read-only": 3,

@@ -16,6 +16,7 @@ from itertools import islice
 
 from tests.faults.injectors import INJECTORS
 from tests.faults.invariants import PREFIX, look, violations
+from tests.faults.lifetimes import Lifetimes
 from tests.faults.plan import Operation, Plan, Step
 from tests.faults.world import LOG_BYTES, World
 
@@ -98,6 +99,7 @@ class Runner:
         self._report = report
         self._deadline_s = DEADLINE_S * scale
         self._explain_s = explain_s
+        self._lifetimes = Lifetimes()
         self._logs = dict.fromkeys(world.nodes, 0)
 
     def run(self, steps: int, *, start: int = 1, say: Say) -> None:
@@ -123,6 +125,10 @@ class Runner:
         try:
             quiet_at = self._play(step)
             healing = self._settle(step, quiet_at)
+            if wrong := self._lifetimes.check(self.world, step):
+                raise AssertionError(
+                    "an end did not live as long as its pod:\n  " + "\n  ".join(wrong)
+                )
         except AssertionError as error:
             raise BrokenError(self._last_words(step, error), self._report, step.number) from error
         self._report.healings.append(healing)

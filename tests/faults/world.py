@@ -14,6 +14,7 @@ import secrets
 import shlex
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults import clock
+from tests.faults import clock, doomed_child
 from tests.faults.kernel import Process, processes
 from tests.faults.members import Members
 from tests.faults.plan import Operation, PodId, Topology
@@ -194,6 +195,8 @@ class World:
                 _CHILD_PROGRAM.format(
                     file=shlex.quote(node.kill_file),
                     child=shlex.quote(os.path.join(plugin_dir(), "ratchet-child")),
+                    python=shlex.quote(sys.executable),
+                    doomed=shlex.quote(doomed_child.__file__),
                 )
             )
         os.chmod(node.child_program, 0o755)
@@ -499,10 +502,10 @@ class World:
 
 _CHILD_PROGRAM = """#!/bin/sh
 # The next child, and no other, dies at the step whose number somebody has left here.
-if read -r step <{file}; then
+if {{ read -r step <{file}; }} 2>/dev/null; then
     rm -f {file}
-    export RATCHET_KILL_AT_STEP="$step"
-fi 2>/dev/null
+    RATCHET_KILL_AT_STEP="$step" exec {python} {doomed} "$@"
+fi
 exec {child} "$@"
 """
 

@@ -24,10 +24,11 @@ from ratchet.status import LinkStatus, PodStatus
 from ratchet_child.lookups import Answer, Lookups
 from ratchet_child.model import keys
 from ratchet_child.model.clock import SystemClock
-from ratchet_child.model.keys import Declaration, PodKey, Published
-from ratchet_child.pairing import v010
+from ratchet_child.model.keys import Declaration, OldLink, PodKey, Published
+from ratchet_child.pairing import old_links, v010
 from ratchet_child.pairing.association import place_of
 from ratchet_child.pairing.incoming import IncomingLinks
+from ratchet_child.pairing.old_nodes import Words
 from ratchet_child.pairing.ringing import targets
 from ratchet_child.pods.records import Records
 from ratchet_child.service import BadRequestError, Service, decode
@@ -223,6 +224,14 @@ PUBLISHED: dict[str, Any] = {
     "declared": [["r2", "in1"], ["r3", "in2"]],
     "state_dir": "/run/ratchet/net",
 }
+OLD_LINK: dict[str, Any] = {
+    "container": "c1",
+    "primary_container": "c2",
+    "vni": 13,
+    "pair_ifname": "in4",
+    "pair_address": "192.168.4.2/24",
+    "since": 7,
+}
 
 
 def make_value(mutator: Mutator, seed: dict[str, Any]) -> str:
@@ -282,6 +291,7 @@ ASSOCIATION = {
     "primaryname": "r1",
     "links/r1:in1": json.dumps(DECLARATION),
     "links/r3:in9": json.dumps({**DECLARATION, "ifname": "in9", "vni": 12}),
+    "v010/r4": json.dumps(OLD_LINK),
 }
 
 
@@ -296,6 +306,10 @@ def make_association(mutator: Mutator) -> dict[str, str]:
             found[f"links/{mutator.text()}"] = make_value(mutator, DECLARATION)
         elif key.startswith("links/"):
             found[key] = make_value(mutator, DECLARATION)
+        elif which < 0.4:
+            found[f"v010/{mutator.text()}"] = make_value(mutator, OLD_LINK)
+        elif key.startswith("v010/"):
+            found[key] = make_value(mutator, OLD_LINK)
         else:
             found[key] = mutator.pick((mutator.text(), mutator.string(found.get(key, "1"))))
     return found
@@ -313,6 +327,10 @@ def check_association(made: dict[str, str]) -> None:
         place = place_of(there)
         declaration = Declaration.loads(json.dumps(DECLARATION), "r2")
         v010.is_mixed(there, pod.sibling("r1"), pod, declaration)
+        v010.is_half_written(there)
+        Words.read({f"r2/{name}": entry for name, entry in there.items()})
+    for link in old_links.written(there).values():
+        assert OldLink.loads(link.dumps()) == link
     for offer in offers:
         if offer.link.ifname == v010.UNTOLD:
             check_link(replace(offer.link, ifname="x"))

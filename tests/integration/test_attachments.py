@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.lab.cluster import Cluster
@@ -49,11 +51,15 @@ def test_repeated_add_may_give_the_pod_another_name(
     left.netns.wait_ping("192.168.2.101")
     node.add(left, {**in1_in2("right"), "ratchet.pod_name": "new"}).succeeded()
     left.netns.wait_ping("192.168.2.101")
+    # As if the pod of the old name had gone.
+    kept = "/ratchet/association/right/links/old:in1"
     keys = wait_for(
         "what the old name had published to go",
         lambda: published(cluster),
-        until=lambda tree: not any("old" in key for key in tree),
+        until=lambda tree: {key for key in tree if "old" in key} == {kept},
     )
+    assert json.loads(keys[kept] or "")["gone"] is True
+    assert kept in cluster.etcd.expiring()
     assert "/ratchet/association/right/links/new:in1" in keys
     left.netns.wait_ping("192.168.2.101")
     node.check(left).succeeded()

@@ -392,6 +392,7 @@ def test_del_twice_succeeds(cluster: Cluster, node: Node) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     node.add(left, in1_in2("b"), boot_network=node.bridge_config()).succeeded()
     node.add(right, PAIR).succeeded()
+    index = right.netns.wait_link("in2")["ifindex"]
     for _ in range(3):
         outcome = node.delete(left).succeeded()
         assert outcome.stdout.strip() == b""
@@ -399,6 +400,7 @@ def test_del_twice_succeeds(cluster: Cluster, node: Node) -> None:
     node.delete(left, environ={"CNI_NETNS": ""}, prev_result=False).succeeded()
     left.netns.wait_no_link("in1")
     assert set(left.netns.links()) == {"lo"}
+    assert right.netns.wait_no_carrier("in2")["ifindex"] == index
 
 
 @pytest.mark.parametrize("labels", [{}, in1_in2("b")], ids=["ineligible", "eligible"])
@@ -420,15 +422,12 @@ def test_del_succeeds_when_the_namespace_is_gone(
     cluster.nodes[place].add(right, PAIR).succeeded()
     left.netns.wait_ping("192.168.2.101")
 
+    index = right.netns.wait_link("in2")["ifindex"]
     left.netns.remove()
     environ = {} if netns == "kept" else {"CNI_NETNS": netns}
     node.delete(left, environ=environ).succeeded()
-    right.netns.wait_no_link("in2")
-    wait_for(
-        "the pod's keys to go",
-        cluster.etcd.keys,
-        until=lambda keys: left.container_id not in str(keys),
-    )
+    assert right.netns.wait_no_carrier("in2")["ifindex"] == index
+    cluster.wait_withdrawn(left, "b/links/a:in1")
 
 
 def test_del_runs_the_boot_networks_del(cluster: Cluster, node: Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -198,6 +199,82 @@ def test_an_end_survives_a_child_that_dies_while_its_peer_is_away(
     assert link.end("b")["ifindex"] == before
 
 
+def test_an_end_is_its_pods_own_to_each_child_that_comes(cluster: Cluster, node: Node) -> None:
+    link = Link(cluster, 0)
+    link.works()
+    before = link.end("b")["ifindex"]
+    for _ in range(3):
+        os.kill(node.wait_child(), signal.SIGKILL)
+        node.check(link.pods["a"]).succeeded()
+    assert [one.by_pod for pod in reading.read(node.state_dir).pods for one in pod.links] == [
+        None,
+        None,
+    ]
+    link.go("a")
+    link.pulled_out("b")
+    link.come("a")
+    link.works()
+    assert link.end("b")["ifindex"] == before
+
+
+def test_an_end_survives_a_del_that_is_tried_again(cluster: Cluster, node: Node) -> None:
+    link = Link(cluster, 0)
+    link.works()
+    before = link.end("b")["ifindex"]
+    cluster.etcd.stop()
+    node.delete(link.pods["a"]).succeeded()  # what is to go from etcd is tried again and again
+    link.pulled_out("b")
+    time.sleep(1)
+    link.pods["a"].netns.remove()
+    cluster.etcd.start()
+    link.come("a")
+    link.works()
+    assert link.end("b")["ifindex"] == before
+
+
+# A container that lives on after its DEL: podman's network disconnect, connect and reload.
+
+
+def test_a_container_that_lives_on_loses_its_end_for_good(cluster: Cluster, node: Node) -> None:
+    link = Link(cluster, 0)
+    link.works()
+    before = link.end("b")["ifindex"]
+    alive = link.pods["a"]
+    node.delete(alive).succeeded()
+    alive.netns.wait_no_link("in1")
+    assert set(alive.netns.links()) == {"lo"}
+    assert link.pods["b"].netns.wait_no_carrier("in2")["ifindex"] == before
+    os.kill(node.wait_child(), signal.SIGKILL)
+    node.add(alive, link.labels["a"]).succeeded()
+    link.works()
+    assert link.end("b")["ifindex"] == before
+    # The leg waits elsewhere for whoever comes with that name.
+    node.delete(alive).succeeded()
+    alive.netns.wait_no_link("in1")
+    link.come("a")
+    link.works()
+    assert link.end("b")["ifindex"] == before
+
+
+def test_a_container_that_is_detached_and_attached_at_once_is_linked_again(
+    cluster: Cluster, node: Node
+) -> None:
+    link = Link(cluster, 0)
+    link.works()
+    before = link.end("b")["ifindex"]
+    for _ in range(2):
+        node.delete(link.pods["a"]).succeeded()
+        node.add(link.pods["a"], link.labels["a"]).succeeded()
+        link.works()
+    time.sleep(5)  # until somebody has looked whether it lives on
+    link.works()
+    link.go("a")
+    link.pulled_out("b")
+    link.come("a")
+    link.works()
+    assert link.end("b")["ifindex"] == before
+
+
 # What the pod does is the pod's -----------------------------------------------------------------
 
 
@@ -263,6 +340,49 @@ def test_an_end_that_the_pod_moves_away_is_left_alone(
 
 
 @pytest.mark.parametrize("place", PLACES, ids=IDS)
+@pytest.mark.parametrize("moved", ["before", "afterwards"])
+def test_an_end_that_was_moved_is_known_to_the_next_child(
+    cluster: Cluster, node: Node, place: int, moved: str
+) -> None:
+    link = Link(cluster, place)
+    link.works()
+    inner, pod = cluster.pod("inner").netns, link.pods["a"]
+
+    def move() -> None:
+        pod.netns.ip("link", "set", "in1", "netns", inner.name)
+        inner.ip("address", "add", "192.168.2.100/24", "dev", "in1")
+        inner.ip("link", "set", "in1", "up")
+
+    if moved == "before":
+        move()
+    os.kill(node.wait_child(), signal.SIGKILL)
+    if moved == "afterwards":
+        move()
+    node.check(pod).succeeded()
+    inner.wait_ping("192.168.2.101")
+    assert pod.netns.link("in1") is None
+    if place == 0:  # what is in another namespace cannot be given another far node
+        link.go("b")
+        link.come("b")
+        inner.wait_ping("192.168.2.101")
+    link.go("a")
+    inner.wait_no_link("in1")
+
+
+@pytest.mark.parametrize("place", PLACES, ids=IDS)
+def test_an_end_that_goes_where_the_pod_has_moved_it_is_made_again(
+    cluster: Cluster, place: int
+) -> None:
+    link = Link(cluster, place)
+    link.works()
+    inner = cluster.pod("inner").netns
+    link.pods["a"].netns.ip("link", "set", "in1", "netns", inner.name)
+    inner.wait_link("in1")
+    inner.remove()
+    link.works()
+
+
+@pytest.mark.parametrize("place", PLACES, ids=IDS)
 def test_an_end_that_the_pod_deletes_is_made_again(cluster: Cluster, place: int) -> None:
     link = Link(cluster, place)
     link.works()
@@ -295,3 +415,20 @@ def test_a_pod_without_ipv6_gets_it_on_the_end_that_has_an_ipv6_address(
     node.add(left, V6).succeeded()
     node.add(right, PAIR).succeeded()
     left.netns.wait_ping("fd00:9::2")
+
+
+def test_an_end_of_pods_with_the_longest_names_stays_as_well(cluster: Cluster, node: Node) -> None:
+    """Their link does not fit into an interface's alias."""
+    names = ["a" * 230, "b" * 230]
+    left, right = map(cluster.pod, names)
+    node.add(left, in1_in2(names[1])).succeeded()
+    node.add(right, PAIR).succeeded()
+    right.netns.wait_ping("192.168.2.100")
+    before = (right.netns.link("in2") or {})["ifindex"]
+    node.delete(left).succeeded()
+    left.netns.remove()
+    wait_for("the cable to be out", lambda: not has_carrier(right.netns.link("in2")))
+    again = cluster.pod(names[0])
+    node.add(again, in1_in2(names[1])).succeeded()
+    right.netns.wait_ping("192.168.2.100")
+    assert (right.netns.link("in2") or {})["ifindex"] == before

@@ -141,7 +141,7 @@ def one_node(scene: Scene) -> None:
     scene.step(
         "one node: DEL of the pair",
         lambda: node.delete(b).succeeded(),
-        every(has(a), no_record(node, b)),
+        every(has(a, "in1"), no_record(node, b)),
         together="1",
     )
     scene.step(
@@ -153,7 +153,7 @@ def one_node(scene: Scene) -> None:
     scene.step(
         "one node: DEL of the primary",
         lambda: node.delete(a).succeeded(),
-        every(has(again), no_record(node, a)),
+        every(has(again, "in2"), no_record(node, a)),
         together="1",
     )
     scene.step(
@@ -177,7 +177,7 @@ def two_nodes(scene: Scene) -> None:
     scene.step(
         "two nodes: DEL of the pair",
         lambda: far.delete(b).succeeded(),
-        every(has(a), no_record(far, b)),
+        every(has(a, "in1"), no_record(far, b)),
     )
     scene.step(
         "two nodes: ADD of the pair, created again",
@@ -187,7 +187,7 @@ def two_nodes(scene: Scene) -> None:
     scene.step(
         "two nodes: DEL of the primary",
         lambda: node.delete(a).succeeded(),
-        every(has(again), no_record(node, a)),
+        every(has(again, "in2"), no_record(node, a)),
     )
     scene.step(
         "two nodes: DEL of the last pod",
@@ -220,7 +220,7 @@ def three_links(scene: Scene) -> None:
     scene.step(
         "three links: DEL of the primary",
         lambda: node.delete(a).succeeded(),
-        every(has(b), has(c), no_record(node, a)),
+        every(has(b, "in2", "in4"), has(c, "in6"), no_record(node, a)),
         together="1",
     )
     scene.step("three links: DEL of a pair", lambda: far.delete(b).succeeded(), no_record(far, b))

@@ -1,4 +1,4 @@
-"""Every file in examples/, jobs/ and deploy/etcd.yaml, parsed by the real parsers and applied.
+"""Every file in examples/ and jobs/, parsed by the real parsers and applied.
 
 What runs is what the files say. Two things are stand-ins, because a simulator has neither images
 nor flanneld: containers' programs come from this machine (FRR from its package), and the flannel
@@ -32,7 +32,6 @@ UNLABELLED = os.path.join(EXAMPLES, "unlabelled.yaml")
 CLOUD_ROUTER = os.path.join(EXAMPLES, "cloud-router", "cloud-router.yaml")
 CONFIGURATIONS = ("10-ratchet.conf", "10-ratchet-flannel.conf", "10-ratchet.conflist")
 JOB = os.path.join(ROOT, "jobs", "etcd-delete.yaml")
-DEPLOY_ETCD = os.path.join(ROOT, "deploy", "etcd.yaml")
 
 OSPF_TIMEOUT_S = 60.0
 
@@ -147,6 +146,18 @@ def test_primary_and_pair_are_linked_and_others_are_the_delegates(
     assert pods["plain-a"]["links"] == []
 
 
+def test_only_the_routers_of_the_cloud_router_run_with_net_admin() -> None:
+    with open(CLOUD_ROUTER, encoding="utf-8") as file:
+        pods = [one for one in yaml.safe_load_all(file) if one["kind"] == "Pod"]
+    able = {
+        pod["metadata"]["name"]
+        for pod in pods
+        for container in pod["spec"]["containers"]
+        if "NET_ADMIN" in str(container.get("securityContext"))
+    }
+    assert able == {"quagga-a", "quagga-b"}
+
+
 @pytest.mark.root
 @pytest.mark.slow
 def test_the_cloud_router_routes(sim: Simulation) -> None:
@@ -176,21 +187,15 @@ def test_the_demo_holds_what_it_claims() -> None:
 
 @pytest.fixture
 def etcd(tmp_path: Path) -> Iterator[int]:
-    """A real etcd, run as deploy/etcd.yaml says but for its addresses and folder; its port."""
-    with open(DEPLOY_ETCD, encoding="utf-8") as file:
-        documents = {one["kind"]: one for one in yaml.safe_load_all(file)}
-    (container,) = documents["Deployment"]["spec"]["template"]["spec"]["containers"]
-    assert documents["Service"]["spec"]["clusterIP"] in " ".join(container["command"])
+    """A real etcd with the v2 API; its port."""
     client, peer = free_port(), free_port()
-    replaced = {
-        "http://0.0.0.0:2379": f"http://127.0.0.1:{client}",
-        "http://10.96.232.136:2379": f"http://127.0.0.1:{client}",
-        "http://127.0.0.1:2380": f"http://127.0.0.1:{peer}",
-        "/var/lib/etcd": str(tmp_path / "data"),
-    }
-    command = ["etcd", *container["command"][1:], "--log-level=error"]
-    for old, new in replaced.items():
-        command = [argument.replace(old, new) for argument in command]
+    urls = {name: f"http://127.0.0.1:{port}" for name, port in (("c", client), ("p", peer))}
+    command = [
+        *("etcd", "--enable-v2=true", "--log-level=error", f"--data-dir={tmp_path / 'data'}"),
+        *(f"--listen-client-urls={urls['c']}", f"--advertise-client-urls={urls['c']}"),
+        *(f"--listen-peer-urls={urls['p']}", f"--initial-advertise-peer-urls={urls['p']}"),
+        f"--initial-cluster=default={urls['p']}",
+    ]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         wait_for("etcd", lambda: _curl(client, "/health"), timeout_s=20.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.errors import KernelError
-from ratchet_child.kernel.netns import Namespace
+from ratchet_child.kernel.netns import Namespaces
 from tests.integration.test_secrets import ask
 from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
@@ -71,9 +71,14 @@ def test_an_mtu_that_ipv6_cannot_do_with_is_named(cluster: Cluster, node: Node, 
     left.netns.wait_ping("fd00::2")
 
 
-def test_a_namespace_that_is_not_mounted_here_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("known", [None, (4, 1)], ids=["older record", "record"])
+def test_a_namespace_that_is_not_mounted_here_is_told(
+    tmp_path: Path, known: tuple[int, int] | None
+) -> None:
     """What a child in a container without mount propagation sees."""
     path = tmp_path / "netns"
     path.touch()
+    namespaces = Namespaces()
+    assert namespaces.exist(str(path), known)  # it is not gone, and so the record stays
     with pytest.raises(KernelError, match="mountPropagation"):
-        Namespace(str(path))
+        namespaces.open(str(path), known)

@@ -150,7 +150,11 @@ def test_namespaces_are_kept_apart(server: ApiServer, access: Access) -> None:
 
 
 def test_a_whole_pod_is_as_good_as_its_metadata(server: ApiServer, access: Access) -> None:
-    whole = {"kind": "Pod", "apiVersion": "v1", "metadata": server.pods["default", "in-1"]}
+    whole = {
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "metadata": server.pods["default", "in-1"]["metadata"],
+    }
     server.faults = [api_server.content(json.dumps(whole).encode())]
     assert access.reader(server).read("default", "in-1", UID) == (LABELS, ANNOTATIONS)
 

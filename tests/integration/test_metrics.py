@@ -8,6 +8,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from prometheus_client import Metric
@@ -17,6 +18,8 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from ratchet import __version__
+from tests.lab.agent import NODE_NAME, AgentBed
+from tests.lab.api_server import Authority
 from tests.lab.cluster import Cluster
 from tests.lab.namespaces import random_port
 from tests.lab.polling import wait_for
@@ -118,7 +121,8 @@ def test_figures_follow_what_happens(cluster: Cluster, node: Node, far: Node, ad
         lambda: scrape(node, address),
         until=lambda seen: seen.links() == (2, 1, 0),
     )
-    assert third.ends("remove") == 1
+    left.netns.wait_no_carrier("in3")
+    assert third.ends("remove") == 0
 
     cluster.etcd.stop()
     down = wait_for(
@@ -135,11 +139,17 @@ def test_figures_follow_what_happens(cluster: Cluster, node: Node, far: Node, ad
 
     for pod in (left, near):
         node.delete(pod).succeeded()
-    wait_for(
+    # What is removed: the tunnel's end, and the cable inside the node once.
+    last = wait_for(
         "nothing to be left",
         lambda: scrape(node, address),
-        until=lambda seen: seen.links() == (0, 0, 0) and not seen['ratchet_pods{state="attached"}'],
+        until=lambda seen: (
+            seen.links() == (0, 0, 0)
+            and not seen['ratchet_pods{state="attached"}']
+            and seen.ends("remove") >= 2
+        ),
     )
+    assert last.ends("remove") == 2
 
 
 def test_links_with_a_fault_are_counted(
@@ -178,12 +188,45 @@ def test_what_is_served_is_what_is_documented_and_as_prometheus_wants_it(
         family.name + suffixes.get(family.type, ""): (family.type, _labels(family))
         for family in found
     }
-    assert served == documented()
+    agents = {name for name in documented() if name.startswith("ratchet_agent_")}
+    assert served == {name: one for name, one in documented().items() if name not in agents}
     for family in found:
         assert family.documentation.endswith("."), family.name
         assert family.name.startswith("ratchet_")
         if family.type == "histogram":
             assert family.name.endswith("_seconds")
+
+
+def test_an_agent_shows_how_it_is(
+    cluster: Cluster, node: Node, address: str, tmp_path: Path
+) -> None:
+    bed = AgentBed(node, str(tmp_path / "agent"), Authority(str(tmp_path / "ca")), NODE_NAME)
+    try:
+        bed.start(metrics_address=address)
+        bed.wait_watching()
+        pod = cluster.pod("a")
+        bed.create(pod, {"app": "web"})
+        wait_for("the endpoint", lambda: is_served(node, address))
+
+        def shown() -> dict[str, float]:
+            return {
+                sample.name: sample.value
+                for family in openmetrics_families(fetch(node, address, OPENMETRICS))  # type: ignore[no-untyped-call] # has none
+                for sample in family.samples
+            }
+
+        agents = {name for name in documented() if name.startswith("ratchet_agent_")}
+        well = {"ratchet_agent_watching": 1, "ratchet_agent_pods": 1, "ratchet_agent_troubles": 0}
+        assert agents == set(well)
+        wait_for("the pod", shown, until=lambda found: well.items() <= found.items())
+        bed.attach(pod, metrics_address=address).succeeded()
+        assert shown()["ratchet_labels_recalled_total"] == 1
+        bed.stop_api()
+        ill = {"ratchet_agent_watching": 0, "ratchet_agent_pods": 1, "ratchet_agent_troubles": 1}
+        wait_for("trouble", shown, until=lambda found: ill.items() <= found.items(), timeout_s=30)
+        node.delete(pod, config=bed.config(metrics_address=address)).succeeded()
+    finally:
+        bed.close()
 
 
 def _labels(family: Metric) -> dict[str, set[str]]:

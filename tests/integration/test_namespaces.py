@@ -54,7 +54,7 @@ def test_equal_pairs_in_two_namespaces_stand_side_by_side(cluster: Cluster, plac
 
     # Each link ends in the pod of its own namespace: with one end gone only that link is dead.
     cluster.nodes[place].delete(right["red"]).succeeded()
-    left["red"].netns.wait_no_link("in1")
+    left["red"].netns.wait_no_carrier("in1")
     for namespace in ("default", "blue"):
         assert left[namespace].netns.pings("192.168.2.101")
     assert cluster.etcd.get("/ratchet/association/red:a/id") == left["red"].container_id

@@ -120,4 +120,5 @@ def test_pods_in_a_list_are_linked(cluster: Cluster, node: Node, far: Node) -> N
         assert at.add(pod, labels, config=config).result == before
     left.netns.wait_ping("192.168.2.101")
     node.delete(left).succeeded()
-    right.netns.wait_no_link("in2")
+    left.netns.wait_no_link("in1")
+    right.netns.wait_no_carrier("in2")

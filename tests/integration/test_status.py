@@ -138,9 +138,11 @@ def test_superseded_pod_is_shown(cluster: Cluster, node: Node, place: int) -> No
         wait_for("the older to be back", lambda: code(node), until=lambda seen: seen == WELL)
 
 
+@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
 def test_end_that_was_deleted_or_plugged_in_again_is_as_young_as_it_is(
-    cluster: Cluster, node: Node, far: Node
+    cluster: Cluster, node: Node, place: int
 ) -> None:
+    far = cluster.nodes[place]
     left, right = cluster.pod("a"), cluster.pod("b")
     node.add(left, in1_in2("b")).succeeded()
     far.add(right, PAIR).succeeded()

@@ -53,6 +53,20 @@ def said(node: Node, message: str) -> int:
 # Deaths -----------------------------------------------------------------------------------------
 
 
+def test_the_next_child_works_with_the_configuration_that_the_last_one_had(
+    cluster: Cluster, node: Node
+) -> None:
+    left, right = cluster.pod("a"), cluster.pod("b")
+    node.add(left, in1_in2("b")).succeeded()
+    node.add(right, PAIR, vxlan_port=4788).succeeded()
+    assert said(node, "the configuration has changed") == 1
+    child = node.wait_child()
+    kill(child)
+    wait_for_another(node, child)
+    node.add(cluster.pod("c"), PAIR, vxlan_port=4788).succeeded()
+    assert said(node, "the configuration has changed") == 1
+
+
 def test_a_killed_child_is_back_within_a_second_and_links_stay(
     cluster: Cluster, node: Node
 ) -> None:

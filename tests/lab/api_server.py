@@ -1,8 +1,9 @@
 """A stand-in of the Kubernetes API server: real TLS, real bearer tokens, real client certificates.
 
-It answers GET of one pod as the API server does (also with metadata alone, when that is asked for),
-and can be told to misbehave. Its certificates are made by the openssl program when a test starts;
-nothing secret is in the tree.
+It answers as the API server does: GET of one pod (also with metadata alone, when that is asked
+for), list and watch with versions, bookmarks and 410 Gone, patches of a pod's status, Events, and
+which rights somebody has. It can be told to misbehave. What it keeps is in `tests.lab.api_objects`.
+Its certificates are made by the openssl program when a test starts; nothing secret is in the tree.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.lab.api_objects import Objects
+from tests.lab.api_requests import RIGHTS, respond
+
 TOKEN = "s3cr3t-token"
-METADATA_ONLY = "as=PartialObjectMetadata"
+Headers = dict[str, str] | None
 
 
 class Authority:
@@ -90,10 +94,23 @@ class ApiServer:
         demand_client_certificate: bool = False,
         address: str = "127.0.0.1",
         port: int = 0,
+        objects: Objects | None = None,
     ) -> None:
-        self.pods: dict[tuple[str, str], dict[str, Any]] = {}
+        """Serve; `objects` are those of a server that was there before."""
+        self.objects = objects or Objects()
+        self.pods = self.objects.pods
         self.tokens = {TOKEN}
         self.allowed = True  # False: everybody is known and nobody has a right
+        self.rights = set(RIGHTS)
+        self.delay_s = 0.0  # before each answer
+        self.most_per_s: float | None = None  # what is more is answered 429
+        self.bookmark_s = 0.5
+        self.watch_s: float | None = None  # a watch is cut after that
+        self.says_410_by_event = False
+        self.calls: list[tuple[str, str, Any]] = []  # method, path and body of each request
+        self.served_at: list[float] = []
+        self._client_ca = client_ca
+        self._demand_client_certificate = demand_client_certificate
         self.faults: list[Callable[[Handler], bool]] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.connections = 0
@@ -103,15 +120,7 @@ class ApiServer:
         self._server.open = weakref.WeakSet()
         self._server.tls = None
         if certificate is not None:
-            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            tls.load_cert_chain(*certificate)
-            if client_ca is not None:
-                tls.load_verify_locations(client_ca)
-                # As the API server does it: it asks, and whoever has none needs a token.
-                tls.verify_mode = (
-                    ssl.CERT_REQUIRED if demand_client_certificate else ssl.CERT_OPTIONAL
-                )
-            self._server.tls = tls
+            self.use_certificate(certificate)
         self.port = self._server.server_address[1]
         scheme = "http" if certificate is None else "https"
         self.url = f"{scheme}://{address}:{self.port}"
@@ -119,6 +128,24 @@ class ApiServer:
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
         self._thread.start()
+
+    def use_certificate(self, certificate: tuple[str, str]) -> None:
+        """Be known by another certificate, at connections from now on."""
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*certificate)
+        if self._client_ca is not None:
+            tls.load_verify_locations(self._client_ca)
+            # As the API server does it: it asks, and whoever has none needs a token.
+            tls.verify_mode = (
+                ssl.CERT_REQUIRED if self._demand_client_certificate else ssl.CERT_OPTIONAL
+            )
+        self._server.tls = tls
+
+    def hang_up(self) -> None:
+        """Cut every connection."""
+        for connection in list(self._server.open):
+            with suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def add_pod(
         self,
@@ -128,22 +155,32 @@ class ApiServer:
         *,
         namespace: str = "default",
         uid: str = "11111111-2222-3333-4444-555555555555",
+        node: str | None = None,
+        gate: str | None = None,
+        address: str | None = None,
     ) -> None:
         metadata: dict[str, Any] = {"name": name, "namespace": namespace, "uid": uid}
         if labels is not None:
             metadata["labels"] = labels
         if annotations is not None:
             metadata["annotations"] = annotations
-        self.pods[namespace, name] = metadata
+        spec: dict[str, Any] = {"containers": [{"name": "main", "image": "main"}]}
+        if node is not None:
+            spec["nodeName"] = node
+        if gate is not None:
+            spec["readinessGates"] = [{"conditionType": gate}]
+        status: dict[str, Any] = {"phase": "Pending" if address is None else "Running"}
+        if address is not None:
+            status["podIP"] = address
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
+        self.objects.put_pod({**pod, "spec": spec, "status": status})
 
     def close(self) -> None:
         """Stop serving, also those who still wait. Safe to call twice."""
         self.stopping.set()
         self._server.shutdown()
         self._server.server_close()
-        for connection in list(self._server.open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        self.hang_up()
         self._thread.join()
 
 
@@ -181,27 +218,48 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        self.server.api.requests.append((self.path, dict(self.headers.items())))
+        self._serve("GET")
+
+    def do_POST(self) -> None:
+        self._serve("POST")
+
+    def do_PATCH(self) -> None:
+        self._serve("PATCH")
+
+    def _serve(self, method: str) -> None:
         api = self.server.api
-        api.requests.append((self.path, dict(self.headers.items())))
+        body = None
+        if method != "GET":
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        api.calls.append((method, self.path, body))
         if api.faults and api.faults.pop(0)(self):
             return
-        if not self._is_known():
+        api.stopping.wait(api.delay_s)
+        if self._is_too_much():
+            self.status(429, "too many requests", {"Retry-After": "1"})
+        elif not self._is_known():
             self.status(401, "Unauthorized")
-        elif not api.allowed:
-            self.status(403, 'pods is forbidden: User "node" cannot get resource "pods"')
         else:
-            self._pod()
+            respond(self, method, body)
 
-    def status(self, code: int, message: str, headers: dict[str, str] | None = None) -> None:
+    def _is_too_much(self) -> bool:
+        api, now = self.server.api, time.monotonic()
+        api.served_at = [at for at in api.served_at if now - at < 1.0]
+        if api.most_per_s is not None and len(api.served_at) >= api.most_per_s:
+            return True
+        api.served_at.append(now)
+        return False
+
+    def status(self, code: int, message: str, headers: Headers = None, reason: str = "") -> None:
         """Answer with a Status object."""
-        self.answer(code, {"kind": "Status", "status": "Failure", "message": message}, headers)
+        status = {"kind": "Status", "status": "Failure", "message": message, "code": code}
+        self.answer(code, {**status, "reason": reason} if reason else status, headers)
 
-    def answer(self, code: int, value: Any, headers: dict[str, str] | None = None) -> None:
+    def answer(self, code: int, value: Any, headers: Headers = None) -> None:
         self.answer_bytes(code, json.dumps(value).encode(), headers)
 
-    def answer_bytes(
-        self, code: int, content: bytes, headers: dict[str, str] | None = None
-    ) -> None:
+    def answer_bytes(self, code: int, content: bytes, headers: Headers = None) -> None:
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
@@ -215,25 +273,6 @@ class Handler(BaseHTTPRequestHandler):
             return True
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         return scheme == "Bearer" and token in self.server.api.tokens
-
-    def _pod(self) -> None:
-        parts = self.path.split("/")
-        metadata = None
-        if len(parts) == 7 and parts[:4] == ["", "api", "v1", "namespaces"] and parts[5] == "pods":
-            metadata = self.server.api.pods.get((parts[4], parts[6]))
-        if metadata is None:
-            self.status(404, f'pods "{parts[-1]}" not found')
-        elif METADATA_ONLY in self.headers.get("Accept", ""):
-            self.answer(
-                200,
-                {
-                    "kind": "PartialObjectMetadata",
-                    "apiVersion": "meta.k8s.io/v1",
-                    "metadata": metadata,
-                },
-            )
-        else:
-            self.answer(200, {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": {}})
 
 
 # Faults -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ other, and it imports nothing of the programs under test.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from tests.lab import underlay
+from tests.lab import nftables, underlay
 from tests.lab.etcd_server import Etcd
 from tests.lab.namespaces import MountNamespace, Namespace, random_name, random_port
 from tests.lab.polling import wait_for
@@ -114,6 +115,30 @@ class Cluster:
         keys = repr(self.etcd.tree()) if self.etcd.answers() else "etcd does not answer"
         return [*said, ("etcd keys", keys)]
 
+    def wait_withdrawn(self, pod: Pod, *reserved: str) -> None:
+        """Wait until etcd has nothing of a pod that has gone but the VNIs reserved for its links.
+
+        `reserved` names these links by the keys of their declarations, such as `b/links/a:in1`.
+        Whatever is reserved expires by itself.
+        """
+
+        def left() -> dict[str, str]:
+            keys = self.etcd.keys()
+            return {key: keys[key] for key in keys if pod.container_id in f"{key} {keys[key]}"}
+
+        def is_right(keys: dict[str, str]) -> bool:
+            wanted = set()
+            for name in reserved:
+                declaration = json.loads(keys.get(f"/ratchet/association/{name}", "{}"))
+                if declaration.get("gone") is not True:
+                    return False
+                wanted |= {f"/ratchet/association/{name}", f"/ratchet/vni/{declaration['vni']}"}
+            return set(keys) == wanted
+
+        what = f"the keys of {pod} to go but for {reserved or 'none'}"
+        kept = wait_for(what, left, until=is_right)
+        assert set(kept) <= self.etcd.expiring()
+
     # The end of a test
 
     def problems_after_test(self) -> list[str]:
@@ -154,6 +179,8 @@ class Cluster:
             for ifname in set(node.namespace.links()) - self._baseline[node.number]:
                 # The far end of a veth may have gone with the near one.
                 node.namespace.ip("link", "delete", ifname, check=False)
+            # A child that was killed leaves its guard to the next one, and there is none.
+            self._attempt(problems, lambda node=node: nftables.flush(node.namespace))  # type: ignore[misc]
             node.attachments.clear()
             node.calls.clear()
             self._next_round(node)

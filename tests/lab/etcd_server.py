@@ -128,20 +128,22 @@ class Etcd:
 
     def tree(self, key: str = "/") -> dict[str, str | None]:
         """Return every key below `key` with its value; directories end in a slash and have None."""
+        return {
+            f"{node['key']}/" if node.get("dir") else node["key"]: node.get("value")
+            for node in self._below(key)
+            if node.get("key", "/") not in ("/", key) or not node.get("dir")
+        }
+
+    def expiring(self) -> set[str]:
+        """Return every key that goes by itself after some time, directories left out."""
+        return {node["key"] for node in self._below("/") if "ttl" in node and not node.get("dir")}
+
+    def _below(self, key: str) -> list[dict[str, Any]]:
+        """Return what stands at and below a key, each directory before what is in it."""
         answer = self._request("GET", key, query="?recursive=true&quorum=true")
-        found: dict[str, str | None] = {}
-
-        def collect(node: dict[str, Any]) -> None:
-            if node.get("dir"):
-                if node.get("key", "/") not in ("/", key):
-                    found[node["key"] + "/"] = None
-                for child in node.get("nodes", []):
-                    collect(child)
-            else:
-                found[node["key"]] = node["value"]
-
-        if answer is not None:
-            collect(answer["node"])
+        found = [] if answer is None else [answer["node"]]
+        for node in found:  # which grows meanwhile
+            found += node.get("nodes", [])
         return found
 
     def keys(self, key: str = "/") -> dict[str, str]:

@@ -197,6 +197,21 @@ class Namespace:
             timeout_s=timeout_s,
         )
 
+    def wait_no_carrier(self, ifname: str, timeout_s: float = DEADLINE_S) -> dict[str, Any]:
+        """Wait until the cable of an interface, which stays, is pulled out; return the interface.
+
+        The pod has not set it down: that has no carrier either.
+        """
+        found = wait_for(
+            f"{ifname} in {self.name} to lose its carrier",
+            lambda: self.link(ifname),
+            until=lambda link: link is None or not has_carrier(link),
+            timeout_s=timeout_s,
+        )
+        assert found is not None, f"{ifname} has left {self.name}"
+        assert "UP" in found["flags"], found
+        return found
+
     # Inside
 
     def do(self, function: Callable[[], T]) -> T:

@@ -18,6 +18,7 @@ import pytest
 from ratchet import errors, labels
 from ratchet.cni import errors as cni_errors
 from ratchet.config import OURS, Config
+from ratchet_child.agent.seen import CONDITION
 from ratchet_child.service import BadRequestError
 from ratchetctl.cli import cli
 
@@ -34,7 +35,7 @@ def read(path: str) -> str:
 
 
 def pages() -> list[str]:
-    found = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md"]
+    found = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md"]
     for folder, _, names in os.walk(os.path.join(ROOT, "docs")):
         found += [
             os.path.relpath(os.path.join(folder, name), ROOT)
@@ -174,8 +175,18 @@ def test_every_make_target_that_is_mentioned_exists() -> None:
 def test_every_module_and_test_that_is_mentioned_exists() -> None:
     for page in pages():
         for path in CODE.findall(read(page)):
+            if path == CONDITION:  # a pod's condition, which is called as a path is
+                continue
             if re.fullmatch(r"(ratchet|ratchet_child|ratchetctl|tests|packaging)/[\w/.]+", path):
                 assert os.path.exists(os.path.join(ROOT, path)), f"{page}: {path}"
+
+
+def test_every_test_that_the_threat_model_names_exists_and_tests() -> None:
+    named = [one for one in CODE.findall(read("docs/threat-model.md")) if "test_" in one]
+    assert len(named) > 10
+    for one in named:
+        path = one if "/" in one else f"tests/integration/{one}"
+        assert re.search(r"^def test_", read(path), re.MULTILINE), one
 
 
 def test_every_room_of_the_child_is_described() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ratchet.cni.ip import Host
 from ratchet_child.kernel.devices import Devices
+from ratchet_child.kernel.guard import Guard
 from ratchet_child.kernel.kinds.api import Kind, Site, VniInUseError
 from ratchet_child.kernel.kinds.host import HostKind
 from ratchet_child.kernel.kinds.macvlan import MacvlanKind
@@ -20,12 +21,19 @@ __all__ = ["Kind", "Site", "VniInUseError", "every_kind"]
 
 
 def every_kind(
-    devices: Devices, *, port: int, parent_interface: str, routed_from: Host | None = None
+    devices: Devices,
+    *,
+    port: int,
+    parent_interface: str | None,
+    sender: Host | None = None,
+    guard: Guard | None = None,
 ) -> dict[str, Kind]:
     """Return the kinds by name. The rest is of this node's tunnels: see `VxlanKind`."""
     kinds: tuple[Kind, ...] = (
         VethKind(devices),
-        VxlanKind(devices, port=port, parent_interface=parent_interface, routed_from=routed_from),
+        VxlanKind(
+            devices, port=port, parent_interface=parent_interface, sender=sender, guard=guard
+        ),
         MacvlanKind(devices),
         HostKind(devices),
     )

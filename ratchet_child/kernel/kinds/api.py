@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,5 +66,24 @@ class Kind(Protocol):
     def make(self, here: Site, there: Site | None) -> None:
         """Make the interface, where nothing has its name. *Raises* KernelError or VniInUseError."""
 
+    def admit(self, here: Site) -> None:
+        """Have the node let the cable's frames pass. It is not plugged in before.
+
+        *Raises* KernelError. *Safe to call twice.*
+        """
+
+    def dismiss(self, found: Found, *, is_removed: bool) -> None:
+        """Have the node let no frame pass of an interface that was unplugged or removed.
+
+        *Raises* KernelError. *Safe to call twice.*
+        """
+
     def settle(self, here: Site, there: Site | None) -> None:
         """Do what is left to do once the interface is up."""
+
+
+def removed(kinds: Mapping[str, Kind], found: Found) -> None:
+    """Have the node let no frame pass of an interface that was removed, of whatever kind."""
+    kind = kinds.get(found.kind or "")
+    if kind is not None:
+        kind.dismiss(found, is_removed=True)

@@ -65,6 +65,12 @@ class HostKind:
         must(what, code)
         self._hand_over(here)
 
+    def admit(self, here: Site) -> None:
+        """Do nothing: its frames meet no guard."""
+
+    def dismiss(self, found: Found, *, is_removed: bool) -> None:
+        """Do nothing: its frames meet no guard."""
+
     def settle(self, here: Site, there: Site | None) -> None:  # noqa: ARG002 - see `Kind`
         # Once more: a child may have been killed between the two ends.
         self._hand_over(here)

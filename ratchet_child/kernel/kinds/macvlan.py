@@ -57,6 +57,12 @@ class MacvlanKind:
         what = f"make macvlan {here.wanted.ifname} of {_medium(here).device}"
         must(f"{what} in {here.namespace.path}", self._devices.make(message))
 
+    def admit(self, here: Site) -> None:
+        """Do nothing: its frames meet no guard."""
+
+    def dismiss(self, found: Found, *, is_removed: bool) -> None:
+        """Do nothing: its frames meet no guard."""
+
     def settle(self, here: Site, there: Site | None) -> None:  # noqa: ARG002 - see `Kind`
         self._devices.settle(here.namespace, here.ifname)
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ratchet_child.kernel import rtnetlink
-from ratchet_child.kernel.devices import Devices, must
+from ratchet_child.kernel.devices import RTM_GETNSID, Devices, must
 from ratchet_child.kernel.kinds.api import Site
 from ratchet_child.kernel.rtnetlink import LinkMessage
 from ratchet_child.model.interfaces import Found, Setting
-
-_RTM_GETNSID = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class VethKind:
         if one.peer_index != there.found.index or other.peer_index != here.found.index:
             return False
         request = rtnetlink.nsid_of(there.namespace.fd)
-        for answer in here.namespace.netlink.get(_RTM_GETNSID, request):
+        for answer in here.namespace.netlink.get(RTM_GETNSID, request):
             return rtnetlink.read_nsid(answer) == one.peer_nsid
         return False
 
@@ -67,6 +65,12 @@ class VethKind:
             f" with {there.wanted.ifname} in {there.namespace.path}"
         )
         must(what, self._devices.make(message))
+
+    def admit(self, here: Site) -> None:
+        """Do nothing: the node sees no frame of a veth pair."""
+
+    def dismiss(self, found: Found, *, is_removed: bool) -> None:
+        """Do nothing, as above."""
 
     def settle(self, here: Site, there: Site | None) -> None:
         # The carrier comes with the second end.

@@ -13,9 +13,10 @@ from ratchet.cni.ip import Host
 from ratchet.errors import KernelError
 from ratchet_child.kernel import rtnetlink
 from ratchet_child.kernel.devices import RTM_GETLINK, Devices, index_of, must
+from ratchet_child.kernel.guard import Guard
 from ratchet_child.kernel.kinds.api import Site, VniInUseError
 from ratchet_child.kernel.rtnetlink import LinkMessage
-from ratchet_child.model.interfaces import Found, Plug, SetRemote, Setting, Unplug, Vxlan
+from ratchet_child.model.interfaces import Found, Plug, SetLocal, SetRemote, Setting, Unplug, Vxlan
 
 _RTM_GETROUTE = 26
 _OVERHEAD_BYTES = {4: 50, 6: 70}  # RFC 7348 §5: the headers around a frame
@@ -25,7 +26,8 @@ _OVERHEAD_BYTES = {4: 50, 6: 70}  # RFC 7348 §5: the headers around a frame
 class FoundVxlan:
     """A tunnel's end: `lower` is the index of the device below it, in the node's namespace.
 
-    `local` is the address that it sends from, None for the kernel's choice.
+    `local` is the address that it sends from, None for the kernel's choice, and `source_ports` are
+    the ports, first and last.
     """
 
     vni: int | None
@@ -33,6 +35,7 @@ class FoundVxlan:
     port: int | None
     lower: int | None
     local: Host | None = None
+    source_ports: tuple[int, int] | None = None
     is_plugged: bool = True
 
 
@@ -47,14 +50,20 @@ class VxlanKind:
         devices: Devices,
         *,
         port: int,
-        parent_interface: str,
-        routed_from: Host | None = None,
+        parent_interface: str | None,
+        sender: Host | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        """`routed_from`: tunnels have no lower device, and send from that address of the node."""
+        """Make tunnels of this node.
+
+        Without `parent_interface` they have no lower device. `sender` is the node's address that
+        they send from, None for the kernel's choice. `guard` lets their frames pass.
+        """
         self._devices = devices
         self._port = port
         self._parent_interface = parent_interface
-        self._routed_from = routed_from
+        self._sender = sender
+        self._guard = guard
 
     def read(self, link: LinkMessage) -> FoundVxlan:
         return FoundVxlan(*rtnetlink.vxlan_data(link.data), link.is_plugged)
@@ -64,10 +73,10 @@ class VxlanKind:
         found = None if here.found is None else here.found.details
         if not isinstance(found, FoundVxlan) or found.remote is None:
             return False
-        # The kernel changes a remote in place, but not a VNI, a port or a family.
-        wanted = (medium.vni, self._port, self._lower(), self._local(medium.remote))
+        # The kernel changes both addresses in place, but not a VNI, a port or a family.
+        wanted = (medium.vni, self._port, self._lower())
         return (
-            wanted == (found.vni, found.port, found.lower, found.local)
+            wanted == (found.vni, found.port, found.lower)
             and found.remote.version == medium.remote.version
         )
 
@@ -76,14 +85,20 @@ class VxlanKind:
         if not isinstance(found, FoundVxlan):
             return ()
         medium = _medium(here)
+        local = self._local(medium.remote)
+        sender: tuple[Setting, ...] = ()
+        if local != found.local:
+            sender = (SetLocal(local or Host(bytes(len(medium.remote.packed)))),)
         if here.wanted.is_pulled:
             out = (Unplug(),) if found.is_plugged else ()
-            return out if found.remote == medium.remote else (*out, SetRemote(medium.remote))
+            if found.remote == medium.remote:
+                return (*out, *sender)
+            return (*out, *sender, SetRemote(medium.remote))
         if found.remote == medium.remote:
-            return () if found.is_plugged else (Plug(),)
+            return sender if found.is_plugged else (*sender, Plug())
         # Pulled out first: with the carrier go the neighbours that were at the other node.
         out = (Unplug(),) if found.is_plugged else ()
-        return (*out, SetRemote(medium.remote), Plug())
+        return (*out, *sender, SetRemote(medium.remote), Plug())
 
     def unplugging(self, found: Found) -> tuple[Setting, ...]:
         details = found.details
@@ -96,7 +111,8 @@ class VxlanKind:
         if lower is None and here.wanted.mtu_bytes is None:
             # Without a lower device the kernel takes 1,500 bytes, whatever fits.
             message += rtnetlink.mtu_attribute(self._mtu_towards(medium.remote))
-        message += rtnetlink.vxlan(medium.vni, medium.remote, lower, self._port, local)
+        ports = None if self._guard is None else self._guard.ports
+        message += rtnetlink.vxlan(medium.vni, medium.remote, lower, self._port, local, ports)
         code = self._devices.make(message)
         ifname = here.wanted.ifname
         if code == errno.EEXIST and index_of(here.namespace.netlink, ifname) is None:
@@ -104,16 +120,32 @@ class VxlanKind:
         what = f"make vxlan {ifname} with VNI {medium.vni} to {medium.remote}"
         must(f"{what} in {here.namespace.path}", code)
 
+    def admit(self, here: Site) -> None:
+        medium = _medium(here)
+        if self._guard is not None:
+            self._guard.admit((self._port, medium.vni), medium.remote)
+
+    def dismiss(self, found: Found, *, is_removed: bool) -> None:
+        details = found.details
+        if self._guard is None or not isinstance(details, FoundVxlan):
+            return
+        if details.port is not None and details.vni is not None:
+            tunnel = details.port, details.vni
+            if is_removed:
+                self._guard.forget(tunnel)
+            else:
+                self._guard.admit(tunnel, None)
+
     def settle(self, here: Site, there: Site | None) -> None:
-        """A tunnel's end has its carrier at once."""
+        """Do nothing: a tunnel's end has its carrier at once."""
 
     def _local(self, remote: Host) -> Host | None:
-        one = self._routed_from
+        one = self._sender
         return one if one is not None and one.version == remote.version else None
 
     def _lower(self) -> int | None:
         """Return the index of the node's interface under the tunnels. *Raises* KernelError."""
-        if self._routed_from is not None:
+        if self._parent_interface is None:
             return None
         index = index_of(self._devices.node, self._parent_interface)
         if index is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ratchet import client, messages, spawn, statedir
+from ratchet import client, messages, reported, spawn, statedir
 from ratchet.cni import invoke
 from ratchet.cni.errors import CniError, DelegateError
 from ratchet.cni.skel import Request
@@ -119,6 +119,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> tuple[Plugins, Child]:
     monkeypatch.setattr(invoke, "find", plugins.find)
     monkeypatch.setattr(invoke, "run", plugins.run)
     monkeypatch.setattr(invoke, "become", plugins.become)
+    monkeypatch.setattr(reported, "_route_type", lambda host: None)  # it asks the kernel
     monkeypatch.setattr(client, "ask", child.ask)
     monkeypatch.setattr(spawn, "ask", child.start_and_ask)
     monkeypatch.setattr(spawn, "tell", child.tell)

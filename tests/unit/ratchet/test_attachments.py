@@ -83,10 +83,23 @@ links = st.builds(Link, ifnames, addresses, pod_names, ifnames, addresses)
             Boot, st.lists(st.dictionaries(words, words)).map(tuple), words, words
         ),
         result=st.none() | st.dictionaries(words, words),
+        netns_identity=st.none() | st.tuples(st.integers(0), st.integers(0)),
     )
 )  # fmt: skip
 def test_a_record_is_read_as_it_was_written(found: Attachment) -> None:
     assert Attachment.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_a_record_without_the_identity_of_its_namespace_is_read(directory: Directory) -> None:
+    older = attachment().to_json()
+    del older["netns_identity"]
+    assert Attachment.from_json(older) == attachment(netns_identity=None)
+
+
+@pytest.mark.parametrize("value", [7, "4:1", [4], [4, 1, 1], [4, "1"], [True, 1], [4, 1.0], {}])
+def test_a_record_whose_namespace_has_no_identity_is_not_read(value: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        Attachment.from_json({**attachment().to_json(), "netns_identity": value})
 
 
 def test_a_record_is_private_and_where_the_design_says(directory: Directory) -> None:

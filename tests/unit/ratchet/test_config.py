@@ -50,8 +50,9 @@ def test_defaults() -> None:
     assert config.etcd_prefix == "/ratchet"
     assert config.state_dir == "/run/ratchet/net"
     assert (config.wait, config.wait_seconds) == ("present", 5.0)
+    assert config.attach == "plugin"
     assert (config.use_labels, config.label_source) == (True, "auto")
-    assert (config.vxlan_port, config.mtu) == (4789, None)
+    assert (config.vxlan_port, config.mtu, config.max_links) == (4789, None, 256)
     assert config.docker_socket == "/var/run/docker.sock"
     assert (config.log_file, config.log_level) == (None, "info")
     assert config.delegate is None
@@ -91,6 +92,7 @@ WRONG: list[Any] = [
         (0, 65536, -1, "x", "-1", "1.5", 1.5, True, [], "²", "9" * 5000),
     ),
     *(("mtu", value) for value in (0, 67, 65536, "big")),
+    *(("max_links", value) for value in (0, -1, 65536, "all")),
     *(("etcd_prefix", value) for value in ("ratchet", "/", "//a", "/a//b", "/a/../b", "/_a", "/ä")),
     *(
         (key, value)
@@ -110,9 +112,14 @@ WRONG: list[Any] = [
         ("parent_address", value)
         for value in ("x", "10.0.0.0/24", "0.0.0.0", "::", "224.0.0.1", "ff02::1", 1, "1.2.3")
     ),
+    *each(("public_ip_networks",), ("10.0.0.0/8", 1, True, {}, [1], [None], ["x"])),
+    *each(("public_ip_networks",), (["10.0.0.0/33"], ["10.0.0.0/"], ["10.0.0.0/8/8"])),
+    *each(("public_ip_networks",), (["fd00::/129"], ["10.0.0.0/8", "x"], [["10.0.0.0/8"]])),
     *each(("use_labels",), ("true", "false", 1, 0, "yes")),
     *each(("label_source",), ("Auto", "k8s", 1, ["auto"])),
+    *each(("attach",), ("Agent", "both", True)),
     *each(("wait",), ("some", True)),
+    *each(("guard",), ("on", True, "Auto")),
     *each(("wait_seconds",), (-1, 101, "x", True, "nan", "inf", [])),
     *each(("etcd_username",), ("a:b", 1)),
     *each(("etcd_host",), ("user:password@a", "user@a", "user:password@a:1")),
@@ -220,6 +227,8 @@ right = st.fixed_dictionaries(
         "wait": st.sampled_from(["present", "all", "none"]),
         "wait_seconds": st.floats(0, 100) | st.integers(0, 100) | st.integers(0, 100).map(str),
         "mtu": st.integers(68, 65535),
+        "max_links": st.integers(1, 65535),
+        "public_ip_networks": st.lists(st.sampled_from(["10.0.0.0/8", "fd00::/8", "1.1.1.1"])),
         "log_file": st.just("/var/log/ratchet.log"),
         "metrics_address": st.sampled_from([":9100", "127.0.0.1:1", "[::1]:9"]),
     },
@@ -238,7 +247,12 @@ def test_settings_are_json_and_read_back_as_they_were(obj: dict[str, Any]) -> No
 
 def test_a_key_is_one_row_of_which_all_else_follows() -> None:
     assert {*vars(parse()), "cni_version"} == {*OURS, "cni_version"}
-    assert set(OURS) - set(SETTINGS) == {"delegate", "boot_network", "etcd_port"}
+    assert set(OURS) - set(SETTINGS) == {
+        "delegate",
+        "boot_network",
+        "etcd_port",
+        "public_ip_networks",
+    }
     source = Path(config.__file__).read_text()
     for key in OURS:
         assert (

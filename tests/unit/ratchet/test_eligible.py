@@ -9,10 +9,18 @@ from typing import Any
 
 import pytest
 
-from ratchet import plugin
+from ratchet import plugin, reported
 from ratchet.attachments import Directory
 from ratchet.cni.errors import CniError, DelegateError
-from ratchet.errors import CheckError, ConfigError, LabelError, LinkWaitError, StateError
+from ratchet.cni.result import link_local
+from ratchet.errors import (
+    CheckError,
+    ConfigError,
+    KernelError,
+    LabelError,
+    LinkWaitError,
+    StateError,
+)
 
 from .fakes import Became, Call, install, request
 
@@ -598,3 +606,201 @@ def test_a_damaged_record_leaves_the_pod_to_the_delegate(world: World) -> None:
         file.write("{")
     with pytest.raises(Became):
         world.delete()
+
+
+# A path is not an identity
+
+
+def at(world: World, path: Path, target: str) -> str:
+    """Have a path lead to another namespace from now on, as a process ID that is used again."""
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+    return str(path)
+
+
+def test_the_record_says_which_namespace_stood_at_the_path(world: World, tmp_path: Path) -> None:
+    world.add(netns=at(world, tmp_path / "ns", "/proc/self/ns/uts"))
+    found = world.directory.read("c1", "eth0")
+    assert found is not None
+    status = os.stat("/proc/self/ns/uts")
+    assert found.netns_identity == (status.st_dev, status.st_ino)
+
+
+@pytest.mark.parametrize("target", ["/proc/self/ns/ipc", "/proc/self/ns/net"])
+def test_a_del_never_takes_the_boot_network_to_another_namespace(
+    world: World, tmp_path: Path, target: str
+) -> None:
+    world.add(netns=at(world, tmp_path / "ns", "/proc/self/ns/uts"))
+    world.delete(netns=at(world, tmp_path / "ns", target))
+    (call,) = (call for call in world.plugins.calls if call.command == "DEL")
+    assert call.environ["CNI_NETNS"] == ""
+
+
+@pytest.mark.parametrize(
+    ("target", "given"),
+    [("/proc/self/ns/uts", "ns"), ("/proc/self/ns/ipc", ""), ("/proc/self/ns/net", "")],
+)
+def test_gc_takes_the_boot_network_to_the_pods_namespace_only(
+    world: World, tmp_path: Path, target: str, given: str
+) -> None:
+    world.add(netns=at(world, tmp_path / "ns", "/proc/self/ns/uts"))
+    at(world, tmp_path / "ns", target)
+    world.gc()
+    (call,) = (call for call in world.plugins.calls if call.command == "DEL")
+    assert os.path.basename(call.environ["CNI_NETNS"]) == given
+
+
+def test_a_check_fails_where_another_namespace_stands_at_the_path(
+    world: World, tmp_path: Path
+) -> None:
+    world.add(netns=at(world, tmp_path / "ns", "/proc/self/ns/uts"))
+    with pytest.raises(CheckError, match="another namespace"):
+        world.check(netns=at(world, tmp_path / "ns", "/proc/self/ns/ipc"))
+
+
+def test_an_add_into_a_new_namespace_at_the_same_path_attaches_anew(
+    world: World, tmp_path: Path
+) -> None:
+    world.add(netns=at(world, tmp_path / "ns", "/proc/self/ns/uts"))
+    world.add(netns=at(world, tmp_path / "ns", "/proc/self/ns/ipc"))
+    assert world.plugins.ran() == [("ADD", "loopback"), ("DEL", "loopback"), ("ADD", "loopback")]
+    found = world.directory.read("c1", "eth0")
+    assert found is not None
+    assert found.netns_identity is not None
+    assert found.netns_identity[1] == os.stat("/proc/self/ns/ipc").st_ino
+
+
+# The address that a pod reports
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "169.254.0.1", "fe80::1", "0.1.2.3", "255.255.255.255",
+     "::ffff:169.254.169.254", "::ffff:1.1.1.1"],
+)  # fmt: skip
+def test_a_pod_cannot_report_an_address_that_means_something_else(
+    world: World, address: str
+) -> None:
+    world.labels["ratchet.public_ip"] = address
+    with pytest.raises(LabelError, match=r"ratchet\.public_ip") as caught:
+        world.add()
+    assert caught.value.code == 100
+    assert (world.files(), world.plugins.calls) == ([], [])
+
+
+@pytest.mark.parametrize("kind", [2, 3, 4, 5], ids=["local", "broadcast", "anycast", "multicast"])
+def test_a_pod_cannot_report_what_the_node_has(
+    world: World, kind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def type_of(host: object) -> int:
+        return kind if str(host) == "10.0.0.9" else 1
+
+    monkeypatch.setattr(reported, "_route_type", type_of)
+    world.labels["ratchet.public_ip"] = "10.0.0.8"
+    assert reported_by(world.add()) == "10.0.0.8"
+    world.labels["ratchet.public_ip"] = "10.0.0.9"
+    with pytest.raises(LabelError, match="that the node does not have"):
+        world.add(container_id="c2")
+
+
+def test_a_pod_cannot_report_the_parent_address_that_stands_on_no_interface(world: World) -> None:
+    world.config["parent_address"] = "198.51.100.1"
+    world.labels["ratchet.public_ip"] = "198.51.100.1"
+    with pytest.raises(LabelError):
+        world.add()
+
+
+def test_nothing_is_changed_where_the_kernel_does_not_say_what_the_node_has(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(host: object) -> int:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(reported, "_route_type", broken)
+    world.labels["ratchet.public_ip"] = "10.0.0.8"
+    with pytest.raises(KernelError, match="an address of the node"):
+        world.add()
+    assert (world.files(), world.plugins.calls) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("networks", "address", "is_refused"),
+    [
+        (["10.1.0.0/16"], "10.1.2.3", False),
+        (["10.1.0.0/16"], "10.2.2.3", True),
+        (["192.0.2.0/24", "10.1.0.0/16"], "10.1.2.3", False),
+        (["10.1.2.3"], "10.1.2.3", False),
+        (["fd00::/8"], "fd12::1", False),
+        (["fd00::/8"], "10.1.2.3", True),
+        ([], "10.1.2.3", True),
+        (["0.0.0.0/0"], "169.254.169.254", True),
+    ],
+)
+def test_an_administrator_says_of_which_networks_it_is(
+    world: World, networks: list[str], address: str, is_refused: bool
+) -> None:
+    world.config["public_ip_networks"] = networks
+    world.labels["ratchet.public_ip"] = address
+    if is_refused:
+        with pytest.raises(LabelError, match=r"ratchet\.public_ip"):
+            world.add()
+    else:
+        assert reported_by(world.add()) == address
+
+
+@pytest.mark.parametrize(
+    ("networks", "addresses", "expected"),
+    [
+        (None, ["169.254.169.254", "10.3.0.1"], "10.3.0.1"),
+        (None, ["fe80::7", "169.254.1.1"], None),
+        (None, ["10.0.0.9", "10.3.0.1"], "10.3.0.1"),
+        (["10.3.0.0/16"], ["10.2.0.1", "10.3.0.1"], "10.3.0.1"),
+        (["10.4.0.0/16"], ["10.2.0.1", "10.3.0.1"], None),
+    ],
+)
+def test_a_links_address_is_reported_only_if_a_label_could_name_it(
+    world: World,
+    networks: list[str] | None,
+    addresses: list[str],
+    expected: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The link has it all the same. What is made up is link-local, and Ratchet's own choice."""
+    monkeypatch.setattr(
+        reported, "_route_type", lambda host: 2 if str(host) == "10.0.0.9" else None
+    )
+    world.config["public_ip_networks"] = networks
+    for number, address in enumerate(addresses, start=2):
+        world.labels |= {
+            f"ratchet.{number}.local_ifname": f"x{number}",
+            f"ratchet.{number}.local_ip": address,
+            f"ratchet.{number}.pair_name": "other",
+            f"ratchet.{number}.pair_ifname": f"y{number}",
+        }
+    world.labels["ratchet.local_ip"] = "169.254.9.9"
+    got = reported_by(world.add())
+    assert got == (expected or str(link_local("c1").ip))
+    found = world.directory.read("c1", "eth0")
+    assert found is not None
+    assert [str(link.address.ip) for link in found.links if link.address][1:] == addresses
+
+
+def test_an_address_that_is_made_up_is_not_the_nodes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = str(link_local("c1").ip)
+    monkeypatch.setattr(reported, "_route_type", lambda host: 2 if str(host) == taken else None)
+    del world.labels["ratchet.local_ip"]
+    got = reported_by(world.add())
+    assert got != taken
+    assert got.startswith("169.254.")
+
+
+def test_the_clouds_own_addresses_are_never_made_up() -> None:
+    made_up = {str(link_local(f"c{number}").ip) for number in range(50_000)}
+    assert not [one for one in made_up if one.startswith(("169.254.169.", "169.254.170."))]
+
+
+def reported_by(result: Any) -> str:
+    (ip,) = (ip for ip in result["ips"] if ip["address"] != "127.0.0.1/8")
+    return str(ip["address"]).partition("/")[0]

@@ -24,6 +24,7 @@ LINK: dict[str, Any] = {
     "since": 1000.5,
     "error": None,
     "fault": "mtu 9000: Invalid argument",
+    "by_pod": None,
     "last_error": "etcd does not answer",
     "last_error_at": 900.0,
 }
@@ -48,8 +49,10 @@ NODE: dict[str, Any] = {
     "etcd": None,
     "etcd_away": False,
     "labels": None,
+    "guard": "on",
     "etcd_since": 700.0,
     "front": {"calls": {"answered": 3}, "fallbacks": {"late": 2}},
+    "agent": {"node": "n1", "watching": True, "known": 3, "troubles": ["the token has expired"]},
     "pods": [POD],
 }
 
@@ -88,6 +91,7 @@ def test_what_a_child_of_another_version_does_not_say_is_not_known() -> None:
         ("since", -1),
         ("last_error_at", "now"),
         ("fault", ["mtu"]),
+        ("by_pod", 1),
     ],
 )
 def test_link_that_no_child_sends_is_refused_by_its_key(key: str, value: object) -> None:
@@ -100,6 +104,15 @@ def test_link_that_no_child_sends_is_refused_by_its_key(key: str, value: object)
 def test_pods_that_no_child_sends_are_refused(pods: object) -> None:
     with pytest.raises(ValueError, match=r"pod|links|name"):
         NodeStatus.from_json({**NODE, "pods": pods})
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [5, [], {}, {"node": "n1", "watching": 1}, {"node": "n", "watching": True, "troubles": [3]}],
+)
+def test_an_agent_that_no_child_sends_is_refused(agent: object) -> None:
+    with pytest.raises(ValueError, match=r"agent|node|watching|troubles"):
+        NodeStatus.from_json({**NODE, "agent": agent})
 
 
 @pytest.mark.parametrize("front", [5, [], {"calls": {}}, {"calls": {"a": "b"}, "fallbacks": {}}])

@@ -17,6 +17,7 @@ from ratchet_child.main import main
         ("[" * 100_000, "is not JSON"),
         ("[]", "is not a JSON object"),
         ('{"name": "x", "etcd_prot": "1"}', "'etcd_prot' is not a key"),
+        ('{"name": "x", "attach": "agent"}', 'as attach is "agent"'),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_named(
@@ -30,3 +31,22 @@ def test_a_configuration_that_cannot_be_used_is_named(
     assert error.startswith("ratchet-child: ")
     assert said in error
     assert "internal error" not in error
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "said"),
+    [
+        ("--node-name", "Node_1", "as `kubectl get nodes` has it"),
+        ("--node-name", "", "is not a node's name"),
+        ("--report", "events,links", "allowed are events, conditions, network-status"),
+        ("--report", "", "with commas between them, or none"),
+    ],
+)
+def test_an_argument_of_the_agent_that_is_wrong_is_named(
+    capsys: pytest.CaptureFixture[str], argument: str, value: str, said: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--config", "x", "--stay", argument, value])
+    error = capsys.readouterr().err
+    assert argument in error
+    assert said in error

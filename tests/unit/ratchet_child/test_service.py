@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.errors import CniError
-from ratchet.status import Links, LinkStatus, NodeStatus, PodStatus
+from ratchet.errors import CniError, PodUnknownError
+from ratchet.status import AgentStatus, Links, LinkStatus, NodeStatus, PodStatus
 from ratchet_child.model.keys import PodKey
 from ratchet_child.service import BadRequestError, Service, decode, failure
 from ratchet_child.store.health import Health
@@ -31,6 +31,7 @@ class FakeEngine:
         self.node = SimpleNamespace(address="10.0.0.1", interface="eth1")
         self.trouble: str | None = None
         self.is_cut_off = False
+        self.guard = SimpleNamespace(state="on")
         self.served = 0
         self.asked = 0
         self.scans = 0
@@ -304,6 +305,90 @@ def test_labels_are_told_when_they_have_been_looked_up(
     assert question[:3] == ("n", "p", None)
     question[3](found)
     assert replies == [told]
+
+
+class FakeAgent:
+    """Knows one pod; `is_fresh`: what it knows is as good as what the API server would say."""
+
+    def __init__(self) -> None:
+        self.is_fresh = True
+        self.watching = True
+
+    def recall(self, *pod: Any, at_any_price: bool) -> Any:
+        known = pod == ("n", "p", "u1") and (self.is_fresh or at_any_price)
+        return ({"x": "y"}, {}) if known else None
+
+    def status(self) -> AgentStatus:
+        return AgentStatus("node-1", self.watching, 1)
+
+
+@pytest.fixture
+def agent(service: Service, monkeypatch: pytest.MonkeyPatch) -> FakeAgent:
+    fake = FakeAgent()
+    monkeypatch.setattr(service, "_agent", fake)
+    return fake
+
+
+def labels_of(uid: str | None) -> dict[str, Any]:
+    return {"op": "labels", "namespace": "n", "name": "p", "uid": uid}
+
+
+KNOWN = {"ok": True, "labels": {"x": "y"}, "annotations": {}}
+
+
+def test_what_the_agent_knows_is_not_asked_for(
+    service: Service, replies: Replies, lookups: FakeLookups, agent: FakeAgent
+) -> None:
+    service.handle(labels_of("u1"), replies)
+    assert replies == [KNOWN]
+    assert lookups.asked == []
+
+
+@pytest.mark.parametrize("uid", [None, "u2"])
+def test_a_pod_that_the_agent_cannot_tell_from_another_is_asked_for(
+    service: Service, replies: Replies, lookups: FakeLookups, agent: FakeAgent, uid: str | None
+) -> None:
+    service.handle(labels_of(uid), replies)
+    assert replies == []
+    lookups.asked[0][3](CniError(11, "away"))
+    assert replies[0]["code"] == 11
+
+
+def test_what_was_known_long_ago_counts_when_nobody_can_be_asked(
+    service: Service, replies: Replies, lookups: FakeLookups, agent: FakeAgent
+) -> None:
+    agent.is_fresh = False
+    for found in (CniError(102, "refused"), PodUnknownError("pod", "away")):
+        service.handle(labels_of("u1"), replies)
+        lookups.asked[-1][3](found)
+    service.handle(labels_of("u1"), replies)
+    lookups.asked[-1][3](({"new": "one"}, {}))
+    assert replies == [KNOWN, KNOWN, {"ok": True, "labels": {"new": "one"}, "annotations": {}}]
+
+
+def test_that_a_pod_is_gone_is_an_answer(
+    service: Service, replies: Replies, lookups: FakeLookups, agent: FakeAgent
+) -> None:
+    agent.is_fresh = False
+    service.handle(labels_of("u1"), replies)
+    lookups.asked[0][3](PodUnknownError.no_such_pod("pod n/p", "it is gone"))
+    assert replies[0]["code"] == 11
+
+
+def test_a_node_whose_pods_are_watched_is_well_although_one_was_refused(
+    service: Service, replies: Replies, lookups: FakeLookups, agent: FakeAgent
+) -> None:
+    """A runtime would take the whole node down for it."""
+    lookups.refusal = CniError(102, "refused", "403")
+    service.handle({"op": "health"}, replies)
+    agent.watching = False
+    service.handle({"op": "health"}, replies)
+    assert [answer["labels"] is None for answer in replies] == [True, False]
+
+
+def test_status_tells_of_the_agent(service: Service, replies: Replies, agent: FakeAgent) -> None:
+    service.handle({"op": "status"}, replies)
+    assert NodeStatus.from_json(replies[0]).agent == agent.status()
 
 
 def test_health_says_that_labels_are_refused(

@@ -39,6 +39,7 @@ def link(**changes: Any) -> dict[str, Any]:
         "since": 1000.0,
         "error": None,
         "fault": None,
+        "by_pod": None,
         "last_error": None,
         "last_error_at": None,
         **changes,
@@ -202,6 +203,14 @@ def test_child_of_a_version_without_a_front_is_understood(child: Child) -> None:
     assert child.json()["front"] is None
 
 
+@pytest.mark.parametrize("said", ["on", "off: nftables does not work on this node (x)"])
+def test_how_it_stands_with_the_guard_is_shown(child: Child, said: str) -> None:
+    child.says(guard=said)
+    assert f"guard {said}\n" in child.status().stdout
+    assert child.status().exit_code == 0
+    assert child.json()["guard"] == said
+
+
 def test_errors_are_shown_while_they_last_and_after(child: Child) -> None:
     child.says(
         pod(
@@ -319,7 +328,9 @@ def test_json_has_everything(child: Child) -> None:
         "trouble": None,
         "etcd": {"state": "reachable", "since": "1970-01-01T00:16:40Z", "error": None},
         "front": None,
+        "guard": None,
         "labels": {"error": None},
+        "agent": None,
         "pods": [
             {
                 "namespace": "prod",

@@ -146,10 +146,11 @@ def test_a_device_without_a_kind_is_read() -> None:
 
 @pytest.mark.parametrize("remote", ["10.0.0.2", "fd00::2"])
 def test_a_tunnel_is_read_as_it_is_made(remote: str) -> None:
-    body = new("in1") + rtnetlink.vxlan(12, Host.parse(remote), 3, 4789)
+    ports = (61440, 61951)
+    body = new("in1") + rtnetlink.vxlan(12, Host.parse(remote), 3, 4789, None, ports)
     found = rtnetlink.read_link(bytes(HEADER_BYTES) + body)
     assert found.kind == "vxlan"
-    assert rtnetlink.vxlan_data(found.data) == (12, Host.parse(remote), 4789, 3, None)
+    assert rtnetlink.vxlan_data(found.data) == (12, Host.parse(remote), 4789, 3, None, ports)
 
 
 @pytest.mark.parametrize("text", ["192.168.2.100/24", "fd00::1/64"])

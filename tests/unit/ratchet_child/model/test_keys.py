@@ -174,3 +174,23 @@ def test_v010_adds_the_prefix_length_itself() -> None:
     assert keys.legacy_address(None) is None
     with pytest.raises(ValueError, match=r"."):
         keys.legacy_address("not one")
+
+
+NO_CONTAINERS = ["", "a b", "-a", ".", "../x", "é", "a\n", "x" * 201, 7, None, True, ["a"]]
+
+
+@pytest.mark.parametrize("container", NO_CONTAINERS)
+def test_what_is_no_container_id_by_cnis_grammar_is_no_entry(container: object) -> None:
+    published = {"container": container, "declared": []}
+    with pytest.raises(ValueError, match="not a container ID") as caught:
+        Published.loads(json.dumps(published))
+    assert len(str(caught.value)) < 300
+    declared = {"container": container, "vni": 11, "ifname": "in1", "pair_ifname": "in2"}
+    with pytest.raises(ValueError, match="not a container ID"):
+        Declaration.loads(json.dumps(declared), "b")
+
+
+@pytest.mark.parametrize("container", ["a", "0" * 64, "x" * 200, "A_b.c-d"])
+def test_every_container_id_that_a_record_can_have_is_one(container: str) -> None:
+    text = json.dumps({"container": container, "declared": []})
+    assert Published.loads(text).container == container

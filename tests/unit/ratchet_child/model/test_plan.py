@@ -250,7 +250,10 @@ def test_a_link_that_the_far_pod_refuses_is_made_at_neither_end() -> None:
     result = wanted(pod("a"), NODE, [mine], {pod("b"): Place("b1", THERE)}, {})
     assert result.ends == ()
     assert [one.error for one in result.waiting] == [
-        "interface in2 of b is the end of a link of its own, or the runtime's"
+        (
+            "interface in2 of b is the end of a link of its own, or the runtime's,"
+            " or b has as many links as its node allows (max_links)"
+        )
     ]
 
 
@@ -321,3 +324,33 @@ def test_an_interface_is_fully_specified() -> None:
         1400,
         "a:in1",
     )
+
+
+def test_a_pod_has_no_more_ends_than_its_node_allows_and_the_oldest_stay() -> None:
+    node = Node(HERE, "eth1", max_links=2)
+    links = [declared(f"p{age}", "in1", "a", f"x{age}", created=age) for age in (3, 1, 2)]
+    places = {pod(f"p{age}"): Place(f"p{age}-1", HERE) for age in (1, 2, 3)}
+    found = wanted(pod("a"), node, links, places, {})
+    assert [end.ifname for end in found.ends] == ["x1", "x2"]
+    (late,) = found.waiting
+    assert (late.side.ifname, late.is_taken) == ("x3", True)
+    assert late.error == "a has 2 links already, and max_links of its node allows no more"
+
+
+def test_a_link_without_a_far_end_is_an_error_and_no_tunnel() -> None:
+    link = dataclasses.replace(declared("a", "in1", "b", "in2"), no_far_end="it is an old node")
+    found = want("a", [link], {pod("b"): Place("c", THERE)})
+    assert found.ends == ()
+    assert [one.error for one in found.waiting] == ["it is an old node"]
+    assert want("a", [link], {}).waiting[0].error is None
+    (end,) = want("a", [link], {pod("b"): Place("c", HERE)}).ends  # it has come to this node
+    assert isinstance(end.interface.medium, Veth)
+
+
+def test_a_link_without_a_far_end_leaves_its_interface_to_another_one() -> None:
+    vain = dataclasses.replace(declared("a", "in1", "b", "in2"), no_far_end="it is an old node")
+    other = declared("c", "x", "a", "in1", vni=12)
+    places = {pod("b"): Place("b1", THERE), pod("c"): Place("c1", THERE)}
+    found = want("a", [vain, other], places)
+    assert [end.interface.medium for end in found.ends] == [Vxlan(12, Host.parse(THERE))]
+    assert [one.error for one in found.waiting] == ["it is an old node"]

@@ -207,13 +207,45 @@ def test_a_node_that_is_heard_no_more_is_silent_until_it_is_heard_again(world: W
     world.asked.clear()
     world.clock.now += BEAT_S
     own.keep(lambda: [THERE])
-    assert len(world.asked) == 2
+    assert world.asked == ["set", "tree", "tree"]  # it may have been set back to v0.1.0
     assert own.silent_since(THERE) == since
     far.register()
     world.clock.now += BEAT_S
     far.keep(nobody)
     own.keep(lambda: [THERE])
     assert own.silent_since(THERE) is None
+
+
+def test_a_node_that_was_set_back_to_v010_is_not_silent(world: World) -> None:
+    """It keeps no key, and what it had published went when it was drained."""
+    own, far = world.machine("aa"), world.machine("bb", THERE)
+    world.publish("bb", THERE)
+    own.register()
+    far.register()
+    world.etcd.expire()
+    for _ in range(2):
+        world.clock.now += BEAT_S
+        own.keep(lambda: [THERE])
+    assert own.silent_since(THERE) is not None
+    MemoryStore(world.etcd).remove_tree(f"nodes/{THERE}")
+    world.clock.now += BEAT_S
+    own.keep(lambda: [THERE])
+    assert own.silent_since(THERE) is None
+
+
+def test_a_node_of_v010_that_is_upgraded_can_be_silent(world: World) -> None:
+    own, far = world.machine("aa"), world.machine("bb", THERE)
+    own.register()
+    world.clock.now += BEAT_S
+    own.keep(lambda: [THERE])
+    world.publish("bb", THERE)
+    far.register()
+    world.clock.now += BEAT_S
+    own.keep(lambda: [THERE])
+    world.etcd.expire()
+    world.clock.now += BEAT_S
+    own.keep(lambda: [THERE])
+    assert own.silent_since(THERE) is not None
 
 
 def test_a_silence_while_etcd_was_away_means_nothing(world: World) -> None:

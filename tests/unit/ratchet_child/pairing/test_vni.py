@@ -8,6 +8,7 @@ import pytest
 
 from ratchet.errors import StoreError
 from ratchet_child.model import keys
+from ratchet_child.model.keys import OldLink
 from ratchet_child.pairing.vni import Vnis
 from ratchet_child.store.api import Entry
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
@@ -286,3 +287,45 @@ def test_shared_vnis_cost_one_request_while_no_old_node_takes_one(etcd: MemoryEt
     for _ in range(5):
         vnis.shared()
     assert asked == ["get"] * 5
+
+
+def wipe(etcd: MemoryEtcd) -> None:
+    """Do what the clean-up job does."""
+    for key in ("vxlanid", "association", "vni"):
+        MemoryStore(etcd).remove_tree(key)
+
+
+@pytest.mark.parametrize("next_is", ["ours", "another node of ours", "an old node"])
+def test_vnis_that_old_tunnels_may_have_are_not_taken_when_all_keys_were_removed(
+    etcd: MemoryEtcd, next_is: str
+) -> None:
+    vnis, other = vnis_of(etcd), vnis_of(etcd)
+    vnis.take("c", "k")
+    old = [old_primary(etcd, f"p{number}") for number in range(3)]
+    assert old == [12, 13, 14]
+    vnis.shared()  # as every node asks now and then
+    wipe(etcd)
+    if next_is == "another node of ours":  # which has just been started
+        other.take("c", "l0")
+    elif next_is == "an old node":
+        old_primary(etcd, "q")
+    assert [vnis.take("c", f"l{number}") for number in range(1, 3)] == [15, 16]
+    assert other.take("c", "l3") == 17
+
+
+def test_the_vni_of_an_old_link_that_another_one_was_written_over_is_not_taken(
+    etcd: MemoryEtcd,
+) -> None:
+    store = MemoryStore(etcd)
+    store.set("association/p/v010/one", OldLink("b1", "one-1", 11, "in2", None, 1).dumps())
+    store.set("vxlanid", "11")
+    assert vnis_of(etcd).take("c", "k") == 12
+
+
+def test_the_vni_of_an_old_link_that_another_one_was_written_over_is_found_shared(
+    etcd: MemoryEtcd,
+) -> None:
+    vnis, store = vnis_of(etcd), MemoryStore(etcd)
+    assert vnis.take("c", "association/q/links/a:in1") == 11
+    store.set("association/p/v010/one", OldLink("b1", "one-1", 11, "in2", None, 1).dumps())
+    assert vnis.shared() == {11}

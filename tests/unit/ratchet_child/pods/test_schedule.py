@@ -113,3 +113,44 @@ def test_many_threads_never_work_on_one_item_at_once(schedule: Schedule[str]) ->
         thread.join(20)
     assert not clashes
     assert all(count >= 50 for count in counts.values())
+
+
+# Behind everything else
+
+
+def test_what_is_put_behind_waits_for_all_that_is_due(schedule: Schedule[str]) -> None:
+    for number in range(100):
+        schedule.put(f"trace{number}", behind=True)
+    schedule.put("pod")
+    assert schedule.take() == "pod"
+    assert schedule.take() == "trace0"
+    schedule.put("other")
+    assert schedule.take() == "other"
+
+
+def test_two_threads_at_most_are_at_what_stands_behind(schedule: Schedule[str]) -> None:
+    for number in range(3):
+        schedule.put(f"trace{number}", behind=True)
+    schedule.put("pod", 0.05)
+    assert [schedule.take(), schedule.take(), schedule.take()] == ["trace0", "trace1", "pod"]
+    schedule.done("trace1")
+    assert schedule.take() == "trace2"
+
+
+def test_a_pod_that_comes_is_taken_from_behind(schedule: Schedule[str]) -> None:
+    schedule.put("first", behind=True)
+    schedule.put("pod", behind=True)
+    schedule.put("pod")
+    schedule.put("pod", behind=True)  # and is not put there again
+    assert [schedule.take(), schedule.take()] == ["pod", "first"]
+    schedule.done("pod")
+    schedule.put("end", 0.02)
+    assert schedule.take() == "end"  # once is enough
+
+
+def test_what_is_put_behind_while_at_work_is_taken_again(schedule: Schedule[str]) -> None:
+    schedule.put("trace", behind=True)
+    assert schedule.take() == "trace"
+    schedule.put("trace", behind=True)
+    schedule.done("trace")
+    assert schedule.take() == "trace"

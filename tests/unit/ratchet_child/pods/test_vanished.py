@@ -10,6 +10,7 @@ import pytest
 
 from ratchet.attachments import Boot, Directory
 from ratchet.cni.frozen import replace
+from ratchet_child.kernel.netns import Namespaces
 from ratchet_child.pods.vanished import LATE_S, Vanished
 from tests.unit.ratchet.test_attachments import attachment
 
@@ -28,7 +29,12 @@ class World:
             self.directory.write(each)
         self.vanished: str | None = self.one.container_id
         self.told: list[str] = []
-        self.sweeper = Vanished(self.directory, self._registry(), self)  # type: ignore[arg-type]
+        self.sweeper = Vanished(
+            self.directory,
+            self._registry(),
+            self,  # type: ignore[arg-type]
+            Namespaces(),
+        )
 
     def _registry(self) -> Any:
         state = SimpleNamespace(
@@ -68,6 +74,12 @@ def test_a_namespace_that_is_there_again_is_not_gone(world: World) -> None:
     assert len(world.sweep_after(LATE_S)) == 2
     world.netns.unlink()
     assert len(world.sweep_after(LATE_S)) == 2  # from the start
+    assert world.sweep_after(LATE_S) == []
+
+
+def test_another_namespace_at_the_path_is_not_the_pods(world: World) -> None:
+    world.netns.symlink_to("/proc/self/ns/net")
+    world.sweep_after(0)
     assert world.sweep_after(LATE_S) == []
 
 

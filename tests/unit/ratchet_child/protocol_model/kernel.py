@@ -12,16 +12,17 @@ from typing import Any
 
 from ratchet.cni.ip import Address, Host
 from ratchet.errors import KernelError
+from ratchet.netns import Identity
 from ratchet_child.kernel.devices import Applied
 from ratchet_child.kernel.kinds.api import VniInUseError
 from ratchet_child.model.interfaces import (
     AddAddress,
     Found,
     HandOver,
-    Interface,
     Label,
     Plug,
     RemoveAddress,
+    SetLocal,
     SetMtu,
     SetRemote,
     Setting,
@@ -157,17 +158,18 @@ class Namespaces:
     def __init__(self, spaces: Spaces) -> None:
         self._spaces = spaces
 
-    def exist(self, path: str) -> bool:
+    def exist(self, path: str, known: Identity | None) -> bool:
         return path in self._spaces.by_path
 
-    def open(self, path: str) -> Namespace:
+    def open(self, path: str, known: Identity | None) -> Namespace:
         return Namespace(self._spaces, path)
+
+    def make(self) -> Namespace:
+        """No container lives on after its DEL here, so that no leg needs another place."""
+        raise AssertionError("a namespace was made")
 
     def monitor(self, namespace: Namespace) -> Monitor:
         return Monitor(namespace)
-
-    def own_identity(self) -> tuple[int, int]:
-        return (0, 0)
 
 
 class Kernel:
@@ -211,6 +213,8 @@ class Kernel:
                     device.mtu_bytes = one.mtu_bytes
                 case SetRemote():
                     device.remote = one.remote
+                case SetLocal():
+                    pass
                 case Plug():
                     device.is_plugged = True
                 case Unplug():
@@ -221,17 +225,19 @@ class Kernel:
         self.before()
         self._device(namespace, index).up = False
 
-    def move(self, here: Namespace, index: int, there: Namespace, wanted: Interface) -> None:
+    def move(
+        self, here: Namespace, index: int, there: Namespace, ifname: str, mac: str | None = None
+    ) -> None:
         self.before()
         device = self._device(here, index)
-        assert wanted.ifname not in there.space.devices
+        assert ifname not in there.space.devices
         del here.space.devices[device.ifname]
-        device.ifname, device.label, device.addresses = wanted.ifname, None, set()
-        device.index = self.spaces.next_index()
-        there.space.devices[wanted.ifname] = device
+        device.ifname, device.label, device.addresses = ifname, None, set()
+        device.up, device.index = False, self.spaces.next_index()
+        there.space.devices[ifname] = device
         assert device.far is not None
         far_space, far_ifname = device.far
-        far_space.devices[far_ifname].far = (there.space, wanted.ifname)
+        far_space.devices[far_ifname].far = (there.space, ifname)
 
     def remove(self, namespace: Namespace, index: int) -> None:
         self.before()
@@ -239,7 +245,13 @@ class Kernel:
             if device.index == index:
                 self.spaces.drop(namespace.space, device.ifname)
 
-    def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int) -> None:
+    def moved_away(
+        self, namespace: Namespace, besides: Namespace | None = None
+    ) -> list[tuple[int, Found]]:
+        """No pod moves interfaces here."""
+        return []
+
+    def remove_elsewhere(self, namespace: Namespace, nsid: int, index: int, ifname: str) -> None:
         """No pod moves interfaces here."""
 
     def _device(self, namespace: Namespace, index: int) -> Device:
@@ -279,6 +291,12 @@ class _VethKind:
                 kernel.node,
                 far=(far.namespace.space, far.wanted.ifname),
             )
+
+    def admit(self, here: Any) -> None:
+        """There is no guard here."""
+
+    def dismiss(self, found: Found, *, is_removed: bool) -> None:
+        """The same."""
 
     def settle(self, here: Any, there: Any) -> None:
         """Carriers come at once here."""
@@ -322,6 +340,12 @@ class _VxlanKind:
             vni=vni,
             remote=wanted.medium.remote,
         )
+
+    def admit(self, here: Any) -> None:
+        """There is no guard here."""
+
+    def dismiss(self, found: Found, *, is_removed: bool) -> None:
+        """The same."""
 
     def settle(self, here: Any, there: Any) -> None:
         """A tunnel's end has its carrier at once."""

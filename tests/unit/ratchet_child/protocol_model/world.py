@@ -75,7 +75,7 @@ class Plan:
         self.due: dict[PodKey, float] = {}
         self.busy: set[PodKey] = set()
 
-    def put(self, item: PodKey, delay_s: float = 0.0) -> None:
+    def put(self, item: PodKey, delay_s: float = 0.0, *, behind: bool = False) -> None:
         due = self._clock.now + delay_s
         self.due[item] = min(due, self.due.get(item, due))
 
@@ -524,7 +524,8 @@ class World:
         assert task is not None, f"{name} {key} outside of a task"
         for node in self.nodes:
             if task in node.tasks and node.engine is not None:
-                held: Any = (node.engine.registry.lock, node.engine.ends.lock)
+                states = node.engine.registry.states()
+                held: Any = (node.engine.registry.lock, *(one.inside.lock for one in states))
                 assert not any(lock._is_owned() for lock in held), f"a lock is held over {name}"
         if name.startswith("watch"):
             index = int(name.rsplit(" ", 1)[1])

@@ -1,0 +1,112 @@
+"""Looking after the guard, now and then, in a thread of its own.
+
+An end that is plugged in, unplugged or removed is told to the guard at once, by its kind. This is
+for what nobody tells: somebody has emptied nftables, a namespace has died with its tunnels. It
+only reads the states that others work on, and takes no lock of theirs.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from ratchet import log
+from ratchet.cni.ip import Host
+from ratchet.errors import KernelError
+from ratchet_child.kernel.guard import Guard, Tunnels
+from ratchet_child.kernel.guard_table import Tunnel
+from ratchet_child.kernel.kinds.vxlan import FoundVxlan
+from ratchet_child.model.interfaces import Vxlan
+from ratchet_child.pods.registry import Registry
+from ratchet_child.pods.state import PodState
+
+_EVERY_S = 2.0
+
+
+class Guarding:
+    """Compares the guard with the tunnels that there are."""
+
+    def __init__(self, guard: Guard, registry: Registry, port: int) -> None:
+        """`port` is that of the tunnels."""
+        self._guard = guard
+        self._registry = registry
+        self._port = port
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
+        self._error: str | None = None
+
+    def start(self) -> None:
+        self._guard.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; the guard stays. *Blocks at most* a look."""
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._guard.close()
+
+    def leave(self) -> None:
+        """Have no guard any more, if this node has no pods."""
+        if not self._registry.states():
+            self._guard.leave()
+
+    def _run(self) -> None:
+        while not self._end.wait(_EVERY_S):
+            try:
+                self._look()
+            except Exception as error:  # noqa: BLE001 - a surprise must not end the rest
+                log.crash("the guard could not be looked after", error)
+
+    def _look(self) -> None:
+        error = None
+        try:
+            self._guard.check(self._tunnels())
+        except KernelError as failed:
+            error = str(failed)
+            if error != self._error:
+                log.error("the guard cannot be mended", error=error)
+        self._error = error
+
+    def _tunnels(self) -> Tunnels:
+        seen: dict[Tunnel, Host | None] = {}
+        is_complete, unmarked = True, 0
+        with self._registry.lock:
+            states = list(self._registry.states())
+        for state in states:
+            found = state.inside.found
+            is_complete = is_complete and (_is_gone(state) or _is_known(state))
+            for one in list((found or {}).values()):
+                details = one.details
+                if not one.ours or not isinstance(details, FoundVxlan):
+                    continue
+                if details.port is not None and details.vni is not None:
+                    seen[details.port, details.vni] = details.remote if details.is_plugged else None
+                    unmarked += details.source_ports != self._guard.ports
+            self._add_told(state, seen)
+        return Tunnels(seen, is_complete, unmarked)
+
+    def _add_told(self, state: PodState, seen: dict[Tunnel, Host | None]) -> None:
+        """Add the tunnels of links that are known and whose ends were not read, or were moved."""
+        wanted = state.inside.wanted
+        if wanted is None:
+            return
+        for end in wanted.ends:
+            medium = end.interface.medium
+            if isinstance(medium, Vxlan):
+                is_there = end.ifname in state.inside.moved or end.ifname in state.inside.right
+                if is_there:
+                    seen.setdefault((self._port, medium.vni), medium.remote)
+        for waiting in wanted.waiting:
+            vni = waiting.side.declared.vni
+            if waiting.side.ifname in state.inside.moved and vni is not None:
+                seen.setdefault((self._port, vni), None)
+
+
+def _is_known(state: PodState) -> bool:
+    """Say whether all is known of a pod's tunnels."""
+    return state.progress.looked and state.inside.found is not None
+
+
+def _is_gone(state: PodState) -> bool:
+    """Say whether a pod has no tunnels any more."""
+    return state.container is None or state.progress.vanished == state.container

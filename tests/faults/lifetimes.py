@@ -1,0 +1,85 @@
+"""An end lives as long as its pod: its index never changes, but for the cases in docs/ends.md.
+
+Looked at whenever the cluster has come to rest, and compared with the moment of rest before. What
+happened in between may be one of those cases; then nothing is asked of the ends that it concerns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.faults.kernel import MARK, interfaces
+from tests.faults.plan import PodId, Step
+from tests.faults.world import World
+
+# The pod deletes an end, its namespace or its node goes, or the link's keys are removed.
+ENDING = frozenset({"interface deleted", "interface moved", "keys wiped", "node rebooted"})
+
+
+@dataclass(frozen=True)
+class End:
+    """An end at a moment of rest."""
+
+    index: int
+    kind: str | None
+    vni: int | None
+    pod: PodId
+    far: tuple[PodId, str]  # and its container
+
+
+class Lifetimes:
+    """Remembers the ends of the last moment of rest, by container and label."""
+
+    def __init__(self) -> None:
+        self._before: dict[tuple[str, str], End] = {}
+
+    def check(self, world: World, step: Step) -> list[str]:
+        """Return the ends that were made anew without need, and remember what is there now."""
+        now = _ends(world)
+        wrong = []
+        for key, end in now.items():
+            before = self._before.get(key)
+            if before is None or before.index == end.index:
+                continue
+            if (before.kind, before.vni) == (end.kind, end.vni) and _must_stay(before, end, step):
+                wrong.append(f"{key[1]!r} of {end.pod} was made anew: {before} and now {end}")
+        self._before = now
+        return wrong
+
+
+def _must_stay(before: End, end: End, step: Step) -> bool:
+    if step.fault.kind in ENDING:
+        return False
+    pods = {end.pod, end.far[0]}
+    concerned = [one for one in step.operations if one.pod in pods]
+    if any(one.pod == end.pod or one.kind == "overlap" for one in concerned):
+        # Its own container may have lost the name for a while, or the far pod was on two nodes.
+        return False
+    if end.kind == "vxlan" or before.far == end.far:
+        return True
+    # A leg waits for a pod that goes with a DEL, and before the next container comes.
+    return "killed" not in step.fault.kind and all(
+        one.del_when == "before" and not one.netns_gone and one.kill_del_s is None
+        for one in concerned
+    )
+
+
+def _ends(world: World) -> dict[tuple[str, str], End]:
+    found = interfaces(one.pod.netns.path for one in world.attached.values())
+    ends = {}
+    for pod, sandbox in world.attached.items():
+        for one in (found.get(sandbox.pod.netns.path) or {}).values():
+            if one.group != MARK or not one.alias:
+                continue
+            for link in world.topology.links:
+                if pod not in (link.primary, link.pair):
+                    continue
+                far = link.pair if pod == link.primary else link.primary
+                if far in world.attached and one.alias.endswith(
+                    f" of {link.primary.name}:{link.ifname}"
+                ):
+                    container = world.attached[far].pod.container_id
+                    ends[sandbox.pod.container_id, one.alias] = End(
+                        one.index, one.kind, one.vni, pod, (far, container)
+                    )
+    return ends
