@@ -24,6 +24,7 @@ from ratchet.config import Config
 from ratchet.errors import CniError, ConfigError, StateError
 from ratchet.names import is_kubernetes_name
 from ratchet_child.child import Child
+from ratchet_child.kernel import mounts
 from ratchet_child.listening import listen
 from ratchet_child.supervision import program, successor
 from ratchet_child.supervision.keeper import Keeper
@@ -40,6 +41,8 @@ _ASK_AGAIN_S = 2.0
 def main(argv: list[str]) -> int:
     """Take the socket and the lock and become the supervisor; the exit status if that fails."""
     arguments = _parser().parse_args(argv)
+    if arguments.on_host is not None:
+        _become_on_host(arguments.on_host, argv, arguments.proc)
     try:
         config = _config(arguments)
         if config.attach == "agent" and (arguments.kubeconfig or config.kubeconfig) is None:
@@ -75,6 +78,19 @@ def serve(argv: Sequence[str], listener: int, keeper: Keeper) -> int:
     return 0
 
 
+def _become_on_host(program: str, argv: Sequence[str], proc: str) -> None:
+    """Become a program of the node; where that cannot be, say so and go on in the container."""
+    at = next(place for place, word in enumerate(argv) if word.startswith("--on-host"))
+    rest = [*argv[:at], *argv[at + (1 if "=" in argv[at] else 2) :]]
+    try:
+        mounts.become(program, rest, proc)
+    except OSError as error:
+        sys.stderr.write(
+            f"ratchet-child: {program} cannot be executed on the node ({error}); this child stays"
+            " in its container, where it does not serve the front: pods take longer to start\n"
+        )
+
+
 def _refuse(reason: str) -> int:
     sys.stderr.write(f"ratchet-child: {reason}\n")
     return 1
@@ -90,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--state-dir", metavar="DIR", help="where parents have left their settings")
     parser.add_argument(
         "--stay", action="store_true", help="do not end when no pods are left; log to stderr"
+    )
+    parser.add_argument(
+        "--on-host",
+        metavar="PROGRAM",
+        help="in a container with the host's process IDs: become this program of the host instead,"
+        " with the other arguments",
     )
     agent = parser.add_argument_group(
         "the node's agent", "with --stay and a kubeconfig: watch this node's pods, and tell of them"

@@ -75,26 +75,29 @@ class Guarding:
         for state in states:
             found = state.inside.found
             is_complete = is_complete and (_is_gone(state) or _is_known(state))
-            for one in list((found or {}).values()):
+            for key, one in list((found or {}).items()):
                 details = one.details
                 if not one.ours or not isinstance(details, FoundVxlan):
                     continue
                 if details.port is not None and details.vni is not None:
-                    seen[details.port, details.vni] = details.remote if details.is_plugged else None
+                    # What was changed since it was read is told by the specification it was given.
+                    is_so = details.is_plugged and key not in state.inside.stale
+                    seen[details.port, details.vni] = details.remote if is_so else None
                     unmarked += details.source_ports != self._guard.ports
             self._add_told(state, seen)
         return Tunnels(seen, is_complete, unmarked)
 
     def _add_told(self, state: PodState, seen: dict[Tunnel, Host | None]) -> None:
-        """Add the tunnels of links that are known and whose ends were not read, or were moved."""
+        """Add the tunnels of links whose ends are right, were not read, or were moved."""
         wanted = state.inside.wanted
         if wanted is None:
             return
         for end in wanted.ends:
             medium = end.interface.medium
             if isinstance(medium, Vxlan):
-                is_there = end.ifname in state.inside.moved or end.ifname in state.inside.right
-                if is_there:
+                if state.inside.right.get(end.ifname) == end.interface:
+                    seen[self._port, medium.vni] = medium.remote
+                elif end.ifname in state.inside.moved:
                     seen.setdefault((self._port, medium.vni), medium.remote)
         for waiting in wanted.waiting:
             vni = waiting.side.declared.vni

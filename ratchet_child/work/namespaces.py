@@ -152,12 +152,15 @@ class PodNamespaces:
         """Return the ends that the pod has moved, also those that an earlier child had made.
 
         An end is told from a peer's by its MAC address, which the pod's labels give, or which
-        Ratchet makes of the pod's name.
+        Ratchet makes of the pod's name. A leg that waits for the pod was moved by Ratchet, from one
+        container of the pod to another.
         """
         return {
             found.label.ifname: (nsid, found.index)
             for nsid, found in self._devices.moved_away(namespace, besides)
-            if found.label is not None and found.mac in _macs(state, found.label.ifname)
+            if found.label is not None
+            and found.mac in _macs(state, found.label.ifname)
+            and not self._panel.has(state.key.namespace, found.label.link)
         }
 
 

@@ -143,6 +143,11 @@ class Panel:
             self._keep(_name(pod.namespace, label.link, found.index), room)
         return True
 
+    def has(self, pod_namespace: str, link: str) -> bool:
+        """Say whether the leg of a link waits."""
+        with self._lock:
+            return (pod_namespace, link) in self._legs
+
     def plug(self, pod: PodKey, namespace: Namespace, wanted: Interface) -> bool:
         """Move the leg of a link into the pod's new namespace; False when none waits."""
         with self._lock:
