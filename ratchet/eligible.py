@@ -172,9 +172,10 @@ def _result_to_check(attachment: Attachment, request: Request) -> dict[str, Any]
 
 def _check_number(config: Config, wiring: labels.Wiring) -> None:
     """Refuse a pod with so many links that the node's other pods would have to wait for them."""
-    if len(wiring.links) > config.max_links:
+    number = len(wiring.links) + len(wiring.uplinks)
+    if number > config.max_links:
         allowed = f"at most {config.max_links} links, which the configuration key max_links sets"
-        raise LabelError(f"{labels.PREFIX}<n>", f"{len(wiring.links)} links", allowed)
+        raise LabelError(f"{labels.PREFIX}<n>", f"{number} links", allowed)
 
 
 def _attachment(

@@ -159,7 +159,7 @@ def _is_complete(state: PodState, mode: str, places: dict[PodKey, Place]) -> boo
         there = {end.ifname for end in wanted.ends}
         return not wanted.waiting and there.issuperset(_expectations(state))
     # A link whose far pod is there but which waits is not complete, and neither is a wrong one.
-    return not any(one.side.peer in places and not one.error for one in wanted.waiting)
+    return not any(_place(one.side, places) and not one.error for one in wanted.waiting)
 
 
 def _expectations(state: PodState) -> tuple[str, ...]:

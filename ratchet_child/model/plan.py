@@ -52,7 +52,7 @@ class Waiting:
     unplugged, while there is no error: its far pod is away.
     """
 
-    side: Side
+    side: Side | UplinkSide
     error: str | None = None
     is_taken: bool = False
 
@@ -85,6 +85,9 @@ def wanted(
     holders: dict[str, Side | UplinkSide] = {}
     for uplink in uplinks:
         own = UplinkSide(DeclaredUplink(pod, uplink))
+        if len(holders) >= node.max_links:
+            waiting.append(Waiting(own, _too_many(pod, node), is_taken=True))
+            continue
         holders[uplink.ifname] = own
         ends.append(End(own, _interface(pod, node, own, _uplink_medium(uplink))))
     for side in in_order(pod, declared):
@@ -173,7 +176,9 @@ def _too_many(pod: PodKey, node: Node) -> str:
 
 def _has_no_far_end(found: Medium | Waiting) -> bool:
     """Say whether a link waits in vain, so that another one may have its interface."""
-    return isinstance(found, Waiting) and found.error == found.side.declared.no_far_end
+    if not (isinstance(found, Waiting) and isinstance(found.side, Side)):
+        return False
+    return found.error == found.side.declared.no_far_end
 
 
 def _taken(ifname: str, pod: PodKey, holder: DeclaredLink | DeclaredUplink) -> str:

@@ -17,7 +17,7 @@ from ratchet.errors import StoreError
 from ratchet.names import is_pod_name
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.links import DeclaredLink, UplinkSide
+from ratchet_child.model.links import DeclaredLink, Side, UplinkSide
 from ratchet_child.model.local import LocalPod, Memory, Node
 from ratchet_child.model.plan import Wanted, wanted
 from ratchet_child.pairing.protocol import Pairing
@@ -170,7 +170,11 @@ class Reconciler:
         state.progress.serve(number)
         self._on_change()
         if not memory.superseded:
-            refused = {one.side.declared for one in wanted_now.waiting if one.is_taken}
+            refused = {
+                one.side.declared
+                for one in wanted_now.waiting
+                if one.is_taken and isinstance(one.side, Side)
+            }
             self._pairing.refuse(pod, memory, refused)
         unusable += [
             one
@@ -251,7 +255,7 @@ class Reconciler:
             container=pod.container,
             by="the records alone" if local_only else "records and etcd",
             ends=log.Joined(f"{one.ifname}:{one.interface.medium.kind}" for one in result.ends),
-            waiting=log.Joined(f"{one.side.ifname}:{one.side.peer}" for one in result.waiting),
+            waiting=log.Joined(f"{one.side.ifname}:{one.side.far}" for one in result.waiting),
         )
         return result
 

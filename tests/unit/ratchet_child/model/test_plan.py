@@ -50,9 +50,9 @@ def want(name: str, links: list[DeclaredLink], places: Mapping[PodKey, Place]) -
     return wanted(pod(name), NODE, links, places, {})
 
 
-def peer_of(end: End) -> PodKey:
-    assert isinstance(end.side, Side)
-    return end.side.peer
+def peer_of(one: End | Waiting) -> PodKey:
+    assert isinstance(one.side, Side)
+    return one.side.peer
 
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -116,7 +116,7 @@ def test_an_end_is_a_veth_here_a_vxlan_elsewhere_and_waits_for_who_is_away(
             assert str(medium.remote) == places[peer_of(end)].address == THERE
             assert medium.vni == end.side.declared.vni
     for one in result.waiting:
-        assert one.error is not None or one.side.peer not in places
+        assert one.error is not None or peer_of(one) not in places
 
 
 @given(clusters(), NAMES, st.randoms())
@@ -211,7 +211,7 @@ def test_the_pods_own_link_goes_before_an_older_one_of_somebody_else() -> None:
     ]
     result = want("a", links, {pod(name): Place("1", HERE) for name in "bc"})
     assert [peer_of(end) for end in result.ends] == [pod("b")]
-    assert [one.side.peer for one in result.waiting] == [pod("c")]
+    assert [peer_of(one) for one in result.waiting] == [pod("c")]
     assert "in1 of a is the end of the link a:in1 already" in str(result.waiting[0].error)
 
 
@@ -335,6 +335,19 @@ def test_a_pod_has_no_more_ends_than_its_node_allows_and_the_oldest_stay() -> No
     (late,) = found.waiting
     assert (late.side.ifname, late.is_taken) == ("x3", True)
     assert late.error == "a has 2 links already, and max_links of its node allows no more"
+
+
+def test_uplinks_count_as_links() -> None:
+    node = Node(HERE, "eth1", max_links=2)
+    uplinks = [Uplink(f"up{number}", "macvlan", "eth1") for number in (1, 2, 3)]
+    links = [declared("p", "in1", "a", "x", created=1)]
+    places = {pod("p"): Place("p-1", HERE)}
+    found = wanted(pod("a"), node, links, places, {}, (), uplinks[:1])
+    assert [end.ifname for end in found.ends] == ["up1", "x"]
+    found = wanted(pod("a"), node, links, places, {}, (), uplinks)
+    assert [end.ifname for end in found.ends] == ["up1", "up2"]
+    told = "a has 2 links already, and max_links of its node allows no more"
+    assert [(one.side.ifname, one.error) for one in found.waiting] == [("up3", told), ("x", told)]
 
 
 def test_a_link_without_a_far_end_is_an_error_and_no_tunnel() -> None:
