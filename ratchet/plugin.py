@@ -1,23 +1,22 @@
 """The operations of the plugin, each as its sequence of steps.
 
 Most pods on a node are not ours, and this module is on the path of all of them. It decides whose a
-pod is and turns into the delegate for the others; what becomes of an eligible pod is in
-``ratchet.eligible``, imported as the first thing of the step that needs it because that costs more
-than a whole pass-through.
+pod is and turns into the delegate for the others (``ratchet.delegate`` knows how); what becomes of
+an eligible pod is in ``ratchet.eligible``, imported as the first thing of the step that needs it
+because that costs more than a whole pass-through.
 """
 
 from __future__ import annotations
 
 import os
 
-from ratchet import log, pods, statedir
+from ratchet import delegate, log, pods, statedir
 from ratchet.cni import config as cni_config
 from ratchet.cni import invoke, version
-from ratchet.cni.errors import INCOMPATIBLE_VERSION, CniError, DelegateError
+from ratchet.cni.errors import CniError
 from ratchet.config import Config
 from ratchet.errors import (
     ChildError,
-    ConfigError,
     PodSourceError,
     PodUnknownError,
     StateError,
@@ -38,7 +37,6 @@ LABELS_TIMEOUT_S = 7.0  # the child gives the API server 5
 SOURCE = "label_source"
 # What cannot be done without the state directory, whosever pods there are.
 _OF_THE_NODE = ("GC", "STATUS")
-ASKED_FROM = "0.2.0"  # which brought VERSION
 HEALTH_TIMEOUT_S = 3.0  # the child answers at once
 
 
@@ -92,7 +90,7 @@ def cmd_gc(request: Request) -> Result:
     from ratchet import eligible  # noqa: PLC0415 - only for eligible pods
 
     errors = eligible.collect_garbage(config, request, valid)
-    for plugin in _plugins_that_know(config, request, errors):
+    for plugin in delegate.plugins_that_know(config, request, errors):
         handed = {key: value for key, value in request.config.items() if key in _GC_KEYS}
         try:
             invoke.run({**plugin, **handed}, request.path, request.environ)
@@ -126,7 +124,7 @@ def cmd_status(request: Request) -> Result:
 
 def _require_ready(config: Config, request: Request) -> None:
     errors: list[CniError] = []
-    for plugin in _plugins_that_know(config, request, errors):
+    for plugin in delegate.plugins_that_know(config, request, errors):
         invoke.run(plugin, request.path, request.environ)
     if errors:
         raise errors[0]
@@ -255,22 +253,22 @@ def _pass_through(config: Config, request: Request) -> Result:
     that one or does not know ours. (Where we state none, the runtime takes what it gets.)
     """
     _attend(config)
-    plugins = _plugins(config, config.delegate, request)
+    plugins = delegate.plugins(config, config.delegate, request)
     if not plugins:
-        return _previous(config, request) if request.command == "ADD" else None
+        return delegate.previous(config, request) if request.command == "ADD" else None
     if request.command == "DEL":
         # CNI spec 1.1.0 §3, "Deleting an attachment": in reverse order.
         plugins.reverse()
     while len(plugins) > 1:
         plugin = plugins.pop(0)
-        result = _run(plugin, request)
+        result = delegate.run(plugin, request)
         if request.command == "ADD":
-            answer = _answer(plugin, result, plugins[0].get("cniVersion"), request)
+            answer = delegate.answer(plugin, result, plugins[0].get("cniVersion"), request)
             plugins[0] = cni_config.with_result(plugins[0], answer)
     last, ours = plugins[0], config.cni_version
     if request.command == "ADD" and ours and not version.same(last.get("cniVersion"), ours):
-        result = _run(last, request)
-        return _answer(last, result, ours, request)
+        result = delegate.run(last, request)
+        return delegate.answer(last, result, ours, request)
     return invoke.become(last, request.path, request.environ)
 
 
@@ -282,146 +280,3 @@ def _attend(config: Config) -> None:
         from ratchet import spawn  # noqa: PLC0415 - hardly ever
 
         spawn.attend(config)
-
-
-def _run(plugin: dict[str, Any], request: Request) -> Result:
-    """Run a delegate. Its error goes up as it is, but for one that would seem to be ours."""
-    try:
-        return invoke.run(plugin, request.path, request.environ)
-    except CniError as exc:
-        if exc.code != INCOMPATIBLE_VERSION:
-            raise
-        raise CniError(exc.code, f"delegate {plugin['type']}: {exc.msg}", exc.details) from exc
-
-
-def _plugins(
-    config: Config,
-    delegate: dict[str, Any] | None,
-    request: Request,
-    errors: list[CniError] | None = None,
-    *,
-    lower: bool = False,
-) -> list[dict[str, Any]]:
-    """Return the configurations of a delegate's plugins that know the operation.
-
-    ``lower`` allows a lower version also where a plugin's configuration states one. What is wrong
-    with a plugin is added to ``errors``, or raised where there are none.
-    """
-    if delegate is None or cni_config.forbids(delegate, request.command):
-        return []
-    found = []
-    for own in cni_config.plugins_of(delegate):
-        plugin = cni_config.for_delegate(own, request.config)
-        try:
-            spoken = _version(config, request, plugin, lower=lower or not own.get("cniVersion"))
-        except CniError as exc:
-            if errors is None:
-                raise
-            errors.append(exc)
-            continue
-        if spoken is not None and version.allows(spoken, request.command):
-            if spoken:
-                plugin["cniVersion"] = spoken
-            found.append(_with_its_previous(plugin, request))
-    return found
-
-
-def _version(
-    config: Config, request: Request, plugin: dict[str, Any], *, lower: bool
-) -> str | None:
-    """Return the version in which a plugin is spoken to: the one stated, or the next that it knows.
-
-    None where it is not known whether it knows an operation that not every plugin has. Raises
-    CniError.
-    """
-    stated: str = plugin.get("cniVersion") or ""
-    if not version.at_least(stated, ASKED_FROM):
-        return stated
-    if config.replaceable is not None:
-        return stated
-    program = invoke.find(plugin["type"], request.path)
-    known = statedir.known_versions(config.state_dir, program)
-    is_rare = request.command in ("GC", "STATUS")
-    if known is None:
-        from ratchet import plugin_versions  # noqa: PLC0415 - for a plugin that is new
-
-        try:
-            known = plugin_versions.ask(config, plugin, program, request)
-        except CniError:
-            if is_rare:
-                raise
-            known = []
-    if not known and is_rare:
-        log.debug("not sent to a plugin that does not know it", plugin=plugin["type"])
-        return None
-    if not known or stated in known:
-        return stated
-    # A DEL that fails is repeated for ever: the plugin itself is to say so.
-    if not lower and request.command == "DEL":
-        return stated
-    offered = [one for one in known if not version.at_least(one, stated)] if lower else []
-    if not offered:
-        raise CniError(
-            INCOMPATIBLE_VERSION,
-            f"delegate {plugin['type']} does not know cniVersion {stated}",
-            f"{program} knows {', '.join(known)}",
-        )
-    return offered[-1]
-
-
-def _with_its_previous(plugin: dict[str, Any], request: Request) -> dict[str, Any]:
-    """Return a plugin's configuration with prevResult in its version: it refuses any other."""
-    previous, stated = plugin.get("prevResult"), plugin.get("cniVersion")
-    if not isinstance(previous, dict) or version.same(previous.get("cniVersion"), stated):
-        return plugin
-    from ratchet.cni.result import convert  # noqa: PLC0415 - only where versions differ
-
-    try:
-        return cni_config.with_result(plugin, convert(previous, stated or "", request.ifname))
-    except ValueError:  # for the plugin to judge, which at a DEL may not even look at it
-        return plugin
-
-
-def _plugins_that_know(
-    config: Config, request: Request, errors: list[CniError]
-) -> list[dict[str, Any]]:
-    """Return the plugins that know GC and STATUS; add what kept others from saying so."""
-    plugins = _plugins(config, config.delegate, request, errors)
-    if config.use_labels:
-        # A boot network is attached in any version that it knows.
-        boot_network = _plugins(config, config.boot_network, request, errors, lower=True)
-        plugins += [plugin for plugin in boot_network if plugin not in plugins]
-    return plugins
-
-
-def _answer(
-    plugin: dict[str, Any], result: dict[str, Any] | None, to_version: str | None, request: Request
-) -> dict[str, Any]:
-    """Return what a plugin answered an ADD, in this version. Raises DelegateError."""
-    if result is None:
-        raise DelegateError(f"plugin {plugin['type']} printed no result")
-    if version.same(result.get("cniVersion"), to_version):
-        return result
-    from ratchet.cni.result import convert  # noqa: PLC0415 - only where versions differ
-
-    try:
-        return convert(result, to_version or "", request.ifname)
-    except ValueError as exc:
-        what = f"plugin {plugin['type']} printed something else than a result"
-        raise DelegateError(what, str(exc)) from exc
-
-
-def _previous(config: Config, request: Request) -> Result:
-    """Return prevResult in our version: what a chained plugin answers that has nothing to do."""
-    previous = request.config.get("prevResult")
-    if previous is None:
-        allowed = "a plugin's configuration, unless ratchet is chained after another plugin"
-        raise ConfigError("delegate", None, allowed)
-    if isinstance(previous, dict) and previous.get("cniVersion", "") == config.cni_version:
-        return previous
-    from ratchet.cni.result import convert  # noqa: PLC0415 - only where versions differ
-
-    try:
-        return convert(previous, config.cni_version, request.ifname)
-    except ValueError as exc:
-        raise ConfigError("prevResult", previous, f"a result ({exc})") from exc

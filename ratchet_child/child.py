@@ -27,15 +27,13 @@ from ratchet_child import listening
 from ratchet_child.bells import Bells
 from ratchet_child.engine import Engine, Parts
 from ratchet_child.front.door import Door
-from ratchet_child.kernel.this_node import UnderlayMonitor
-from ratchet_child.listening import Client
+from ratchet_child.listening import Client, Clients
 from ratchet_child.metrics import figures
 from ratchet_child.metrics.exporter import Endpoint
 from ratchet_child.monitors import Monitors
 from ratchet_child.pods.unfinished import UnfinishedFiles
 from ratchet_child.pods.vanished import Vanished
 from ratchet_child.service import (
-    MAX_REQUEST_BYTES,
     Answer,
     BadRequestError,
     Reply,
@@ -45,23 +43,20 @@ from ratchet_child.service import (
 )
 from ratchet_child.supervision import wire
 from ratchet_child.supervision.keeper import Keeper
+from ratchet_child.underlay_watch import UnderlayWatch
 
 if TYPE_CHECKING:
     from ratchet_child.agent.agent import Agent
 
 _SWEEP_S = 2.0
 _IDLE_S = 30.0
-_UNDERLAY_S = 0.2  # changes of the node's addresses and routes come together
-_UNDERLAY_REST_S = 1.0  # between two looks, on a node where much happens
 _CHANGING_S = 1.0  # a runtime reads the configuration and starts a parent in less
-_CLIENT_TIMEOUT_S = 150.0
 _FINISH_S = 10.0  # for who still waits, before another child serves; a parent's limit is 5
 # What a parent asks that was given the configuration of today, in an ADD or a STATUS. A runtime may
 # give DEL and CHECK the one that it kept from the pod's ADD (CNI spec 1.1.0, section 2).
 _CURRENT = ("attached", "labels", "health")
 # What must not be answered by an address that the node no longer has.
 _OF_THE_NODE = ("attached", "check", "status")
-_MOST_CLIENTS = 500
 
 
 class Child:
@@ -86,17 +81,15 @@ class Child:
         self._unfinished = UnfinishedFiles(config.state_dir)
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._clients: dict[int, Client] = {}
+        self._clients = Clients(self._selector, config.state_dir, self._asked)
         self._changed_s: float = 0  # when the parent that brought a new configuration was started
         self._running = True
         self._is_alone = False  # without a supervisor
         self._metrics: Endpoint | None = None
         self._questions: deque[tuple[Answer, Reply, float]] = deque()
-        self._underlay = UnderlayMonitor()
+        self._underlay = UnderlayWatch()
         self._selector.register(self._underlay, selectors.EVENT_READ, self._underlay_changed)
-        self._looked_at_underlay = 0.0  # monotonic seconds
-        self._underlay_due: float | None = None  # the same: the node may be another one by then
-        self._open_door(listener)
+        self._clients.listen_at(listener)
         self._start(config)
         self._front = Door(config.state_dir, self._ask, stay=stay)
 
@@ -168,7 +161,7 @@ class Child:
         next_sweep = time.monotonic() + _SWEEP_S
         idle_since = time.monotonic()
         while self._running:
-            due = [next_sweep, self._service.next_deadline(), self._underlay_due]
+            due = [next_sweep, self._service.next_deadline(), self._underlay.due]
             timeout_s = min(one for one in due if one is not None) - time.monotonic()
             for key, _ in self._selector.select(max(timeout_s, 0)):
                 try:
@@ -176,47 +169,33 @@ class Child:
                 except Exception as error:  # noqa: BLE001 - a surprise must not end the rest
                     log.crash("an event could not be handled", error)
             now = time.monotonic()
-            if self._underlay_due is not None and now >= self._underlay_due:
+            if self._underlay.due is not None and now >= self._underlay.due:
                 self._look_at_underlay()
             self._service.settle()
             if now >= next_sweep:
                 next_sweep = now + _SWEEP_S
                 self._sweep(now)
             if self._finish_by is not None:
-                is_busy = bool(self._clients) or self._front.is_busy
+                is_busy = self._clients.are_there or self._front.is_busy
                 self._running = self._running and is_busy and now < self._finish_by
-            elif not self._engine.is_idle or self._clients or self._front.is_busy:
+            elif not self._engine.is_idle or self._clients.are_there or self._front.is_busy:
                 idle_since = now
             elif now - idle_since > _IDLE_S and not self._stay:
                 idle_since = now
                 self._running = not self._is_over()
         self._front.close()
-        self._close_door()
+        self._clients.shut_out()
         if self._agent is not None:
             self._agent.close()
         self._stop()
         self._serve_metrics(None)
-
-    def _open_door(self, listener: socket.socket) -> None:
-        listener.setblocking(False)
-        self._listener = listener
-        self._selector.register(listener, selectors.EVENT_READ, self._accept)
-        path = os.path.join(self._directory.state_dir, statedir.SOCKET)
-        self._socket_identity = listening.identity(path)
-
-    def _close_door(self) -> None:
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(self._listener)
-        self._listener.close()
 
     def _is_over(self) -> bool:
         """Say whether nothing is left to do, even once nobody can ask any more.
 
         A parent that only leaves a record and a word does not notice that the word was not heard.
         """
-        # The supervisor has the socket, too: nobody can connect to either any more.
-        self._listener.shutdown(socket.SHUT_RD)
-        self._close_door()
+        self._clients.turn_away()
         statedir.mark_at_rest(self._directory.state_dir)
         self._engine.registry.scan()
         if self._engine.is_idle:
@@ -225,8 +204,8 @@ class Child:
             self._keeper.over()
             return True
         statedir.remove(os.path.join(self._directory.state_dir, statedir.AT_REST))
-        self._open_door(listening.listen(self._directory.state_dir))
-        self._keeper.listener(self._listener.fileno())
+        self._clients.listen_at(listening.listen(self._directory.state_dir))
+        self._keeper.listener(self._clients.fileno())
         return False
 
     # The supervisor -----------------------------------------------------------------------------
@@ -247,7 +226,7 @@ class Child:
 
     def _renew_supervisor(self) -> None:
         try:
-            if self._keeper.renew(self._listener.fileno()):
+            if self._keeper.renew(self._clients.fileno()):
                 self._is_alone = False
                 self._listen_to_supervisor()
         except OSError as error:
@@ -258,10 +237,7 @@ class Child:
         if self._finish_by is None:
             log.info("another child is to serve")
             self._finish_by = time.monotonic() + _FINISH_S
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(self._listener)
-        for client in [one for one in self._clients.values() if not one.received]:
-            self._drop(client)
+        self._clients.leave_to_another()
 
     def _hand_over(self, client: Client) -> None:
         """Give the place to a process that is to stay, if this one is not to."""
@@ -269,7 +245,7 @@ class Child:
             client.send(failure(BadRequestError("hand over, this child is to stay as well")))
             return
         self._keeper.hand_over(client.fd)
-        self._drop(client)
+        self._clients.drop(client)
         self._finish()
 
     def _end(self) -> None:
@@ -301,11 +277,8 @@ class Child:
         self._vanished.sweep()
         self._unfinished.sweep(now)
         self._front.sweep()
-        for client in list(self._clients.values()):
-            if now - client.since > _CLIENT_TIMEOUT_S:
-                self._drop(client)
-        path = os.path.join(self._config.state_dir, statedir.SOCKET)
-        if listening.identity(path) != self._socket_identity:
+        self._clients.sweep(now)
+        if not self._clients.can_come:
             log.warning("the state directory is gone; nobody can reach this child")
             self._keeper.over()
             self._running = False
@@ -315,26 +288,20 @@ class Child:
     # The node's own address ---------------------------------------------------------------------
 
     def _underlay_changed(self, _fd: int) -> None:
-        if self._underlay.concerns(self._engine.node) and self._underlay_due is None:
-            self._underlay_due = max(
-                time.monotonic() + _UNDERLAY_S, self._looked_at_underlay + _UNDERLAY_REST_S
-            )
+        self._underlay.heard(self._engine.node)
 
     def _look_at_underlay(self) -> None:
         """Work as the node that this is now: another engine, when its end is another one."""
-        now = self._looked_at_underlay = time.monotonic()
         before = self._engine.node
         try:
-            node = self._underlay.find(self._config)
+            node = self._underlay.look(self._config)
             if node == before:
-                self._underlay_due = None
                 return
             engine = self._engine_for(self._config)
         except (KernelError, OSError) as error:
             log.error("the node's address cannot be found again", error=str(error))
-            self._underlay_due = now + _UNDERLAY_REST_S
+            self._underlay.look_again()
             return
-        self._underlay_due = None
         log.warning(
             "the node's address or interface has changed",
             before=before.address or "none",
@@ -344,45 +311,6 @@ class Child:
         self._replace(self._config, engine)
 
     # Requests -----------------------------------------------------------------------------------
-
-    def _accept(self, _fd: int) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                log.error("a request cannot be accepted", error=str(error))
-                return
-            connection.setblocking(False)
-            if len(self._clients) >= _MOST_CLIENTS:
-                # Those that have asked nothing first: a parent asks at once.
-                self._drop(min(self._clients.values(), key=lambda one: (one.is_asked, one.since)))
-            client = Client(connection)
-            self._clients[connection.fileno()] = client
-            self._selector.register(connection, selectors.EVENT_READ, self._readable)
-
-    def _readable(self, fd: int) -> None:
-        client = self._clients.get(fd)
-        if client is None:
-            return
-        try:
-            data = client.connection.recv(1 << 16)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
-        if client.is_asked:
-            if not data:
-                self._drop(client)  # the parent has gone: nobody reads the answer
-            return
-        client.received += data
-        line, newline, _ = client.received.partition(b"\n")
-        if newline:
-            client.is_asked = True
-            self._asked(client, line)
-        elif not data or len(client.received) > MAX_REQUEST_BYTES:
-            self._drop(client)
 
     def _asked(self, client: Client, line: bytes) -> None:
         try:
@@ -411,8 +339,8 @@ class Child:
 
         try:
             if operation in _OF_THE_NODE:
-                self._underlay_changed(self._underlay.fileno())
-                if self._underlay_due is not None:
+                self._underlay.heard(self._engine.node)
+                if self._underlay.due is not None:
                     self._look_at_underlay()
             if operation in _CURRENT:
                 self._follow(request.get("settings"), request.get("started_s"))
@@ -461,9 +389,3 @@ class Child:
         self._stop()
         log.configure(config.log_file, config.log_level, "ratchet-child", to_stderr=self._stay)
         self._use(config, engine)
-
-    def _drop(self, client: Client) -> None:
-        self._clients.pop(client.fd, None)
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(client.fd)
-        client.close()

@@ -178,6 +178,7 @@ class Progress:
     unclaimed: dict[str, float] = field(default_factory=dict)
     vanished: str | None = None  # container whose namespace is gone
     told: tuple[str | None, bool, tuple[Link, ...]] | None = None  # to the peers on this node
+    turn_of: str | None = None  # the container that the last turn was about, for the log
     served: int = 0  # the latest request that has been served in full
     failures: int = 0  # in a row
     waits: int = 0  # looks in a row that have found a link waiting

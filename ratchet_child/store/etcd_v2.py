@@ -12,7 +12,6 @@ when certificates or password have changed.
 
 from __future__ import annotations
 
-import json
 import logging
 import ssl
 import threading
@@ -26,6 +25,7 @@ from ratchet.errors import StoreError
 from ratchet.http import TooLargeError
 from ratchet_child import steps
 from ratchet_child.metrics import figures
+from ratchet_child.store import answers
 from ratchet_child.store.api import Entry, Event, HistoryLostError
 from ratchet_child.store.credentials import Access, Credentials
 from ratchet_child.store.large import BusyError, LargeReads
@@ -34,17 +34,13 @@ from ratchet_child.store.transport import LARGEST_LISTING_BYTES, Transport
 REQUEST_TIMEOUT_S = 3.0
 WATCH_TIMEOUT_S = 20.0
 
-_KEY_NOT_FOUND = 100
 _NOT_FOUND = 404
-_WITHOUT_V2 = (3, 6)
 _CONDITION_FAILED = (
     etcd.EtcdCompareFailed,
     etcd.EtcdAlreadyExist,
     etcd.EtcdDirNotEmpty,
     etcd.EtcdNotFile,
 )
-
-_NONSENSE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
 _OPTIONS: dict[str, Any] = {
     "read_timeout": REQUEST_TIMEOUT_S,
@@ -89,7 +85,7 @@ class EtcdV2Store:
         result = self._call("get", key, lambda client, path: client.read(path, quorum=True))
         if result is not None and result.dir:
             raise StoreError(f"get {result.key}", "it is a directory, where a key is expected")
-        return None if result is None else _entry(result)
+        return None if result is None else answers.entry(result)
 
     def tree(self, key: str, *, recursive: bool = False) -> tuple[dict[str, Entry], int]:
         """Return the keys below a directory by relative name, and etcd's index at that moment.
@@ -104,12 +100,12 @@ class EtcdV2Store:
         def read(client: etcd.Client, path: str) -> tuple[dict[str, Entry], int]:
             with client.http.allowing(LARGEST_LISTING_BYTES if is_everybodys else None):
                 result = client.read(path, quorum=True, recursive=recursive)
-            return _entries(result, below), _number(result.etcd_index)
+            return answers.entries(result, below), answers.number(result.etcd_index)
 
         try:
             found: tuple[dict[str, Entry], int] = self._request("tree", self._path(key), read)
         except etcd.EtcdKeyNotFound as error:
-            return {}, _number(_not_found(error, f"tree {key}").get("index"))
+            return {}, answers.number(answers.not_found(error, f"tree {key}").get("index"))
         except _CONDITION_FAILED as error:
             raise StoreError(f"tree {key}", str(error)) from error
         return found
@@ -118,7 +114,7 @@ class EtcdV2Store:
         """Write a key whatever it was; its previous value, None when it had none."""
         result = self._call("set", key, lambda client, path: client.write(path, value, ttl=ttl_s))
         previous = getattr(result, "_prev_node", None)
-        return None if previous is None or previous.value is None else _entry(previous).value
+        return None if previous is None or previous.value is None else answers.entry(previous).value
 
     def create(self, key: str, value: str) -> Entry | None:
         """Write a key that is not there; None when it is."""
@@ -189,7 +185,7 @@ class EtcdV2Store:
             self._watching = None
         if result is None:
             return None
-        heard = _entry(result)
+        heard = answers.entry(result)
         if not isinstance(result.action, str) or not index <= heard.modified:
             raise StoreError(f"watch {key}", "the answer is about something else")
         return Event(
@@ -204,7 +200,7 @@ class EtcdV2Store:
 
     def _written(self, name: str, key: str, call: Any) -> Entry | None:
         result = self._conditional(name, key, call)
-        return None if result is None else _entry(result)
+        return None if result is None else answers.entry(result)
 
     def _conditional(self, name: str, key: str, call: Any) -> Any:
         """Send a request with a condition; None when the condition does not hold."""
@@ -225,7 +221,7 @@ class EtcdV2Store:
         try:
             return self._request(name, self._path(key), call)
         except etcd.EtcdKeyNotFound as error:
-            _not_found(error, f"{name} {key}")
+            answers.not_found(error, f"{name} {key}")
             return None
 
     def _path(self, key: str) -> str:
@@ -264,9 +260,9 @@ class EtcdV2Store:
         except (etcd.EtcdKeyNotFound, *_CONDITION_FAILED):
             raise
         # python-etcd takes every answer for one of etcd's.
-        except (etcd.EtcdException, *_NONSENSE, OSError) as error:
+        except (etcd.EtcdException, *answers.NONSENSE, OSError) as error:
             figures.etcd_failed(name)
-            cause = _innermost(error)
+            cause = answers.innermost(error)
             if not isinstance(cause, TooLargeError | BusyError):  # no member has a smaller one
                 self._turn_away_from(number, is_silent=cause is not None)
             raise StoreError(
@@ -312,10 +308,10 @@ class EtcdV2Store:
     def _why(self, error: Exception, number: int, http: Transport) -> str:
         """Return what the operator has to mend, as far as that is known."""
         if http.status == _NOT_FOUND and type(error) is etcd.EtcdException:
-            return _why_no_v2(http)
+            return answers.why_no_v2(http, REQUEST_TIMEOUT_S)
         if isinstance(error, etcd.EtcdInsufficientPermissions):
             return self._credentials.why_forbidden()
-        cause = _innermost(error)
+        cause = answers.innermost(error)
         if isinstance(cause, ssl.SSLCertVerificationError):
             return self._credentials.why_distrusted(cause)
         if isinstance(cause, ssl.SSLError | ConnectionResetError | BrokenPipeError):
@@ -340,76 +336,5 @@ class EtcdV2Store:
             watching[1].abort()
 
 
-def _why_no_v2(http: Transport) -> str:
-    """Why there is nothing at the paths of the v2 API: an etcd says which version it is."""
-    try:
-        version = json.loads(http.get("/version", REQUEST_TIMEOUT_S))["etcdserver"]
-        major, minor = (int(part) for part in version.split(".")[:2])
-    except (OSError, *_NONSENSE):
-        return "not an etcd with the v2 API? It has nothing at /v2/keys"
-    if (major, minor) >= _WITHOUT_V2:
-        return (
-            f"it is etcd {version}, which has no v2 API: use etcd 3.4 or 3.5 with --enable-v2=true"
-        )
-    return f"it is etcd {version}, whose v2 API is off: start it with --enable-v2=true"
-
-
-def _innermost(error: BaseException) -> OSError | None:
-    """Return the system's error that lies beneath python-etcd's."""
-    found: OSError | None = None
-    seen: set[int] = set()
-    waiting: list[object] = [error]
-    while waiting:
-        cause = waiting.pop(0)
-        if not isinstance(cause, BaseException) or id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        if isinstance(cause, OSError):
-            found = cause
-        waiting += [getattr(cause, "cause", None), getattr(cause, "reason", None), *cause.args]
-        waiting += [cause.__cause__, cause.__context__]
-    return found
-
-
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _not_found(error: etcd.EtcdKeyNotFound, what: str) -> dict[str, Any]:
-    """Return etcd's words for "no such key". *Raises* StoreError for somebody else's 404."""
-    payload = error.payload
-    if not isinstance(payload, dict) or payload.get("errorCode") != _KEY_NOT_FOUND:
-        raise StoreError(what, f"is this an etcd with the v2 API? {error}") from error
-    return payload
-
-
-def _entry(result: Any) -> Entry:
-    value = result.value or ""
-    if not isinstance(value, str) or not isinstance(result.key, str):
-        raise StoreError("read a key", "its value is not text; is this an etcd?")
-    return Entry(
-        value=value,
-        modified=_number(result.modifiedIndex),
-        created=_number(result.createdIndex),
-    )
-
-
-def _number(value: object) -> int:
-    """Return one of etcd's indices."""
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
-        raise StoreError("read an index", "it is not a number; is this an etcd?")
-    return value
-
-
-def _entries(result: Any, below: str) -> dict[str, Entry]:
-    """Return what a listing holds, one leaf at a time: python-etcd's take ten times as much."""
-    found = {}
-    try:
-        for leaf in result.leaves:
-            if not leaf.dir and str(leaf.key).startswith(below):
-                found[leaf.key[len(below) :]] = _entry(leaf)
-    except _NONSENSE as error:
-        raise StoreError("read a directory", "it holds no keys; is this an etcd?") from error
-    return found

@@ -83,6 +83,8 @@ class Workers:
         progress = state.progress
         with self._registry.lock:
             number = state.heard.asked
+            gone = [one.container for one in state.heard.gone]
+            progress.turn_of = state.container or (gone[-1] if gone else progress.turn_of)
             look, state.heard.look = state.heard.look, Look(everyone=False)
             if progress.look_all_at is not None and started >= progress.look_all_at:
                 look.everyone = True
@@ -91,11 +93,11 @@ class Workers:
         except (RatchetError, OSError) as error:
             self._failed(state, look, error)
         except Exception as error:  # noqa: BLE001 - one pod must not end the others'
-            log.crash("reconciling failed", error, pod=state.key, container=state.container)
+            log.crash("reconciling failed", error, pod=state.key, container=state.progress.turn_of)
             self._failed(state, look, error)
         else:
             if progress.error is not None and not state.inside.errors:
-                log.info("works again", pod=state.key, container=state.container)
+                log.info("works again", pod=state.key, container=state.progress.turn_of)
             progress.error = None
             progress.failures = progress.failures + 1 if state.inside.errors else 0
             progress.serve(number)
@@ -109,7 +111,12 @@ class Workers:
             figures.tried_in_vain()
             if progress.error != str(error):
                 tell = log.debug if state.is_trace else log.warning
-                tell("will try again", pod=state.key, container=state.container, error=str(error))
+                tell(
+                    "will try again",
+                    pod=state.key,
+                    container=state.progress.turn_of,
+                    error=str(error),
+                )
                 progress.fail(str(error), self._clock.time())
         with self._registry.lock:
             if has_begun and isinstance(error, StoreError):
@@ -131,7 +138,7 @@ class Workers:
         log.debug(
             "worked on",
             pod=state.key,
-            container=state.container,
+            container=state.progress.turn_of,
             looked_at="everyone" if look.everyone else log.Joined(look.peers),
             next_s=None if turn.delay_s is None else f"{turn.delay_s:.3f}",
         )

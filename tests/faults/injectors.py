@@ -185,6 +185,7 @@ def parent_address_shared(world: World, fault: Fault) -> Iterator[None]:
     world.use_address(node, wrong)
     world.call(node)
     yield
+    time.sleep(1)  # no administrator changes his mind faster
     node.namespace.ip("addr", "del", f"{wrong}/24", "dev", "eth0")
     world.use_address(node, right)
     world.call(node)

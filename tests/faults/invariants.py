@@ -307,14 +307,15 @@ def _machine_keys(
             yield f"{times} nodes say that they are machine {machine}"
     keys = set()
     for number, machine in machines.items():
-        node = world.nodes[number]
         # A request that was on its way when the address changed: that key is not renewed.
-        former = {node.first_address, node.second_address} - {node.address}
-        for address in former:
-            old = f"{PREFIX}/machines/{address}@{machine}"
-            if old in seen.keys and seen.keys[old].expires:
-                keys.add(old)
-        key = f"{PREFIX}/machines/{node.address}@{machine}"
+        keys |= {
+            old
+            for old, entry in seen.keys.items()
+            if old.startswith(f"{PREFIX}/machines/")
+            and old.endswith(f"@{machine}")
+            and entry.expires
+        }
+        key = f"{PREFIX}/machines/{world.nodes[number].address}@{machine}"
         keys.add(key)
         if key in seen.keys and not seen.keys[key].expires:
             yield f"key {key} does not expire"

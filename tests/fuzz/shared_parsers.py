@@ -387,6 +387,7 @@ class FakeEngine:
         self.clock = SystemClock()
         self.is_cut_off = False
         self.trouble: str | None = None
+        self.guard: str | None = None
         self.node = SimpleNamespace(address="10.0.0.1", interface="eth1")
         self.etcd = Health(self.clock)
         self.registry = self.status = self

@@ -24,7 +24,7 @@ from ratchet.config import Config
 from ratchet.errors import PodUnknownError
 from ratchet.undo import Undo
 from ratchet_child.pairing import v010
-from ratchet_child.store import etcd_v2 as store
+from ratchet_child.store import answers
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.runner import BrokenError, Target, run
 from tests.fuzz.targets import TARGETS
@@ -115,7 +115,7 @@ SABOTAGE: tuple[tuple[str, object, str, Any], ...] = (
     ("request", Undo, "__exit__", nothing),
     ("request", boot, "require", lambda *_: 1 / 0),
     ("lying-plugin", invoke, "_failure", lambda *_: 1 / 0),
-    ("lying-etcd", store, "_number", pass_through),
+    ("lying-etcd", answers, "number", pass_through),
 )
 
 

@@ -161,6 +161,24 @@ def test_another_address_is_published_and_the_peers_tunnels_follow(
     node.check(left).succeeded()
 
 
+def test_tunnels_send_from_the_new_address_while_the_node_keeps_the_old_one(
+    cluster: Cluster, node: Node, far: Node
+) -> None:
+    """The far node's guard takes frames from the node's address only."""
+    left, right = linked(cluster, node, far)
+    node.namespace.ip("addr", "add", "10.99.0.77/24", "dev", "eth0")
+    left.netns.wait_ping("192.168.2.101")  # the kernel has its routes again
+    node.add(cluster.pod("c"), PAIR, **{**FOUND, "parent_address": "10.99.0.77"}).succeeded()
+    wait_for(
+        "the tunnel to follow",
+        lambda: vxlan_of(right.netns.wait_link("in2", "vxlan"))["remote"] == "10.99.0.77",
+    )
+    index = (left.netns.link("in1") or {})["ifindex"]
+    left.netns.wait_ping("192.168.2.101")
+    assert vxlan_of(left.netns.wait_link("in1", "vxlan"))["local"] == "10.99.0.77"
+    assert (left.netns.link("in1") or {})["ifindex"] == index
+
+
 def test_nothing_is_up_while_the_node_has_no_address(
     cluster: Cluster, node: Node, far: Node
 ) -> None:

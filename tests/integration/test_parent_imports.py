@@ -31,8 +31,9 @@ sys.exit(main())
 
 PASS_THROUGH = {
     "__future__", "_json", "_socket", "select",
-    "ratchet", "ratchet.main", "ratchet.plugin", "ratchet.config",
-    "ratchet.errors", "ratchet.log", "ratchet.names", "ratchet.pods", "ratchet.statedir",
+    "ratchet", "ratchet.main", "ratchet.plugin", "ratchet.config", "ratchet.config_values",
+    "ratchet.delegate", "ratchet.errors", "ratchet.log", "ratchet.names", "ratchet.pods",
+    "ratchet.statedir",
     "ratchet.cni", "ratchet.cni.codec", "ratchet.cni.config", "ratchet.cni.errors",
     "ratchet.cni.invoke", "ratchet.cni.skel", "ratchet.cni.version",
 }  # fmt: skip

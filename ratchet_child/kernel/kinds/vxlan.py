@@ -88,14 +88,15 @@ class VxlanKind:
         local = self._local(medium.remote)
         sender: tuple[Setting, ...] = ()
         if local != found.local:
-            sender = (SetLocal(local or Host(bytes(len(medium.remote.packed)))),)
+            none = Host(bytes(len(medium.remote.packed)))
+            # The kernel keeps the sender with its route to a far node, until it has another one.
+            sender = (SetLocal(local or none), SetRemote(none))
+        is_right = found.remote == medium.remote and not sender
         if here.wanted.is_pulled:
             out = (Unplug(),) if found.is_plugged else ()
-            if found.remote == medium.remote:
-                return (*out, *sender)
-            return (*out, *sender, SetRemote(medium.remote))
-        if found.remote == medium.remote:
-            return sender if found.is_plugged else (*sender, Plug())
+            return out if is_right else (*out, *sender, SetRemote(medium.remote))
+        if is_right:
+            return () if found.is_plugged else (Plug(),)
         # Pulled out first: with the carrier go the neighbours that were at the other node.
         out = (Unplug(),) if found.is_plugged else ()
         return (*out, *sender, SetRemote(medium.remote), Plug())

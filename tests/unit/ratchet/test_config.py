@@ -263,7 +263,7 @@ def test_a_key_is_one_row_of_which_all_else_follows() -> None:
 def test_a_key_that_is_added_as_one_row_is_a_key_in_every_respect() -> None:
     """The module, with one line more, reads the key, refuses it misspelt and passes it on."""
     source = Path(config.__file__).read_text()
-    row = '    cable_colour = _passed_on(_choice, ("red", "green"), "red")\n'
+    row = '    cable_colour = _passed_on(values.choice, ("red", "green"), "red")\n'
     head, method, rest = source.partition("    @classmethod\n    def parse(")
     assert method
     module = ModuleType("ratchet.config_with_one_more_key")

@@ -16,7 +16,7 @@ from ratchet_child.model.keys import Declaration, OldLink, PodKey, Published
 from ratchet_child.pairing.incoming import IncomingLinks
 from ratchet_child.pods.records import Records
 from ratchet_child.service import BadRequestError, Service
-from ratchet_child.store import etcd_v2 as store_module
+from ratchet_child.store import answers as etcd_answers
 from ratchet_child.store.api import Entry
 
 DEEP = "[" * 100_000
@@ -95,11 +95,11 @@ def test_an_answer_does_not_repeat_a_huge_request() -> None:
 def test_an_index_that_is_none_is_an_error_of_etcds(index: object) -> None:
     node = {"key": "/ratchet/a", "value": "1", "modifiedIndex": index}
     with pytest.raises(StoreError):
-        store_module._entry(etcd.EtcdResult(None, node))
+        etcd_answers.entry(etcd.EtcdResult(None, node))
 
 
 @pytest.mark.parametrize("nodes", [5, [5], [None], [{"dir": True, "nodes": 5}]])
 def test_a_directory_of_something_else_is_an_error_of_etcds(nodes: object) -> None:
     result = etcd.EtcdResult(None, {"key": "/ratchet/a", "dir": True, "nodes": nodes})
     with pytest.raises(StoreError):
-        store_module._entries(result, "/ratchet/a/")
+        etcd_answers.entries(result, "/ratchet/a/")
