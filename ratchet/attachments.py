@@ -29,7 +29,7 @@ from ratchet.cni import codec
 from ratchet.cni.frozen import dataclass, replace
 from ratchet.cni.ip import Address
 from ratchet.errors import StateError
-from ratchet.links import Link
+from ratchet.links import Link, Uplink
 from ratchet.names import CONTAINER_ID_MAX
 from ratchet.netns import Identity
 
@@ -79,6 +79,9 @@ class Attachment:
     jump; this one starts anew with the machine, and so does the state directory."""
     netns_identity: Identity | None = None
     """Which namespace stood at the path at the ADD; None in records from before this was kept."""
+    uplinks: tuple[Uplink, ...] = ()
+    expected: tuple[str, ...] = ()
+    """Interfaces of the pod that others are to declare links on."""
 
     @property
     def name(self) -> str:
@@ -92,11 +95,30 @@ class Attachment:
     def is_finished(self) -> bool:
         return self.result is not None
 
+    @property
+    def ifnames(self) -> list[str]:
+        """The interfaces that the pod's labels declare."""
+        own = [link.ifname for link in self.links]
+        return own + [uplink.ifname for uplink in self.uplinks]
+
+    @property
+    def addresses(self) -> list[Address]:
+        """The addresses that the pod's labels give it."""
+        own = [link.address for link in self.links]
+        own += [uplink.address for uplink in self.uplinks]
+        return [address for address in own if address is not None]
+
     def with_result(self, result: dict[str, Any]) -> Attachment:
         return replace(self, result=result)
 
     def to_json(self) -> dict[str, Any]:
         boot = self.boot
+        # As a child of an older version knows it: what it would not understand, it passes over.
+        more: dict[str, Any] = {}
+        if self.uplinks:
+            more["uplinks"] = [uplink.to_json() for uplink in self.uplinks]
+        if self.expected:
+            more["expected"] = list(self.expected)
         return {
             "version": VERSION,
             "container_id": self.container_id,
@@ -116,6 +138,7 @@ class Attachment:
             "boottime_s": self.boottime_s,
             "boot": boot and {"plugins": list(boot.plugins), "args": boot.args, "path": boot.path},
             "result": self.result,
+            **more,
         }
 
     @classmethod
@@ -147,6 +170,8 @@ class Attachment:
             ),
             result=None if obj["result"] is None else _object(obj["result"]),
             boottime_s=_seconds(obj["boottime_s"]),
+            uplinks=tuple(Uplink.from_json(uplink) for uplink in obj.get("uplinks", ())),
+            expected=tuple(_string(ifname) for ifname in obj.get("expected", ())),
             netns_identity=_identity(obj.get("netns_identity")),
         )
 

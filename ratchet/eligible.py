@@ -172,9 +172,10 @@ def _result_to_check(attachment: Attachment, request: Request) -> dict[str, Any]
 
 def _check_number(config: Config, wiring: labels.Wiring) -> None:
     """Refuse a pod with so many links that the node's other pods would have to wait for them."""
-    if len(wiring.links) > config.max_links:
+    number = len(wiring.links) + len(wiring.uplinks)
+    if number > config.max_links:
         allowed = f"at most {config.max_links} links, which the configuration key max_links sets"
-        raise LabelError(f"{labels.PREFIX}<n>", f"{len(wiring.links)} links", allowed)
+        raise LabelError(f"{labels.PREFIX}<n>", f"{number} links", allowed)
 
 
 def _attachment(
@@ -195,6 +196,8 @@ def _attachment(
         kubernetes_name=pod.name,
         uid=pod.uid,
         links=wiring.links,
+        uplinks=wiring.uplinks,
+        expected=wiring.expected,
         public_ip=wiring.public_ip,
         target_pod=wiring.target_pod,
         target_container=wiring.target_container,
@@ -214,6 +217,8 @@ def _wired(attachment: Attachment, pod: Pod, wiring: labels.Wiring) -> Attachmen
         kubernetes_name=pod.name,
         uid=pod.uid,
         links=wiring.links,
+        uplinks=wiring.uplinks,
+        expected=wiring.expected,
         public_ip=wiring.public_ip,
         target_pod=wiring.target_pod,
         target_container=wiring.target_container,
@@ -287,7 +292,7 @@ def _answer(config: Config, attachment: Attachment) -> dict[str, Any]:
     completed = result
     if not result.ips_of(attachment.ifname):
         address = reported.choose(
-            config, attachment.public_ip, attachment.links, attachment.container_id
+            config, attachment.public_ip, attachment.addresses, attachment.container_id
         )
         completed = result.with_pod_address(attachment.ifname, attachment.netns, address)
     if completed is result and cni_result.is_of(found, config.cni_version):
@@ -395,5 +400,5 @@ def _fields(attachment: Attachment) -> dict[str, Any]:
     return {
         "pod": attachment.pod_in_logs,
         "container": attachment.container_id,
-        "links": ",".join(link.ifname for link in attachment.links) or None,
+        "links": ",".join(attachment.ifnames) or None,
     }

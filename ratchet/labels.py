@@ -14,34 +14,24 @@ It is not on the path of an unlabelled pod.
 
 from __future__ import annotations
 
-from ratchet import links, names, pods
-from ratchet.cni.frozen import dataclass
-from ratchet.cni.ip import Address
+from ratchet import impairment, label_values, links, names, pods
+from ratchet.cni.frozen import dataclass, replace
 from ratchet.errors import LabelError, shown
-from ratchet.links import Field, Link
+from ratchet.impairment import Impairment
+from ratchet.links import Field, Link, Uplink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, NoReturn
 
+    from ratchet.cni.ip import Address
+
 PREFIX = "ratchet."
-POD_FIELDS = ("pod_name", "primary", "public_ip", "target_pod", "target_container")
+POD_FIELDS = ("pod_name", "primary", "public_ip", "target_pod", "target_container", "links")
 LINK_FIELDS = links.LABELS
 # Informative, and of a link as much as of a pod: `ratchet.2.target_pod` is taken as well.
 _TARGET_FIELDS = ("target_pod", "target_container")
-
-_IPV4_PREFIX_LEN = 24
-_IPV6_PREFIX_LEN = 64
-_ALLOWED_POD_NAME = (
-    f"1 to {names.NAME_MAX} letters, digits, '-', '_' and '.', "
-    "a letter or a digit first and last, as in the ratchet.pod_name of a pod"
-)
-_ALLOWED_ADDRESS = (
-    "an IPv4 or IPv6 address of one host, with or without a prefix length, as in 192.168.2.100 "
-    "or, in an annotation, 192.168.2.100/24 or 2001:db8::1/64"
-)
-_ALLOWED_TARGET = f"at most {names.NAME_MAX} printable characters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +43,29 @@ class Wiring:
     public_ip: Address | None
     target_pod: str | None
     target_container: str | None
+    uplinks: tuple[Uplink, ...] = ()
+    expected: tuple[str, ...] = ()
+    """Interfaces of this pod that other pods are to declare links on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """The fields of one link, and what whoever wrote them calls each."""
+
+    values: Mapping[str, str]
+    prefix: str
+    is_compact: bool = False
+
+    def called(self, field: str) -> str:
+        own = links.COMPACT.get(field, field) if self.is_compact else field
+        return f"{self.prefix}{own}"
+
+    def get(self, field: str) -> str | None:
+        return self.values.get(self.called(field))
+
+    def refuse(self, field: str, allowed: str) -> NoReturn:
+        called = self.called(field)
+        raise LabelError(called, self.values.get(called), allowed)
 
 
 def is_eligible(labels: Mapping[str, str], annotations: Mapping[str, str]) -> bool:
@@ -74,37 +87,33 @@ def parse(
     """
     fields = _ratchet_fields(labels, annotations)
     numbers = _link_numbers(fields)
-    pod_name = _pod_name(f"{PREFIX}pod_name", fields.get(f"{PREFIX}pod_name", own_name))
+    pod_name = label_values.pod_name(f"{PREFIX}pod_name", fields.get(f"{PREFIX}pod_name", own_name))
 
-    prefixes = [f"{PREFIX}{number}." for number in numbers]
+    declared = [_Fields(fields, f"{PREFIX}{number}.") for number in numbers]
     if _is_primary(fields):
-        prefixes.insert(0, PREFIX)
-    declared = tuple(_link(fields, prefix, cni_ifname) for prefix in prefixes)
-    _check_together(prefixes, declared, pod_name)
+        declared.insert(0, _Fields(fields, PREFIX))
+    expected = []
+    for one in _compact(fields):
+        if all(one.get(field) is None for field in ("pair_name", "kind", "device")):
+            expected.append((one, _expected(one, cni_ifname)))
+        else:
+            declared.append(one)
+    read = [(one, _link(one, cni_ifname)) for one in declared]
+    _check_together(read, expected, pod_name)
 
     return Wiring(
         pod_name=pod_name,
-        links=declared,
-        public_ip=_optional_address(fields, f"{PREFIX}public_ip"),
-        target_pod=_target(fields, f"{PREFIX}target_pod"),
-        target_container=_target(fields, f"{PREFIX}target_container"),
+        links=tuple(link for _, link in read if isinstance(link, Link)),
+        public_ip=label_values.optional_address(
+            f"{PREFIX}public_ip", fields.get(f"{PREFIX}public_ip")
+        ),
+        target_pod=label_values.target(f"{PREFIX}target_pod", fields.get(f"{PREFIX}target_pod")),
+        target_container=label_values.target(
+            f"{PREFIX}target_container", fields.get(f"{PREFIX}target_container")
+        ),
+        uplinks=tuple(link for _, link in read if isinstance(link, Uplink)),
+        expected=tuple(ifname for _, ifname in expected),
     )
-
-
-def check_ifname(label: str, value: str, *, cni_ifname: str) -> None:
-    """Check an interface name by the kernel's rules (dev_valid_name) and ours. Raises `LabelError`.
-
-    `cni_ifname` is the runtime's CNI_IFNAME. Runtimes give every pod the same one, so it is not
-    free at the far end either.
-    """
-    if not names.is_new_ifname(value):
-        raise LabelError(label, value, names.NEW_IFNAME)
-    if value == "lo":
-        raise LabelError(label, value, "a name other than lo, which every pod has already")
-    if value == cni_ifname:
-        raise LabelError(
-            label, value, "a name that is not the one that the runtime uses itself (CNI_IFNAME)"
-        )
 
 
 # The fields -------------------------------------------------------------------------------------
@@ -157,8 +166,10 @@ def _refuse_misspelling(
         # The only label whose name was not ours to choose.
         label = label if label.isascii() and label.isprintable() else shown(label)
         raise LabelError(label, value, f"{prefix}{near[0]}, if that is the label that was meant")
-    if name.startswith(("local_", "pair_")):
-        raise LabelError(label, value, ", ".join(f"{prefix}{field}" for field in LINK_FIELDS))
+    for end in impairment.ENDS:
+        if name.startswith(end):
+            own = (field for field in LINK_FIELDS if field.startswith(end))
+            raise LabelError(label, value, ", ".join(f"{prefix}{field}" for field in own))
 
 
 def _is_primary(fields: Mapping[str, str]) -> bool:
@@ -169,117 +180,164 @@ def _is_primary(fields: Mapping[str, str]) -> bool:
     return value == "true"
 
 
-def _link(fields: Mapping[str, str], prefix: str, cni_ifname: str) -> Link:
-    address = _optional_address(fields, f"{prefix}local_ip")
-    pair_address = _optional_address(fields, f"{prefix}pair_ip")
-    if address is not None and pair_address is not None and address.ip == pair_address.ip:
-        raise LabelError(
-            f"{prefix}pair_ip",
-            fields[f"{prefix}pair_ip"],
-            f"an address other than the one at this end ({prefix}local_ip)",
+def _compact(fields: Mapping[str, str]) -> list[_Fields]:
+    """Return the entries of the annotation `ratchet.links`. Raises `LabelError`."""
+    text = fields.get(f"{PREFIX}links")
+    if text is None:
+        return []
+    from ratchet import compact  # noqa: PLC0415 - hardly any pod has the annotation
+
+    known = tuple(links.COMPACT.get(field, field) for field in LINK_FIELDS)
+    found = []
+    for number, entry in enumerate(compact.entries(text), 1):
+        prefix = compact.prefix(number)
+        for name, value in entry.items():
+            if name not in known:
+                label = compact.called(number, name)
+                _refuse_misspelling(label, value, name, "", known)
+                raise LabelError(label, value, f"one of these fields: {', '.join(known)}")
+        values = {f"{prefix}{name}": value for name, value in entry.items()}
+        found.append(_Fields(values, prefix, is_compact=True))
+    return found
+
+
+def _expected(fields: _Fields, cni_ifname: str) -> str:
+    """Return the interface of an end that another pod declares. Raises `LabelError`."""
+    ifname = _ifname(fields, "local_ifname", cni_ifname)
+    if len(fields.values) > 1:
+        fields.refuse(
+            "pair_name",
+            f"{label_values.ALLOWED_POD_NAME}; an entry with an ifname alone expects a link",
         )
-    return Link(
-        ifname=_ifname(fields, f"{prefix}local_ifname", cni_ifname),
+    return ifname
+
+
+def _link(fields: _Fields, cni_ifname: str) -> Link | Uplink:
+    if fields.get("kind") is not None or fields.get("device") is not None:
+        return _uplink(fields, cni_ifname)
+    address, pair_address = _address(fields, "local_ip"), _address(fields, "pair_ip")
+    if address is not None and pair_address is not None and address.ip == pair_address.ip:
+        own = fields.called("local_ip")
+        fields.refuse("pair_ip", f"an address other than the one at this end ({own})")
+    slow, far = (_impairment(fields, end) for end in impairment.ENDS)
+    link = Link(
+        ifname=_ifname(fields, "local_ifname", cni_ifname),
         address=address,
-        pair=_pod_name(f"{prefix}pair_name", fields.get(f"{prefix}pair_name")),
-        pair_ifname=_ifname(fields, f"{prefix}pair_ifname", cni_ifname),
+        pair=label_values.pod_name(fields.called("pair_name"), fields.get("pair_name")),
+        pair_ifname=_ifname(fields, "pair_ifname", cni_ifname),
         pair_address=pair_address,
-        **{field.name: _property(fields, prefix, field) for field in links.PROPERTIES},
+        impairment=slow,
+        pair_impairment=far,
+        **{field.name: _property(fields, field) for field in links.PROPERTIES},
+    )
+    if link.mac is not None and link.mac == link.pair_mac:
+        fields.refuse("pair_mac", f"another one than {fields.called('local_mac')}")
+    return link
+
+
+def _uplink(fields: _Fields, cni_ifname: str) -> Uplink:
+    """Read a link with the node. Raises `LabelError`."""
+    kind = fields.get("kind")
+    if kind not in links.UPLINK_KINDS:
+        fields.refuse("kind", " or ".join(links.UPLINK_KINDS))
+    is_host = kind == links.HOST
+    for field in LINK_FIELDS:
+        is_pairs = field.startswith("pair_") and not (is_host and field == "pair_ip")
+        if is_pairs and fields.get(field) is not None:
+            fields.refuse(field, f"nothing in a link of kind {kind}, which has no pair")
+    device = fields.get("device")
+    # A macvlan's is there already, whatever it is called; a host link's is made.
+    if device is None or not (names.is_new_ifname if is_host else names.is_ifname)(device):
+        fields.refuse("device", names.NEW_IFNAME if is_host else names.EXISTING_IFNAME)
+    if device == "lo":
+        fields.refuse("device", "an interface of the node other than lo")
+    address, device_address = _address(fields, "local_ip"), _address(fields, "pair_ip")
+    if address is not None and device_address is not None and address.ip == device_address.ip:
+        own = fields.called("local_ip")
+        fields.refuse("pair_ip", f"an address other than the one at this end ({own})")
+    read = {field.name: _property(fields, field) for field in links.PROPERTIES}
+    return Uplink(
+        ifname=_ifname(fields, "local_ifname", cni_ifname),
+        kind=kind,
+        device=device,
+        address=address,
+        device_address=device_address,
+        mtu_bytes=read["mtu_bytes"],
+        mac=read["mac"],
+        impairment=_impairment(fields, impairment.ENDS[0]),
     )
 
 
-def _property(fields: Mapping[str, str], prefix: str, field: Field) -> Any:
+def _property(fields: _Fields, field: Field) -> Any:
     """Return what a property's label says, None without the label. Raises `LabelError`."""
-    label = f"{prefix}{field.label}"
-    value = fields.get(label)
+    value = fields.get(field.label)
     if value is None:
         return None
     try:
         return field.read(value)
     except ValueError as exc:
-        raise LabelError(label, value, field.allowed) from exc
+        raise LabelError(fields.called(field.label), value, field.allowed) from exc
 
 
-def _check_together(prefixes: list[str], declared: tuple[Link, ...], pod_name: str) -> None:
+def _impairment(fields: _Fields, end: str) -> Impairment | None:
+    """Return what one end does to frames: what is said of it goes before what is said of both.
+
+    Raises `LabelError`.
+    """
+    found: dict[str, int | None] = {}
+    for quantity in impairment.QUANTITIES:
+        for field in (quantity.label, f"{end}{quantity.label}"):
+            value = fields.get(field)
+            if value is not None:
+                try:
+                    found[quantity.name] = quantity.read(value)
+                except ValueError as exc:
+                    raise LabelError(fields.called(field), value, quantity.allowed) from exc
+    made = Impairment(**found)
+    if made.rate_bits is not None and made.rate_bits % 8:
+        made = replace(made, rate_bits=made.rate_bits // 8 * 8)
+    if made.jitter_us is not None and made.delay_us is None:
+        field = "jitter" if fields.get(f"{end}jitter") is None else f"{end}jitter"
+        delay, own = fields.called("delay"), fields.called(f"{end}delay")
+        fields.refuse(field, f"one beside {delay} or {own}")
+    return None if made == Impairment() else made
+
+
+def _check_together(
+    read: list[tuple[_Fields, Link | Uplink]], expected: list[tuple[_Fields, str]], pod_name: str
+) -> None:
     """Check what no link shows by itself. Raises `LabelError`."""
     own_ends: dict[str, str] = {}
     far_ends: dict[tuple[str, str], str] = {}
-    for prefix, link in zip(prefixes, declared, strict=True):
-        if link.pair == pod_name:
+    for fields, ifname in [*((one, link.ifname) for one, link in read), *expected]:
+        called = fields.called("local_ifname")
+        if ifname in own_ends:
             raise LabelError(
-                f"{prefix}pair_name", link.pair, "the name of another pod: this one has that name"
+                called, ifname, f"a name that no other link of this pod has ({own_ends[ifname]})"
             )
-        if link.ifname in own_ends:
-            raise LabelError(
-                f"{prefix}local_ifname",
-                link.ifname,
-                f"a name that no other link of this pod has ({own_ends[link.ifname]}local_ifname)",
-            )
-        far_end = (link.pair, link.pair_ifname)
+        own_ends[ifname] = called
+    for fields, link in read:
+        if isinstance(link, Link) and link.pair == pod_name:
+            fields.refuse("pair_name", "the name of another pod: this one has that name")
+        if isinstance(link, Uplink) and link.kind != links.HOST:
+            continue
+        field = "pair_ifname" if isinstance(link, Link) else "device"
+        whose = link.pair if isinstance(link, Link) else "the node"
+        far_end = (link.pair, link.pair_ifname) if isinstance(link, Link) else ("", link.device)
         if far_end in far_ends:
-            raise LabelError(
-                f"{prefix}pair_ifname",
-                link.pair_ifname,
-                f"a name that no other link with {link.pair} has ({far_ends[far_end]}pair_ifname)",
+            fields.refuse(
+                field, f"a name that no other link with {whose} has ({far_ends[far_end]})"
             )
-        own_ends[link.ifname] = prefix
-        far_ends[far_end] = prefix
+        far_ends[far_end] = fields.called(field)
 
 
-# The values -------------------------------------------------------------------------------------
-
-
-def _pod_name(label: str, value: str | None) -> str:
-    if value is None or not names.is_pod_name(value):
-        raise LabelError(label, value, _ALLOWED_POD_NAME)
-    return value
-
-
-def _ifname(fields: Mapping[str, str], label: str, cni_ifname: str) -> str:
-    value = fields.get(label)
+def _ifname(fields: _Fields, field: str, cni_ifname: str) -> str:
+    value = fields.get(field)
     if value is None:
-        raise LabelError(label, None, names.NEW_IFNAME)
-    check_ifname(label, value, cni_ifname=cni_ifname)
+        fields.refuse(field, names.NEW_IFNAME)
+    label_values.check_ifname(fields.called(field), value, cni_ifname=cni_ifname)
     return value
 
 
-def _target(fields: Mapping[str, str], label: str) -> str | None:
-    value = fields.get(label)
-    if value is not None and (len(value) > names.NAME_MAX or not value.isprintable()):
-        raise LabelError(label, value, _ALLOWED_TARGET)
-    return value
-
-
-def _optional_address(fields: Mapping[str, str], label: str) -> Address | None:
-    """Return an address and its prefix length, None without the label. Raises `LabelError`."""
-    value = fields.get(label)
-    if value is None:
-        return None
-
-    def refuse(allowed: str = _ALLOWED_ADDRESS, cause: Exception | None = None) -> NoReturn:
-        raise LabelError(label, value, allowed) from cause
-
-    slash = "/" in value
-    try:
-        address = Address.parse(value)
-    except ValueError as error:
-        refuse(cause=error)
-    ip = address.ip
-    if not slash:
-        address = Address(ip, _IPV4_PREFIX_LEN if ip.version == 4 else _IPV6_PREFIX_LEN)
-
-    if ip.is_unspecified or ip.is_multicast or ip.is_loopback:
-        refuse("the address of one host: not the unspecified one, multicast or loopback")
-    if ip.is_ipv4_mapped:
-        refuse("the address in its IPv4 form, as IPv4-mapped addresses never go over a link")
-    if address.prefix_len == 0:
-        refuse("a prefix length of at least 1")
-    if address.host_bits >= 2:  # RFC 3021, RFC 6164: /31 and /127 are two hosts
-        network = address.network
-        if ip == network.ip:
-            refuse(f"the address of a host in {network}, not that of the network itself")
-        if ip.version == 4 and ip == address.broadcast:
-            refuse(f"the address of a host in {network}, not its broadcast address")
-    if str(ip) == "255.255.255.255":
-        refuse("the address of one host, not the broadcast address")
-    return address
+def _address(fields: _Fields, field: str) -> Address | None:
+    return label_values.optional_address(fields.called(field), fields.get(field))

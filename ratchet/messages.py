@@ -69,8 +69,19 @@ class Status:
     """Answer all that is known of this node's pods, as a `status.NodeStatus`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Set something of the link at an attachment's interface, as an `links.Override` in JSON."""
+
+    attachment: str
+    link: str
+    override: dict[str, Any] | None
+    """None: nothing any more."""
+    timeout_s: float
+
+
 if TYPE_CHECKING:
-    Request: TypeAlias = Attached | Deleted | Check | Labels | Health | Status
+    Request: TypeAlias = Attached | Deleted | Check | Labels | Health | Status | Set
 
 OPERATIONS: dict[str, type[Any]] = {
     "attached": Attached,
@@ -79,6 +90,7 @@ OPERATIONS: dict[str, type[Any]] = {
     "labels": Labels,
     "health": Health,
     "status": Status,
+    "set": Set,
 }
 _NAMES = {kind: name for name, kind in OPERATIONS.items()}
 
@@ -205,6 +217,13 @@ def _seconds(obj: Mapping[str, Any], key: str) -> float:
     return value
 
 
+def _override(obj: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+    value = obj.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{key} {shown(value)}")
+    return value
+
+
 def _uid(obj: Mapping[str, Any], key: str) -> str | None:
     return None if obj.get(key) is None else _text(obj, key)
 
@@ -215,5 +234,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
     "timeout_s": _seconds,
     "namespace": _text,
     "name": _text,
+    "link": _text,
+    "override": _override,
     "uid": _uid,
 }

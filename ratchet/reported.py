@@ -23,7 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ratchet.config import Config
     from ratchet.labels import Wiring
-    from ratchet.links import Link
 
 LABEL = "ratchet.public_ip"
 ALLOWED = (
@@ -60,7 +59,7 @@ def check(config: Config, wiring: Wiring) -> None:
 
 
 def choose(
-    config: Config, public_ip: Address | None, links: tuple[Link, ...], container_id: str
+    config: Config, public_ip: Address | None, addresses: list[Address], container_id: str
 ) -> Address:
     """Return what the pod reports: its label's, the first link's that may be, or one made up.
 
@@ -68,9 +67,9 @@ def choose(
     """
     if public_ip is not None:  # which was checked before anything was changed
         return public_ip
-    for link in links:
-        if link.address is not None and is_allowed(config, link.address.ip):
-            return link.address
+    for address in addresses:
+        if is_allowed(config, address.ip):
+            return address
     made_up, tries = link_local(container_id), 0
     while is_nodes_own(config, made_up.ip) and tries < _MOST_TRIES:
         tries += 1

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ratchet import messages, status
 from ratchet.errors import CniError, PodUnknownError, RatchetError, shown
+from ratchet.links import UPLINK_KINDS, Override
 from ratchet_child.engine import Engine
 from ratchet_child.lookups import Labels, Lookups
 from ratchet_child.metrics.figures import front
@@ -99,6 +100,8 @@ class Service:
                     self._check(asked, reply)
                 case messages.Labels():
                     self._labels(asked, reply)
+                case messages.Set():
+                    self._set(asked, reply)
                 case messages.Health():
                     reply(self._health())
                 case messages.Status():
@@ -153,6 +156,30 @@ class Service:
         taken = self._taken(asked.attachment)
         number = self._engine.registry.check(taken[0])
         self._wait((taken[0], number or taken[1]), "present", asked.timeout_s, reply)
+
+    def _set(self, asked: messages.Set, reply: Reply) -> None:
+        key, number = self._taken(asked.attachment)
+        links = {link.ifname: link for link in self._engine.status.links(key)}
+        if asked.link not in links:
+            there = ", ".join(sorted(links)) or "no links"
+            raise BadRequestError(f"{key} has no link at {shown(asked.link)}: there are {there}")
+        if links[asked.link].kind in UPLINK_KINDS:
+            raise BadRequestError(f"{asked.link} of {key} is an uplink, which only labels change")
+        if not links[asked.link].peer:
+            raise BadRequestError(f"nobody has declared a link at {asked.link} of {key} yet")
+        try:
+            change = None if asked.override is None else Override.from_json(asked.override)
+        except ValueError as error:
+            raise BadRequestError(str(error)) from error
+        found = links[asked.link]
+        peer = PodKey.parse(found.peer)
+        if not found.primary and found.peer_ifname and self._engine.registry.is_present(peer):
+            # Both pods are here: only the primary's turn changes what is known of its own link.
+            key, change = peer, None if change is None else change.seen_from_pair()
+            number = self._engine.registry.order(key, found.peer_ifname, change) or number
+        else:
+            number = self._engine.registry.order(key, asked.link, change) or number
+        self._wait((key, number), "present", asked.timeout_s, reply)
 
     def _taken(self, name: str) -> tuple[PodKey, int]:
         taken = self._engine.registry.attached(name)

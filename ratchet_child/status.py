@@ -15,15 +15,17 @@ from ratchet.cni.frozen import replace
 from ratchet_child.metrics import figures
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.links import Place, Side
+from ratchet_child.model.links import Place, Side, UplinkSide
 from ratchet_child.model.local import Node
 from ratchet_child.model.plan import End
 from ratchet_child.pairing import v010
 from ratchet_child.pairing.machines import Machines
 from ratchet_child.pods.history import ERROR, UP, WAITING
 from ratchet_child.pods.registry import Registry
-from ratchet_child.pods.state import PodState
+from ratchet_child.pods.state import PodState, fault
 from ratchet_child.store.health import Health
+
+PULLED = "its cable is pulled out (ratchetctl link up)"
 
 
 class Status:
@@ -112,12 +114,14 @@ class Status:
         for end in state.ends:
             how, error = state.state_of(end)
             one = _link(state, end.side, how, error, end, places, now)
-            place = places.get(end.side.peer)
+            place = _place(end.side, places)
             since = None if place is None else self._machines.silent_since(place.address)
             shown.append(replace(one, silent_since=since, by_pod=_by_pod(state, end)))
         for waiting in state.waiting:
             how = WAITING if waiting.error is None else ERROR
             shown.append(_link(state, waiting.side, how, waiting.error, None, places, now))
+        known = {one.ifname for one in shown}
+        shown += [_expected(ifname) for ifname in _expectations(state) if ifname not in known]
         return tuple(shown)
 
 
@@ -132,8 +136,12 @@ def _count(state: PodState, counts: figures.Counts) -> None:
 
 
 def _fault(state: PodState, end: End, how: str) -> str | None:
-    """Return what the kernel refused of a link that is up; None when it is not up."""
-    return state.inside.faults.get(end.ifname) if how == UP else None
+    """Return what is wrong with a link that is up: what the kernel refused, what contradicts."""
+    if how != UP:
+        return None
+    pulled = PULLED if end.side.is_pulled else None
+    found = pulled, fault(state.inside.faults.get(end.ifname, {})), end.side.contradiction
+    return "; ".join(one for one in found if one is not None) or None
 
 
 def _is_complete(state: PodState, mode: str, places: dict[PodKey, Place]) -> bool:
@@ -148,9 +156,24 @@ def _is_complete(state: PodState, mode: str, places: dict[PodKey, Place]) -> boo
         ):
             return False
     if mode == "all":
-        return not wanted.waiting
+        there = {end.ifname for end in wanted.ends}
+        return not wanted.waiting and there.issuperset(_expectations(state))
     # A link whose far pod is there but which waits is not complete, and neither is a wrong one.
-    return not any(one.side.peer in places and not one.error for one in wanted.waiting)
+    return not any(_place(one.side, places) and not one.error for one in wanted.waiting)
+
+
+def _expectations(state: PodState) -> tuple[str, ...]:
+    """Return the pod's interfaces that others are to declare links on."""
+    return () if state.heard.attachment is None else state.heard.attachment.expected
+
+
+def _expected(ifname: str) -> status.LinkStatus:
+    """Return a link that the pod expects and nobody has declared yet."""
+    return status.LinkStatus(ifname=ifname, peer="", state=WAITING, primary=False)
+
+
+def _place(side: Side | UplinkSide, places: dict[PodKey, Place]) -> Place | None:
+    return places.get(side.peer) if isinstance(side, Side) else None
 
 
 def _by_pod(state: PodState, end: End) -> str | None:
@@ -163,7 +186,7 @@ def _by_pod(state: PodState, end: End) -> str | None:
 
 def _link(
     pod: PodState,
-    side: Side,
+    side: Side | UplinkSide,
     state: str,
     error: str | None,
     end: End | None,
@@ -171,11 +194,11 @@ def _link(
     now: float,
 ) -> status.LinkStatus:
     note = pod.inside.history.get(side) or pod.inside.history.note(side, state, error)
-    place = places.get(side.peer)
+    place = _place(side, places)
     return status.LinkStatus(
         ifname=side.ifname,
         address=None if side.address is None else str(side.address),
-        peer=str(side.peer),
+        peer=side.far,
         peer_ifname=None if side.peer_ifname == v010.UNTOLD else side.peer_ifname,
         peer_address=None if side.peer_address is None else str(side.peer_address),
         peer_node=None if place is None else place.address,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 
 from ratchet import __version__
-from ratchetctl import clean, demo, status
+from ratchetctl import capture, clean, demo, link, status
 from ratchetctl.install import certificates
 from ratchetctl.install import command as install
 from ratchetctl.sim import command as sim
@@ -27,9 +27,11 @@ def version() -> None:
     click.echo(f"ratchetctl {__version__}")
 
 
+cli.add_command(capture.capture)
 cli.add_command(certificates.certificates)
 cli.add_command(clean.clean)
 cli.add_command(demo.demo)
+cli.add_command(link.link)
 cli.add_command(install.node)
 cli.add_command(sim.sim)
 cli.add_command(status.status)

@@ -290,6 +290,19 @@ def _recorded(attachment: Attachment) -> Pod:
                 state=UNKNOWN,
             )
             for link in attachment.links
+        )
+        + tuple(
+            LinkStatus(
+                ifname=uplink.ifname,
+                address=_text(uplink.address),
+                peer="the node",
+                peer_ifname=uplink.device,
+                peer_address=_text(uplink.device_address),
+                primary=True,
+                kind=uplink.kind,
+                state=UNKNOWN,
+            )
+            for uplink in attachment.uplinks
         ),
     )
 

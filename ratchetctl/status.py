@@ -59,7 +59,7 @@ def status(config_file: str | None, state_dir: str | None, output: str, pod: str
         raise click.UsageError("--config and --state-dir say the same: give one")
     found = node.read(node.state_dir_of(config_file, state_dir))
     if pod is not None:
-        found = replace(found, pods=tuple(_named(found, pod)))
+        found = replace(found, pods=tuple(named(found, pod)))
     if found.child_error is not None:
         shown = "what follows is what the records say" if found.pods else "no pod is recorded"
         if found.unfinished:
@@ -183,7 +183,7 @@ def show(found: Node, console: Console) -> None:
         console.print(_plain(line), soft_wrap=True)
 
 
-def _named(found: Node, wanted: str) -> list[Pod]:
+def named(found: Node, wanted: str) -> list[Pod]:
     """Return the pods of a name. *Raises* StatusError when there is none."""
     # The logs write namespace:name.
     namespace, _, name = wanted.replace(":", "/").rpartition("/")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ratchet import log
 from ratchet.attachments import Attachment
 from ratchet.config import Config
-from ratchet.links import Link
+from ratchet.labels import Wiring
 from ratchet.status import AgentStatus
 from ratchet_child.agent.attacher import Attacher
 from ratchet_child.agent.connection import Connection
@@ -227,9 +227,9 @@ class Agent:
                 dues.append(now + due - self._clock.time())
         return max(min(one for one in dues if one is not None) - self._clock.monotonic(), 0.0)
 
-    def _rewrite(self, attachment: Attachment, links: tuple[Link, ...]) -> bool:
+    def _rewrite(self, attachment: Attachment, wiring: Wiring) -> bool:
         engine = self._engine
-        if engine is None or not rewrite(engine.node.state_dir, attachment, links):
+        if engine is None or not rewrite(engine.node.state_dir, attachment, wiring):
             return False
         engine.registry.attached(attachment.name)
         return True

@@ -177,6 +177,8 @@ def _attachment(network: str, pod: SeenPod, sandbox: Sandbox) -> Attachment:
         kubernetes_name=pod.name,
         uid=pod.uid,
         links=wiring.links,
+        uplinks=wiring.uplinks,
+        expected=wiring.expected,
         public_ip=wiring.public_ip,
         target_pod=wiring.target_pod,
         target_container=wiring.target_container,

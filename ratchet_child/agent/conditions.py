@@ -43,7 +43,7 @@ def _named(links: list[LinkStatus]) -> str:
     told = [
         f"{link.ifname} to {link.peer}: {link.error}"
         if link.error
-        else f"{link.ifname} waits for {link.peer}"
+        else f"{link.ifname} waits for {link.peer or 'a pod that declares a link with it'}"
         for link in links[:_MOST_NAMED]
     ]
     if len(links) > _MOST_NAMED:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from ratchet import labels, log, pods
 from ratchet.attachments import Attachment
 from ratchet.errors import LabelError, StateError
-from ratchet.links import Link
+from ratchet.labels import Wiring
+from ratchet.links import Link, Uplink
 from ratchet_child.agent import notes
 from ratchet_child.agent.notes import Note
 from ratchet_child.agent.seen import SeenPod, SeenPods, Words
@@ -26,7 +27,7 @@ from ratchet_child.agent.views import PodView
 # A list may be a moment older than what an ADD was told, and people change several labels in turn.
 SETTLE_S = 0.5
 
-Rewrite = Callable[[Attachment, tuple[Link, ...]], bool]
+Rewrite = Callable[[Attachment, Wiring], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,8 @@ class Follower:
             wanted = _wanted(view.attachment, pod)
         except LabelError as error:
             return self._refuse(view, str(error))
-        before = view.attachment.links
-        if set(wanted) == set(before):
+        before, after = _declared(view.attachment), _declared(wanted)
+        if after == before:
             return None
         try:
             if not self._rewrite(view.attachment, wanted):
@@ -105,7 +106,7 @@ class Follower:
             known.is_done, known.since = False, now
             log.warning("links cannot follow the labels", pod=view.key, error=str(error))
             return None
-        note = notes.followed(before, wanted)
+        note = notes.followed(before, after)
         log.info("links follow the labels", pod=view.key, container=container, how=note.text)
         return note
 
@@ -119,13 +120,13 @@ def _is_as_attached(attachment: Attachment, pod: SeenPod) -> bool:
     if pods.ELIGIBLE_KEY not in pod.annotations:
         return False
     try:
-        return set(_parse(attachment, pod, {})) == set(attachment.links)
+        return _declared(_parse(attachment, pod, {})) == _declared(attachment)
     except LabelError:
         return False
 
 
-def _wanted(attachment: Attachment, pod: SeenPod) -> tuple[Link, ...]:
-    """Return the links that the labels of a running pod say. *Raises* LabelError."""
+def _wanted(attachment: Attachment, pod: SeenPod) -> Wiring:
+    """Return what the labels of a running pod say. *Raises* LabelError."""
     if not pods.says_eligible(pod.labels, pod.annotations):
         key = pods.ELIGIBLE_KEY
         value = pod.annotations.get(key, pod.labels.get(key))
@@ -133,10 +134,16 @@ def _wanted(attachment: Attachment, pod: SeenPod) -> tuple[Link, ...]:
     return _parse(attachment, pod, pod.labels)
 
 
-def _parse(attachment: Attachment, pod: SeenPod, own: Words) -> tuple[Link, ...]:
+def _parse(attachment: Attachment, pod: SeenPod, own: Words) -> Wiring:
     wiring = labels.parse(own, pod.annotations, own_name=pod.name, cni_ifname=attachment.ifname)
     if wiring.pod_name != attachment.pod:
         label = f"{labels.PREFIX}pod_name"
         value = pod.annotations.get(label, own.get(label))
         raise LabelError(label, value, f"{attachment.pod} for as long as the pod runs")
-    return wiring.links
+    return wiring
+
+
+def _declared(by: Attachment | Wiring) -> dict[str, Link | Uplink | None]:
+    """Return what is declared at each interface; None where that is left to other pods."""
+    ends: tuple[Link | Uplink, ...] = (*by.links, *by.uplinks)
+    return {**dict.fromkeys(by.expected), **{one.ifname: one for one in ends}}

@@ -6,11 +6,11 @@ somebody who cannot look at the node.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from ratchet.links import Link
+from ratchet.links import UPLINK_KINDS
 from ratchet.status import ERROR, UP, WAITING, LinkStatus
 from ratchet_child.agent.views import PodView
 
@@ -66,7 +66,8 @@ def _of_link(view: PodView, link: LinkStatus, now: float) -> Noted:
     since = now if link.since is None else link.since
     where = f"{link.ifname} to {link.peer}"
     if link.state == UP and link.fault is None:
-        how = "on this node" if link.kind == "veth" else f"with node {link.peer_node}"
+        is_local = link.kind == "veth" or link.kind in UPLINK_KINDS
+        how = "on this node" if is_local else f"with node {link.peer_node}"
         note = Note("LinkUp", "Link", f"Link {where} is up ({link.kind}, {how}).", False)
         return Noted(what, (UP, link.kind, link.peer_node), note, since)
     if link.state == UP:
@@ -91,6 +92,12 @@ def _of_link(view: PodView, link: LinkStatus, now: float) -> Noted:
 
 
 def _waiting(view: PodView, link: LinkStatus, since: float) -> Note:
+    if not link.peer:
+        text = (
+            f"Interface {link.ifname} waits for a link since {shown_time(since)}. It comes up when "
+            f"a pod in namespace {view.namespace} starts whose labels declare a link with it."
+        )
+        return Note("LinkWaiting", "Link", text, False)
     name = link.peer.rpartition(":")[2]
     text = f"Link {link.ifname} waits for {link.peer} since {shown_time(since)}. "
     if link.peer_node is not None:
@@ -131,9 +138,8 @@ def not_found() -> Note:
     return Note("NamespaceNotFound", "Attach", text)
 
 
-def followed(before: tuple[Link, ...], after: tuple[Link, ...]) -> Note:
-    """Return the note for links that have followed the labels."""
-    old, new = ({link.ifname: link for link in links} for links in (before, after))
+def followed(old: Mapping[str, object], new: Mapping[str, object]) -> Note:
+    """Return the note for links that have followed the labels: what each interface was and is."""
     parts = (
         ("added", [name for name in new if name not in old]),
         ("changed", [name for name in new if name in old and new[name] != old[name]]),

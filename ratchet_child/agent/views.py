@@ -104,6 +104,7 @@ def _links(engine: Engine, state: PodState) -> tuple[LinkStatus, ...]:
 def _ends(state: PodState, links: tuple[LinkStatus, ...]) -> tuple[End, ...]:
     ends = []
     found = dict(state.inside.found or {})
+    macs = {end.ifname: end.interface.mac for end in state.ends}
     for link in links:
         there = found.get(link.ifname)
         if there is None or not there.ours:
@@ -115,7 +116,7 @@ def _ends(state: PodState, links: tuple[LinkStatus, ...]) -> tuple[End, ...]:
                 else f"{link.peer.rpartition(':')[2]}:{link.peer_ifname}",
                 ifname=there.ifname,
                 address=link.address,
-                mac=hardware_address(state.key, link.ifname),
+                mac=macs.get(link.ifname) or hardware_address(state.key, link.ifname),
                 mtu_bytes=there.mtu_bytes,
             )
         )

@@ -13,22 +13,35 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ratchet.errors import KernelError
-from ratchet_child.kernel import rtnetlink
-from ratchet_child.kernel.netns import NLM_F_CREATE, NLM_F_EXCL, Namespace, Netlink, entered
+from ratchet.impairment import Impairment
+from ratchet_child.kernel import qdisc, rtnetlink
+from ratchet_child.kernel.netns import (
+    NLM_F_CREATE,
+    NLM_F_ECHO,
+    NLM_F_EXCL,
+    Namespace,
+    Netlink,
+    entered,
+)
 from ratchet_child.kernel.rtnetlink import MARK, AddressMessage, LinkMessage
 from ratchet_child.model.interfaces import (
     AddAddress,
+    Attribute,
     Found,
     HandOver,
+    Hold,
+    Impair,
     Interface,
     Label,
     Plug,
+    Release,
     RemoveAddress,
     SetLocal,
+    SetMac,
     SetMtu,
     SetRemote,
     Setting,
@@ -49,10 +62,13 @@ _IFREQ = struct.Struct("=16si20x")
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What came of changing an interface: its index, and what the kernel has refused of it."""
+    """What came of changing an interface: its index, and which properties the kernel has refused.
+
+    `refused` says why, by the kind of setting.
+    """
 
     index: int
-    refused: tuple[str, ...] = ()
+    refused: Mapping[type[Setting], str] = field(default_factory=dict)
 
 
 class Devices:
@@ -74,7 +90,7 @@ class Devices:
         """Return the interfaces of Ratchet's in a namespace: the pod may have thousands more."""
         answers = namespace.netlink.dump(RTM_GETLINK, rtnetlink.every_link())
         links = [rtnetlink.read_link(one) for one in answers if rtnetlink.is_marked(one)]
-        return [self._found(link, _addresses(namespace, link.index)) for link in links]
+        return [self._found_here(namespace, link) for link in links]
 
     def moved_away(
         self, namespace: Namespace, besides: Namespace | None = None
@@ -97,7 +113,7 @@ class Devices:
             with contextlib.suppress(OSError):  # it goes at this moment
                 for one in netlink.dump(RTM_GETLINK, rtnetlink.every_link_elsewhere(nsid)):
                     if rtnetlink.is_marked(one):
-                        moved.append((nsid, self._found(rtnetlink.read_link(one), [])))
+                        moved.append((nsid, self._found(rtnetlink.read_link(one))))
         return moved
 
     def find(self, namespace: Namespace, which: str | int) -> Found | None:
@@ -113,9 +129,18 @@ class Devices:
                 return None
             raise KernelError(f"look at {which} in {namespace.path}", str(error)) from error
         link = rtnetlink.read_link(answers[0])
-        return self._found(link, _addresses(namespace, link.index) if link.group == MARK else [])
+        return self._found_here(namespace, link) if link.group == MARK else self._found(link)
 
-    def _found(self, link: LinkMessage, own: list[AddressMessage]) -> Found:
+    def _found_here(self, namespace: Namespace, link: LinkMessage) -> Found:
+        impairment = _impairment(namespace, link) if link.qdisc in qdisc.KINDS else None
+        return self._found(link, _addresses(namespace, link.index), impairment)
+
+    def _found(
+        self,
+        link: LinkMessage,
+        own: Sequence[AddressMessage] = (),
+        impairment: Impairment | None = None,
+    ) -> Found:
         reader = self.readers.get(link.kind or "")
         return Found(
             ifname=link.ifname,
@@ -128,6 +153,8 @@ class Devices:
             mtu_bytes=link.mtu_bytes,
             mac=link.mac,
             label=Label.parse(link.alias),
+            is_dormant=link.is_dormant,
+            impairment=impairment,
             details=None if reader is None else reader(link),
         )
 
@@ -159,13 +186,17 @@ class Devices:
             _transmit_checksums_off(namespace.netlink, ifname)
         if any(isinstance(one, AddAddress) and one.address.version == 6 for one in wanted):
             _prepare_ipv6(namespace, ifname)
-        codes = namespace.netlink.request(*(_request(index, one) for one in wanted))
+        refused: dict[type[Setting], str] = {}
+        attributes = [one for one in wanted if not isinstance(one, Impair | Hold | Release)]
+        requests = [_request(index, one) for one in attributes]
+        codes = namespace.netlink.request(*requests) if requests else []
         where = f"{ifname} in {namespace.path}"
-        refused = []
-        for one, code in zip(wanted, codes, strict=True):
+        for one, code in zip(attributes, codes, strict=True):
             match one:
                 case SetMtu() if code:
-                    refused.append(f"mtu {one.mtu_bytes}: {os.strerror(code)}")
+                    refused[SetMtu] = f"mtu {one.mtu_bytes}: {os.strerror(code)}"
+                case SetMac() if code:
+                    refused[SetMac] = f"MAC address {one.mac}: {os.strerror(code)}"
                 case AddAddress() if code != errno.EEXIST:
                     if code == errno.EINVAL and one.address.ip.version == 6:
                         self._refuse_mtu(namespace, ifname)
@@ -182,7 +213,49 @@ class Devices:
                     must(f"have {where} send from {one.local}", code)
                 case Plug() | Unplug():
                     must(f"plug or unplug {where}", code)
-        return Applied(index, tuple(refused))
+        for setting in wanted:
+            if isinstance(setting, Hold | Release):
+                self._hold(namespace, ifname, index, is_held=isinstance(setting, Hold))
+            elif isinstance(setting, Impair):
+                why = self._impair(namespace, index, setting.impairment)
+                if why:
+                    refused[Impair] = why
+        return Applied(index, refused)
+
+    def _hold(self, namespace: Namespace, ifname: str, index: int, *, is_held: bool) -> None:
+        """Have a veth show no carrier and send nothing, or undo that. *Raises* KernelError.
+
+        A veth has its carrier while its far end is up, and IFLA_PROTO_DOWN is not for it.
+        """
+        what = f"pull the cable of {ifname} in {namespace.path} out"
+        requests = [(qdisc.RTM_DELQDISC, 0, qdisc.ours(index))]
+        if is_held:
+            flags = NLM_F_CREATE | NLM_F_EXCL
+            requests.append((qdisc.RTM_NEWQDISC, flags, qdisc.nothing(index)))
+        codes = namespace.netlink.request(*requests)
+        if is_held and codes[1] == errno.EEXIST:
+            raise KernelError(what, "the pod has put a queueing discipline of its own there")
+        must(what, codes[1] if is_held else 0)
+        body = rtnetlink.dormant(index, is_dormant=is_held)
+        must(what, namespace.netlink.request((RTM_NEWLINK, 0, body))[0])
+
+    def _impair(self, namespace: Namespace, index: int, wanted: Impairment | None) -> str:
+        """Have an interface's queueing disciplines be these; return what the kernel refuses."""
+        requests = [(qdisc.RTM_DELQDISC, 0, qdisc.ours(index))]
+        parts = []
+        if wanted is not None:
+            link = namespace.netlink.get(RTM_GETLINK, rtnetlink.link_at(index))
+            mtu_bytes = rtnetlink.read_link(link[0]).mtu_bytes
+            parts = qdisc.parts(index, wanted, mtu_bytes)
+            flags = NLM_F_CREATE | NLM_F_EXCL
+            requests += [(qdisc.RTM_NEWQDISC, flags, part.body) for part in parts]
+        # What is not there, or is the pod's, cannot be removed: no error.
+        codes = namespace.netlink.request(*requests)[1:]
+        return "; ".join(
+            f"{part.does}: {_refusal(part, code)}"
+            for part, code in zip(parts, codes, strict=True)
+            if code
+        )
 
     def _refuse_port(self, namespace: Namespace, ifname: str) -> None:
         """Raise KernelError that names the UDP port which the tunnel cannot share."""
@@ -260,6 +333,14 @@ class Devices:
             must(f"remove interface {index} in {namespace.path}", code)
 
 
+def _refusal(part: qdisc.Part, code: int) -> str:
+    if code == errno.ENOENT:
+        return f"this node's kernel has no queueing discipline {part.kind}"
+    if code == errno.EEXIST:
+        return "the pod has put a queueing discipline of its own there"
+    return os.strerror(code)
+
+
 def must(what: str, code: int) -> None:
     """Raise KernelError for an errno other than 0."""
     if code:
@@ -284,12 +365,27 @@ def _addresses(namespace: Namespace, index: int) -> list[AddressMessage]:
     return [one for one in addresses if one is not None and one.index == index]
 
 
-def _request(index: int, setting: Setting) -> tuple[int, int, bytes]:
+def _impairment(namespace: Namespace, link: LinkMessage) -> Impairment | None:
+    """Return what our queueing disciplines do, of an interface that may have some."""
+    answers = []
+    for request in qdisc.each_of_ours(link.index):
+        try:
+            # Some kernels tell only who listens to news, and who asks for an echo.
+            answers += namespace.netlink.get(qdisc.RTM_GETQDISC, request, NLM_F_ECHO)
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # it has none by that handle
+                raise
+    return qdisc.read(answers).get(link.index)
+
+
+def _request(index: int, setting: Attribute) -> tuple[int, int, bytes]:
     match setting:
         case HandOver():
             return RTM_NEWLINK, 0, rtnetlink.up(index, str(setting.label))
         case SetMtu():
             return RTM_NEWLINK, 0, rtnetlink.mtu(index, setting.mtu_bytes)
+        case SetMac():
+            return RTM_NEWLINK, 0, rtnetlink.hardware_address(index, setting.mac)
         case SetRemote():
             return RTM_NEWLINK, 0, rtnetlink.remote(index, setting.remote)
         case SetLocal():

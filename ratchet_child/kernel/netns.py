@@ -33,6 +33,7 @@ _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
+NLM_F_ECHO = 0x8
 NLM_F_DUMP = 0x300
 NLM_F_CREATE = 0x400
 NLM_F_EXCL = 0x200
@@ -124,12 +125,12 @@ class Netlink:
         """All answers to a dump request, each a whole message."""
         return self._ask(kind, NLM_F_DUMP, body)
 
-    def get(self, kind: int, body: bytes) -> list[bytes]:
+    def get(self, kind: int, body: bytes, flags: int = 0) -> list[bytes]:
         """Return the answer to a request for one object, as whole messages.
 
         *Raises* OSError with the kernel's errno.
         """
-        return self._ask(kind, NLM_F_ACK, body)
+        return self._ask(kind, NLM_F_ACK | flags, body)
 
     def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
         with self._lock:

@@ -24,13 +24,17 @@ _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
 
 _IFF_UP = 1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 1, 3, 4, 18
-_IFLA_GROUP, _IFLA_NET_NS_FD = 27, 28
+_IFLA_QDISC, _IFLA_GROUP, _IFLA_NET_NS_FD = 6, 27, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
 _IFLA_VXLAN_ID, _IFLA_VXLAN_GROUP, _IFLA_VXLAN_LINK, _IFLA_VXLAN_LEARNING = 1, 2, 3, 7
 _IFLA_VXLAN_PORT, _IFLA_VXLAN_GROUP6 = 15, 16
 _IFLA_VXLAN_LOCAL, _IFLA_VXLAN_LOCAL6 = 4, 17
 _IFLA_VXLAN_PORT_RANGE, _IFLA_VXLAN_LOCALBYPASS = 10, 31
+_IFLA_OPERSTATE, _IFLA_LINKMODE = 16, 17
+_DORMANT_MODE, _OPER_DORMANT, _OPER_UP = 1, 5, 6  # linux/if.h
+_IFLA_MACVLAN_MODE = 1
+BRIDGE_MODE = 4  # MACVLAN_MODE_BRIDGE, linux/if_link.h
 _IFLA_IFALIAS, _IFLA_PROTO_DOWN = 20, 39
 _IFLA_NEW_NETNSID, _IFLA_TARGET_NETNSID, _IFLA_NEW_IFINDEX = 45, 46, 49
 _IFLA_LINK, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 5, 29, 37
@@ -60,7 +64,7 @@ def interface(index: int) -> bytes:
 
 def up(index: int, alias: str) -> bytes:
     """Return an interface that is to be brought up, and its alias."""
-    return _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP) + _attribute(_IFLA_IFALIAS, alias.encode())
+    return _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP) + attribute(_IFLA_IFALIAS, alias.encode())
 
 
 def down(index: int) -> bytes:
@@ -70,24 +74,34 @@ def down(index: int) -> bytes:
 
 def elsewhere(nsid: int, index: int) -> bytes:
     """Return an interface in a namespace that the one that is asked knows by a number."""
-    return interface(index) + _attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
+    return interface(index) + attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
 
 
 def moved(index: int, ifname: str, mac: str | None, namespace_fd: int) -> bytes:
     """Return an interface that moves to another namespace, with its name there and no alias."""
-    address = b"" if mac is None else _attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+    address = b"" if mac is None else attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
     return (
         interface(index)
-        + _attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
+        + attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
         + address
-        + _attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
-        + _attribute(_IFLA_IFALIAS, b"")
+        + attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
+        + attribute(_IFLA_IFALIAS, b"")
     )
 
 
 def carrier(index: int, *, is_plugged: bool) -> bytes:
     """Return a tunnel's end that has its carrier, or none (IFLA_PROTO_DOWN)."""
-    return interface(index) + _attribute(_IFLA_PROTO_DOWN, bytes((not is_plugged,)))
+    return interface(index) + attribute(_IFLA_PROTO_DOWN, bytes((not is_plugged,)))
+
+
+def dormant(index: int, *, is_dormant: bool) -> bytes:
+    """Return an interface that is up but not running (RFC 2863), or that is running again."""
+    mode, state = (_DORMANT_MODE, _OPER_DORMANT) if is_dormant else (0, _OPER_UP)
+    return (
+        interface(index)
+        + attribute(_IFLA_LINKMODE, bytes((mode,)))
+        + attribute(_IFLA_OPERSTATE, bytes((state,)))
+    )
 
 
 def remote(index: int, to: Host) -> bytes:
@@ -95,28 +109,43 @@ def remote(index: int, to: Host) -> bytes:
 
     The port is left out: the kernel refuses a change that names it.
     """
-    return interface(index) + _kind("vxlan", _attribute(_vxlan_remote(to), to.packed))
+    return interface(index) + _kind("vxlan", attribute(_vxlan_remote(to), to.packed))
 
 
 def local(index: int, sender: Host) -> bytes:
     """Have a tunnel's end send from another address, the unspecified one for the kernel's."""
-    return interface(index) + _kind("vxlan", _attribute(_vxlan_local(sender), sender.packed))
+    return interface(index) + _kind("vxlan", attribute(_vxlan_local(sender), sender.packed))
 
 
 def new(ifname: str, mac: str, namespace_fd: int, group: int) -> bytes:
     """Return a new interface in another namespace, without its kind."""
     return (
         interface(0)
-        + _attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
-        + _attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
-        + _attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
-        + _attribute(_IFLA_GROUP, _u32(group))
+        + attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
+        + attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+        + attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
+        + attribute(_IFLA_GROUP, _u32(group))
     )
+
+
+def new_here(ifname: str, group: int) -> bytes:
+    """Return a new interface in the namespace that is asked, without its kind."""
+    return (
+        interface(0)
+        + attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
+        + attribute(_IFLA_GROUP, _u32(group))
+    )
+
+
+def macvlan(lower_index: int) -> bytes:
+    """Return what makes a new interface a macvlan in bridge mode."""
+    mode = attribute(_IFLA_MACVLAN_MODE, _u32(BRIDGE_MODE))
+    return attribute(_IFLA_LINK, _u32(lower_index)) + _kind("macvlan", mode)
 
 
 def veth(peer: bytes) -> bytes:
     """Return what makes a new interface a veth, with its far end as `new` gives it."""
-    return _kind("veth", _attribute(_VETH_INFO_PEER, peer))
+    return _kind("veth", attribute(_VETH_INFO_PEER, peer))
 
 
 def vxlan(
@@ -133,20 +162,20 @@ def vxlan(
     `source_ports` are the first and the last of the ports. What goes to the node itself is sent as
     well, where the kernel can do without its short cut to the tunnel's other end (Linux 6.5).
     """
-    lower = b"" if lower_index is None else _attribute(_IFLA_VXLAN_LINK, _u32(lower_index))
-    own = b"" if sender is None else _attribute(_vxlan_local(sender), sender.packed)
+    lower = b"" if lower_index is None else attribute(_IFLA_VXLAN_LINK, _u32(lower_index))
+    own = b"" if sender is None else attribute(_vxlan_local(sender), sender.packed)
     range_ = struct.pack("!HH", *(source_ports or (0, 0)))  # zeros for the kernel's choice
     return _kind(
         "vxlan",
-        _attribute(_IFLA_VXLAN_ID, _u32(vni))
-        + _attribute(_vxlan_remote(remote), remote.packed)
+        attribute(_IFLA_VXLAN_ID, _u32(vni))
+        + attribute(_vxlan_remote(remote), remote.packed)
         + lower
         + own
-        + _attribute(_IFLA_VXLAN_PORT_RANGE, range_)
-        + _attribute(_IFLA_VXLAN_LOCALBYPASS, b"\0")
-        + _attribute(_IFLA_VXLAN_PORT, struct.pack("!H", port))
+        + attribute(_IFLA_VXLAN_PORT_RANGE, range_)
+        + attribute(_IFLA_VXLAN_LOCALBYPASS, b"\0")
+        + attribute(_IFLA_VXLAN_PORT, struct.pack("!H", port))
         # There is one far end: nothing to learn (RFC 7348 §4.1).
-        + _attribute(_IFLA_VXLAN_LEARNING, b"\0"),
+        + attribute(_IFLA_VXLAN_LEARNING, b"\0"),
     )
 
 
@@ -155,9 +184,14 @@ def mtu(index: int, mtu_bytes: int) -> bytes:
     return interface(index) + mtu_attribute(mtu_bytes)
 
 
+def hardware_address(index: int, mac: str) -> bytes:
+    """Return an interface with another MAC address."""
+    return interface(index) + attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+
+
 def mtu_attribute(mtu_bytes: int) -> bytes:
     """Return an MTU as a part of a message."""
-    return _attribute(_IFLA_MTU, _u32(mtu_bytes))
+    return attribute(_IFLA_MTU, _u32(mtu_bytes))
 
 
 def address(index: int, given: Address) -> bytes:
@@ -166,16 +200,16 @@ def address(index: int, given: Address) -> bytes:
     packed = given.ip.packed
     message = (
         _IFADDR.pack(family, given.prefix_len, flags, 0, index)
-        + _attribute(_IFA_LOCAL, packed)
-        + _attribute(_IFA_ADDRESS, packed)
-        + _attribute(_IFA_PROTO, bytes((ADDRESS_PROTOCOL,)))
+        + attribute(_IFA_LOCAL, packed)
+        + attribute(_IFA_ADDRESS, packed)
+        + attribute(_IFA_PROTO, bytes((ADDRESS_PROTOCOL,)))
     )
     if given.version == 4 and given.prefix_len < _POINT_TO_POINT_BITS:
         host_bits = (1 << (32 - given.prefix_len)) - 1
         broadcast = int.from_bytes(packed, "big") | host_bits
-        message += _attribute(_IFA_BROADCAST, broadcast.to_bytes(4, "big"))
+        message += attribute(_IFA_BROADCAST, broadcast.to_bytes(4, "big"))
     # A link has two ends and its addresses are given: nothing to detect, and usable at once.
-    return message + _attribute(_IFA_FLAGS, _u32(flags)) if flags else message
+    return message + attribute(_IFA_FLAGS, _u32(flags)) if flags else message
 
 
 # Reading ----------------------------------------------------------------------------------------
@@ -197,6 +231,8 @@ class LinkMessage:
     alias: str | None
     mac: str | None
     is_plugged: bool  # not IFLA_PROTO_DOWN
+    is_dormant: bool  # IFLA_LINKMODE
+    qdisc: str  # the kind of its queueing discipline
     moved_to: tuple[int, int] | None  # of one that has gone: number of a namespace, index there
 
 
@@ -211,23 +247,23 @@ class AddressMessage:
 
 def every_link() -> bytes:
     """Ask for all interfaces, without their counters."""
-    return interface(0) + _attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
+    return interface(0) + attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
 
 
 def every_link_elsewhere(nsid: int) -> bytes:
     """Ask for all interfaces of a namespace that the one that is asked knows by a number."""
-    return every_link() + _attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
+    return every_link() + attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
 
 
 def link_at(index: int) -> bytes:
     """Ask for one interface by its index, without its counters."""
-    return interface(index) + _attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
+    return interface(index) + attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
 
 
 def link_named(ifname: str) -> bytes:
     """Ask for one interface, without its counters."""
-    name = _attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
-    return interface(0) + name + _attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
+    name = attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
+    return interface(0) + name + attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
 
 
 def every_address(index: int = 0) -> bytes:
@@ -251,12 +287,12 @@ def every_route(family: int) -> bytes:
 def route_to(host: Host) -> bytes:
     """Ask for the route that a packet to a host takes."""
     family, bits = (socket.AF_INET, 32) if host.version == 4 else (socket.AF_INET6, 128)
-    return _RTMSG.pack(family, bits, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, host.packed)
+    return _RTMSG.pack(family, bits, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, host.packed)
 
 
 def nsid_of(namespace_fd: int) -> bytes:
     """Ask by which number a namespace is known in the one that is asked (RTM_GETNSID)."""
-    return bytes(4) + _attribute(_NETNSA_FD, _u32(namespace_fd))
+    return bytes(4) + attribute(_NETNSA_FD, _u32(namespace_fd))
 
 
 def is_marked(message: bytes) -> bool:
@@ -289,6 +325,8 @@ def read_link(message: bytes) -> LinkMessage:
         alias=None if _IFLA_IFALIAS not in found else text(found[_IFLA_IFALIAS]),
         mac=found[_IFLA_ADDRESS].hex(":") if _IFLA_ADDRESS in found else None,
         is_plugged=not number(found.get(_IFLA_PROTO_DOWN)),
+        is_dormant=number(found.get(_IFLA_LINKMODE)) == _DORMANT_MODE,
+        qdisc=text(found.get(_IFLA_QDISC, b"")),
         moved_to=(
             (_signed(found[_IFLA_NEW_NETNSID]), number(found.get(_IFLA_NEW_IFINDEX)) or index)
             if _IFLA_NEW_NETNSID in found
@@ -318,6 +356,11 @@ def route_device(message: bytes) -> int:
 def read_nsid(message: bytes) -> int:
     """Read the answer to `nsid_of`; -1 for a namespace that has no number there."""
     return _signed(attributes(message, _HEADER_BYTES + 4).get(_NETNSA_NSID))
+
+
+def macvlan_mode(data: Attributes) -> int | None:
+    """Return a macvlan's mode."""
+    return number(data.get(_IFLA_MACVLAN_MODE))
 
 
 def vxlan_data(
@@ -386,13 +429,14 @@ def _vxlan_local(address: Host) -> int:
 
 
 def _kind(name: str, data: bytes) -> bytes:
-    return _attribute(
+    return attribute(
         _IFLA_LINKINFO,
-        _attribute(_IFLA_INFO_KIND, name.encode()) + _attribute(_IFLA_INFO_DATA, data),
+        attribute(_IFLA_INFO_KIND, name.encode()) + attribute(_IFLA_INFO_DATA, data),
     )
 
 
-def _attribute(kind: int, data: bytes) -> bytes:
+def attribute(kind: int, data: bytes) -> bytes:
+    """Return an attribute as a part of a message."""
     length = _ATTRIBUTE.size + len(data)
     return _ATTRIBUTE.pack(length, kind) + data + b"\0" * (-length % 4)
 

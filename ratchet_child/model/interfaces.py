@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ratchet.cni.ip import Address, Host
+from ratchet.impairment import Impairment
 from ratchet_child.model.keys import PodKey
 
 
@@ -51,7 +52,34 @@ class Vxlan:
         return {"vni": self.vni, "remote": self.remote}
 
 
-Medium = Veth | Vxlan
+@dataclass(frozen=True, slots=True)
+class Macvlan:
+    """The medium of an uplink to what one of the node's interfaces is connected with."""
+
+    kind: ClassVar[str] = "macvlan"
+
+    device: str
+
+    def details(self) -> dict[str, object]:
+        """Return what a log line says of it."""
+        return {"device": self.device}
+
+
+@dataclass(frozen=True, slots=True)
+class HostVeth:
+    """The medium of an uplink to the node itself. The kernel makes both ends at once."""
+
+    kind: ClassVar[str] = "host"
+
+    device: str  # the end at the node
+    device_address: Address | None
+
+    def details(self) -> dict[str, object]:
+        """Return what a log line says of it."""
+        return {"device": self.device}
+
+
+Medium = Veth | Vxlan | Macvlan | HostVeth
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +128,8 @@ class Interface:
 
     `address` is None for plain layer 2, `mtu_bytes` where the kernel chooses. The MAC address is
     given when the interface is made and then belongs to the pod: a bond changes it, for example.
+    `impairment` is of what it sends, None for nothing. `is_pulled`: an operator has pulled the
+    cable out, None when that is not known, which leaves it as it is.
     """
 
     ifname: str
@@ -108,6 +138,15 @@ class Interface:
     address: Address | None = None
     mtu_bytes: int | None = None
     link: str = ""  # as in `Label`
+    impairment: Impairment | None = None
+    is_pulled: bool | None = field(default=None, compare=False)
+
+    def has_cable_of(self, before: Interface, found: Found | None) -> bool:
+        """Say whether the cable is in or out as it was brought about `before`."""
+        if self.is_pulled is None:
+            return True
+        is_held = before.is_pulled is None and found is not None and found.is_held
+        return self.is_pulled == bool(before.is_pulled) and not is_held
 
     @property
     def label(self) -> Label:
@@ -119,8 +158,9 @@ class Found:
     """An interface in a pod's namespace, by the name that the pod has for it.
 
     `label` is None before an end was handed over, and of interfaces that are not Ratchet's. `given`
-    are those of its addresses that Ratchet has set, as far as that is known. `details` is
-    what its kind has read of it, None for a kind that is not ours.
+    are those of its addresses that Ratchet has set, as far as that is known. `impairment` is what
+    Ratchet's queueing disciplines do. `details` is what its kind has read of it, None for a kind
+    that is not ours.
     """
 
     ifname: str
@@ -133,7 +173,14 @@ class Found:
     mtu_bytes: int | None = None
     mac: str | None = None
     label: Label | None = None
+    impairment: Impairment | None = None
+    is_dormant: bool = False
     details: object = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing goes out of it: a discipline of ours that lets nothing through."""
+        return self.impairment == Impairment()
 
     @property
     def key(self) -> str:
@@ -177,6 +224,18 @@ class SetMtu:
 
 
 @dataclass(frozen=True, slots=True)
+class SetMac:
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Impair:
+    """Do that to what the interface sends, and nothing else; None: nothing at all."""
+
+    impairment: Impairment | None
+
+
+@dataclass(frozen=True, slots=True)
 class SetRemote:
     """Have a tunnel end at another node."""
 
@@ -200,7 +259,21 @@ class Unplug:
     """Pull the cable out: the interface stays as it is, without its carrier."""
 
 
-Setting = HandOver | AddAddress | RemoveAddress | SetMtu | SetRemote | SetLocal | Plug | Unplug
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Have an interface whose far end is up show no carrier, and send nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Undo `Hold`."""
+
+
+# What one message of rtnetlink(7) says of an interface, and what takes several.
+Attribute = (
+    HandOver | AddAddress | RemoveAddress | SetMtu | SetMac | SetRemote | SetLocal | Plug | Unplug
+)
+Setting = Attribute | Impair | Hold | Release
 Change = Remove | Make | Setting
 
 
@@ -235,12 +308,15 @@ def _lacking(wanted: Interface, found: Found) -> Iterable[Setting]:
         yield RemoveAddress(address)
     if wanted.address is not None and wanted.address not in found.addresses:
         yield AddAddress(wanted.address)
+    yield from _sending(wanted, found, found.impairment)
 
 
 def _said_anew(wanted: Interface, found: Found, given: Interface | None) -> Iterable[Setting]:
     """Give what the links say of an end that was handed over, and had not said before."""
     if given is not None and wanted.mtu_bytes not in (None, given.mtu_bytes):
         yield SetMtu(int(wanted.mtu_bytes or 0))
+    if given is not None and wanted.mac != given.mac:
+        yield SetMac(wanted.mac)
     if not found.label or not found.label.is_of(wanted.label):
         yield HandOver(wanted.label)
     old = sorted(found.given - {wanted.address}, key=str)
@@ -249,6 +325,28 @@ def _said_anew(wanted: Interface, found: Found, given: Interface | None) -> Iter
     is_new = bool(old) or (given is not None and given.address != wanted.address)
     if is_new and wanted.address is not None and wanted.address not in found.addresses:
         yield AddAddress(wanted.address)
+    yield from _sending(wanted, found, (found if given is None else given).impairment)
+
+
+def _sending(wanted: Interface, found: Found, before: Impairment | None) -> Iterable[Setting]:
+    """Give what is to be done about what an interface sends; `before` it was impaired like that."""
+    if isinstance(wanted.medium, Veth):
+        # A leg that was held keeps its mode when it moves, and loses its discipline.
+        is_held = found.is_held or (found.label is None and found.is_dormant)
+        if wanted.is_pulled:
+            if not found.is_held:
+                yield Hold()
+            return
+        if is_held:
+            if wanted.is_pulled is False:
+                yield Release()
+                if wanted.impairment is not None:
+                    yield Impair(wanted.impairment)
+            return
+    elif wanted.is_pulled and found.label is None:
+        yield Unplug()
+    if wanted.impairment != before:
+        yield Impair(wanted.impairment)
 
 
 def operation(done: Iterable[Change]) -> str | None:

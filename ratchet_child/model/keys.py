@@ -35,7 +35,7 @@ from typing import Any
 
 from ratchet.cni.ip import Address
 from ratchet.errors import shown
-from ratchet.links import Link, read_address
+from ratchet.links import Link, Override, read_address
 from ratchet.names import is_container_id, is_namespace, is_new_ifname, is_pod_name
 
 VXLANID = "vxlanid"
@@ -83,6 +83,7 @@ class Declaration:
     refused: str = ""  # container of the pair that has another link at that interface
     # The primary has gone: only its VNI is kept, for a while, should it come back.
     gone: bool = False
+    override: Override | None = None  # what an operator has set of it
 
     def dumps(self) -> str:
         value = {"container": self.container, "vni": self.vni, **self.link.to_json()}
@@ -91,6 +92,8 @@ class Declaration:
             value["refused"] = self.refused
         if self.gone:
             value["gone"] = True
+        if self.override is not None:
+            value["override"] = self.override.to_json()
         return json.dumps(value, separators=(",", ":"))
 
     @classmethod
@@ -107,6 +110,7 @@ class Declaration:
             link=Link.from_json({**value, "pair": pair}),
             refused=_container(value, "refused") if value.get("refused") else "",
             gone=value.get("gone") is True,
+            override=_override(value.get("override")),
         )
 
 
@@ -297,6 +301,14 @@ def legacy(pair: PodKey, primary: str, declared: Declaration) -> dict[str, str]:
 def legacy_address(text: str | None) -> Address | None:
     """Read v0.1.0's `pairip` as it uses it: always with a /24. *Raises* ValueError."""
     return read_address(f"{text}/24") if text else None
+
+
+def _override(found: object) -> Override | None:
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        raise ValueError("override is not an object")
+    return Override.from_json(found)
 
 
 def _object(text: str) -> dict[str, Any]:

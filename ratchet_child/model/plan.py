@@ -10,9 +10,25 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ratchet.cni.ip import Host
-from ratchet_child.model.interfaces import Interface, Medium, Veth, Vxlan, hardware_address
+from ratchet.links import MACVLAN, Uplink
+from ratchet_child.model.interfaces import (
+    HostVeth,
+    Interface,
+    Macvlan,
+    Medium,
+    Veth,
+    Vxlan,
+    hardware_address,
+)
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.links import DeclaredLink, Place, Side, in_order
+from ratchet_child.model.links import (
+    DeclaredLink,
+    DeclaredUplink,
+    Place,
+    Side,
+    UplinkSide,
+    in_order,
+)
 from ratchet_child.model.local import Node
 
 
@@ -20,7 +36,7 @@ from ratchet_child.model.local import Node
 class End:
     """One end of a link, and the interface that it should be."""
 
-    side: Side
+    side: Side | UplinkSide
     interface: Interface
 
     @property
@@ -36,7 +52,7 @@ class Waiting:
     unplugged, while there is no error: its far pod is away.
     """
 
-    side: Side
+    side: Side | UplinkSide
     error: str | None = None
     is_taken: bool = False
 
@@ -56,16 +72,24 @@ def wanted(
     places: Mapping[PodKey, Place],
     rivals: Mapping[str, DeclaredLink],
     reserved: Collection[str] = (),
+    uplinks: Iterable[Uplink] = (),
 ) -> Wanted:
     """Return the ends that `pod`, which is on this node, should have.
 
     `declared` are the links that it declares or that are declared on it; `places` the pods that
     are there; `rivals` the links that have the far end of the pod's own ones, by own ifname;
-    `reserved` interfaces that no link may have, whoever declares it.
+    `reserved` interfaces that no link may have, whoever declares it; `uplinks` the pod's own.
     """
     ends: list[End] = []
     waiting: list[Waiting] = []
-    holders: dict[str, Side] = {}
+    holders: dict[str, Side | UplinkSide] = {}
+    for uplink in uplinks:
+        own = UplinkSide(DeclaredUplink(pod, uplink))
+        if len(holders) >= node.max_links:
+            waiting.append(Waiting(own, _too_many(pod, node), is_taken=True))
+            continue
+        holders[uplink.ifname] = own
+        ends.append(End(own, _interface(pod, node, own, _uplink_medium(uplink))))
     for side in in_order(pod, declared):
         refused = _refused(pod, side, holders, rivals, reserved)
         if refused is None and len(holders) >= node.max_links:
@@ -80,21 +104,23 @@ def wanted(
     return Wanted(tuple(ends), tuple(waiting))
 
 
-def _interface(pod: PodKey, node: Node, side: Side, medium: Medium) -> Interface:
+def _interface(pod: PodKey, node: Node, side: Side | UplinkSide, medium: Medium) -> Interface:
     return Interface(
         ifname=side.ifname,
         medium=medium,
-        mac=hardware_address(pod, side.ifname),
+        mac=side.mac or hardware_address(pod, side.ifname),
         address=side.address,
-        mtu_bytes=side.declared.link.mtu_bytes or node.mtu_bytes,
+        mtu_bytes=side.mtu_bytes or node.mtu_bytes,
         link=side.declared.name,
+        impairment=side.impairment,
+        is_pulled=side.is_pulled,
     )
 
 
 def _refused(
     pod: PodKey,
     side: Side,
-    holders: Mapping[str, Side],
+    holders: Mapping[str, Side | UplinkSide],
     rivals: Mapping[str, DeclaredLink],
     reserved: Collection[str],
 ) -> Waiting | None:
@@ -109,6 +135,12 @@ def _refused(
     if rival is not None and side.declared.primary == pod and rival.cable != side.declared.cable:
         return Waiting(side, _taken(side.peer_ifname, side.peer, rival))
     return None
+
+
+def _uplink_medium(uplink: Uplink) -> Medium:
+    if uplink.kind == MACVLAN:
+        return Macvlan(uplink.device)
+    return HostVeth(uplink.device, uplink.device_address)
 
 
 def _medium(node: Node, side: Side, places: Mapping[PodKey, Place]) -> Medium | Waiting:
@@ -144,10 +176,12 @@ def _too_many(pod: PodKey, node: Node) -> str:
 
 def _has_no_far_end(found: Medium | Waiting) -> bool:
     """Say whether a link waits in vain, so that another one may have its interface."""
-    return isinstance(found, Waiting) and found.error == found.side.declared.no_far_end
+    if not (isinstance(found, Waiting) and isinstance(found.side, Side)):
+        return False
+    return found.error == found.side.declared.no_far_end
 
 
-def _taken(ifname: str, pod: PodKey, holder: DeclaredLink) -> str:
+def _taken(ifname: str, pod: PodKey, holder: DeclaredLink | DeclaredUplink) -> str:
     return f"interface {ifname} of {pod} is the end of the link {holder} already"
 
 

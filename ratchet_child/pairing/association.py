@@ -57,5 +57,10 @@ def readable(pod: PodKey, key: str, entry: Entry | None, pair: str) -> Declarati
 
 def declared_by(primary: PodKey, declaration: Declaration, entry: Entry) -> DeclaredLink:
     return DeclaredLink(
-        primary, declaration.link, declaration.vni, entry.created, declaration.refused
+        primary,
+        declaration.link,
+        declaration.vni,
+        entry.created,
+        declaration.refused,
+        override=declaration.override,
     )

@@ -14,7 +14,7 @@ from functools import partial
 
 from ratchet import log
 from ratchet.errors import StoreError
-from ratchet.links import Link
+from ratchet.links import Link, Override
 from ratchet_child.model import keys
 from ratchet_child.model.keys import Declaration, PodKey
 from ratchet_child.model.links import DeclaredLink, Place
@@ -97,7 +97,9 @@ class Declarations:
         if for_v010:
             self._v010_keys.write(pod.key, pair, Declaration(pod.container, vni, link))
         log.info("declared", pod=pod.key, container=pod.container, link=link.ifname, vni=vni)
-        return DeclaredLink(pod.key, link, vni, entry.created)
+        written = None if found is None else readable(pod.key, key, entry, link.pair)
+        override = None if written is None else written.override
+        return DeclaredLink(pod.key, link, vni, entry.created, override=override)
 
     def _is_heir(self, pod: LocalPod, link: Link, key: str, found: Entry) -> bool:
         """Say whether a declaration is an earlier container's and not the one's that came after.
@@ -123,7 +125,11 @@ class Declarations:
         else:
             vni = self._vnis.take(pod.container, key)
         is_same = old is not None and old.link == link
-        new = Declaration(pod.container, vni, link, old.refused if old and is_same else "")
+        refused = old.refused if old and is_same else ""
+        # What was set of a link lasts as long as its primary's container.
+        is_own = old is not None and old.container == pod.container
+        override = old.override if old is not None and is_own else None
+        new = Declaration(pod.container, vni, link, refused, override=override)
         if new == old:
             return vni, found
         if pod.container not in self._fresh:
@@ -175,6 +181,24 @@ class Declarations:
         if self._store.swap(key, answer.dumps(), entry.modified) is None:
             return None
         return replace(offer, refused=answer.refused)
+
+    def override(
+        self, pod: LocalPod, declared: DeclaredLink, change: Override | None
+    ) -> DeclaredLink:
+        """Set something of a link on top of what it has been set to, or nothing any more: None.
+
+        `change` is as the link's primary says it. Return the link as it is declared after that.
+        """
+        primary, pair = declared.primary, declared.pair
+        key = keys.declaration(pair, primary.name, declared.link.ifname)
+        while (entry := self._store.get(key)) is not None:
+            old = readable(pod.key, key, entry, pair.name)
+            if old is None or old.gone:
+                break
+            new = replace(old, override=None if change is None else change.after(old.override))
+            if new == old or self._store.swap(key, new.dumps(), entry.modified) is not None:
+                return replace(declared, override=new.override)
+        return declared
 
     def renumber(self, pod: LocalPod, declared: DeclaredLink) -> bool:
         """Give a link the next VNI; False when the far node was first."""

@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ratchet import log
+from ratchet.links import Override
 from ratchet_child.model import keys
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey, Published
@@ -268,6 +269,19 @@ class Pairing:
                 self._ringer.ring(place.address, pod.key, [offer.primary])
             else:  # it has come back since it was looked for
                 self._ringer.ring_wherever(offer.primary, pod.key)
+
+    def override(self, pod: LocalPod, memory: Memory, ifname: str, change: Override | None) -> None:
+        """Set something of the link at one of the pod's interfaces, as the pod says it."""
+        for declared in (*memory.own.values(), *memory.incoming):
+            is_own = declared.primary == pod.key
+            here = declared.link.ifname if is_own else declared.link.pair_ifname
+            if here != ifname or v010.is_v010_only(declared):
+                continue
+            said = change if change is None or is_own else change.seen_from_pair()
+            changed = self._declarations.override(pod, declared, said)
+            if is_own:  # of a link inside the node it would not be read again
+                memory.own[ifname] = changed
+            memory.unheard = True
 
     def keep(self, far_nodes: Callable[[], Collection[str]]) -> News | None:
         """Have other nodes know that this one is there, and look for what nobody rings for.

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ratchet_child.model.clock import Clock
-from ratchet_child.model.keys import PodKey
-from ratchet_child.model.links import Side
+from ratchet_child.model.links import Side, UplinkSide
 from ratchet_child.model.plan import Wanted
 
 UP, WAITING, ERROR = "up", "waiting", "error"
@@ -36,12 +35,12 @@ class History:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._notes: dict[tuple[str, PodKey, str], LinkState] = {}
+        self._notes: dict[tuple[str, str, str], LinkState] = {}
 
-    def get(self, side: Side) -> LinkState | None:
+    def get(self, side: Side | UplinkSide) -> LinkState | None:
         return self._notes.get(_key(side))
 
-    def note(self, side: Side, state: str, error: str | None = None) -> LinkState:
+    def note(self, side: Side | UplinkSide, state: str, error: str | None = None) -> LinkState:
         """Note how a link is, at the moment it comes to be so."""
         note = self._notes.get(_key(side))
         if note is None:
@@ -54,7 +53,7 @@ class History:
             note.error, note.error_at = error, self._clock.time()
         return note
 
-    def note_up(self, side: Side, came_at: float | None, *, is_new: bool) -> float:
+    def note_up(self, side: Side | UplinkSide, came_at: float | None, *, is_new: bool) -> float:
         """Note that a link is up; return the seconds since it was not, or since its pod came.
 
         `is_new`: its end was made at this moment. The link may have been unknown for a while.
@@ -87,9 +86,9 @@ class History:
         self._notes.clear()
 
 
-def _keys(wanted: Wanted) -> set[tuple[str, PodKey, str]]:
+def _keys(wanted: Wanted) -> set[tuple[str, str, str]]:
     return {_key(end.side) for end in wanted.ends} | {_key(one.side) for one in wanted.waiting}
 
 
-def _key(side: Side) -> tuple[str, PodKey, str]:
-    return side.ifname, side.peer, side.peer_ifname
+def _key(side: Side | UplinkSide) -> tuple[str, str, str]:
+    return side.ifname, side.far, side.peer_ifname

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from ratchet import log
 from ratchet.attachments import Attachment, Directory
 from ratchet.errors import RatchetError
+from ratchet.links import Override
 from ratchet_child.kernel.netns import Monitor
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey, Published
@@ -140,6 +141,17 @@ class Registry:
             if state is None:
                 return None
             state.heard.look.everyone = state.heard.look.kernel = True
+            state.heard.asked += 1
+            self._schedule.put(key)
+            return state.heard.asked
+
+    def order(self, key: PodKey, ifname: str, change: Override | None) -> int | None:
+        """Have something set of a link; the number of the request."""
+        with self.lock:
+            state = self._states.get(key)
+            if state is None:
+                return None
+            state.heard.orders.append((ifname, change))
             state.heard.asked += 1
             self._schedule.put(key)
             return state.heard.asked

@@ -23,15 +23,17 @@ from ratchet.attachments import Attachment, load
 from ratchet.cni import codec
 from ratchet.cni.frozen import replace
 from ratchet.errors import StateError
-from ratchet.links import Link
+from ratchet.labels import Wiring
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def rewrite(state_dir: str, attachment: Attachment, links: tuple[Link, ...]) -> bool:
-    """Have the record of an attachment declare these links; False when it is gone or another one.
+def rewrite(state_dir: str, attachment: Attachment, wiring: Wiring) -> bool:
+    """Have the record of an attachment declare what its pod's labels say of links.
+
+    Return False when it is gone or another one.
 
     What else the record holds stays as it is. *Raises* StateError when it cannot be written.
     """
@@ -45,7 +47,9 @@ def rewrite(state_dir: str, attachment: Attachment, links: tuple[Link, ...]) -> 
         found = load(path)
         if found is None or before is None or found.netns != attachment.netns:
             return False
-        changed = replace(found, links=links)
+        changed = replace(
+            found, links=wiring.links, uplinks=wiring.uplinks, expected=wiring.expected
+        )
         statedir.write_private(new, codec.encode(changed.to_json()))
         try:
             return _exchange_for(new, path, before)

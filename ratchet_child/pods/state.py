@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
-from ratchet.links import Link
+from ratchet.links import Link, Override
 from ratchet.netns import Identity
 from ratchet_child.kernel.netns import Monitor, Namespace
 from ratchet_child.model.clock import Clock
-from ratchet_child.model.interfaces import Found, Interface
+from ratchet_child.model.interfaces import Found, Interface, Setting
 from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.links import Cable, DeclaredLink, Side
 from ratchet_child.model.local import Memory
@@ -96,6 +97,8 @@ class Heard:
     look: Look = field(default_factory=Look)
     asked: int = 0  # number of the latest request for a reconciliation
     dropped: set[tuple[str, str]] = field(default_factory=set)  # (pair, ifname) no longer declared
+    # What operators ask of links: interface, and what is to be set of it; None: as it is declared.
+    orders: list[tuple[str, Override | None]] = field(default_factory=list)
     is_unlisted: bool = False  # the node's entry for it is not its own, write it again
 
     def take_again(self, now: float) -> None:
@@ -128,7 +131,8 @@ class Inside:
     right: dict[str, Interface] = field(default_factory=dict)
     given: dict[str, Interface] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)  # why an end could not be made
-    faults: dict[str, str] = field(default_factory=dict)  # what the kernel refused of an end
+    # What the kernel refused of an end, by what was to be set.
+    faults: dict[str, dict[type[Setting], str]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)  # ends that the far pod has no interface for
     # Ends that the pod has moved: the number of a namespace, and the index there.
     moved: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -307,6 +311,11 @@ class PodState:
         if self.container is not None and self.progress.vanished == self.container:
             return "its network namespace is gone"
         return self.progress.error
+
+
+def fault(refused: Mapping[type[Setting], str]) -> str | None:
+    """Return what the kernel refused of an end in one sentence; None when it was nothing."""
+    return "; ".join(refused.values()) or None
 
 
 def declarations_of(attachment: Attachment) -> set[tuple[str, str]]:

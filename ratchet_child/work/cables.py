@@ -16,13 +16,13 @@ from ratchet_child.model.clock import Clock
 from ratchet_child.model.interfaces import (
     Change,
     Make,
-    SetMtu,
     Setting,
     Unplug,
     changes,
     operation,
 )
 from ratchet_child.model.keys import PodKey
+from ratchet_child.model.links import Side
 from ratchet_child.model.plan import End
 from ratchet_child.pods.history import UP
 from ratchet_child.pods.state import PodState
@@ -89,6 +89,8 @@ class Cables:
 
         The end itself is out of reach. *Raises* KernelError.
         """
+        if not isinstance(end.side, Side):
+            return
         if not self._kinds[end.interface.medium.kind].makes_both_ends:
             return
         peer = self._find(end.side.peer)
@@ -193,7 +195,7 @@ class Cables:
 
     def _far_end(self, state: PodState, end: End) -> tuple[PodState, End] | None:
         """Return the pod at the other end, and its end, if both are ready for the cable."""
-        peer = self._find(end.side.peer)
+        peer = self._find(end.side.peer) if isinstance(end.side, Side) else None
         if peer is None or peer.inside.wanted is None:
             return None
         cable = end.side.declared.cable
@@ -247,8 +249,7 @@ class Cables:
         waited_s = inside.history.note_up(end.side, came_at, is_new=is_new)
         if applied is not None:
             self._observed.changed(state, end.interface, applied.index)
-            if name is not None or any(isinstance(one, SetMtu) for one in done):
-                telling.faults(state, end, applied.refused)
+            telling.faults(state, end, done, applied.refused)
         if name is not None:
             figures.end_done(name, took_s)
             telling.logger(state, end).debug("end changed", ifname=ifname, changes=_shown(done))
@@ -262,7 +263,7 @@ class Cables:
             telling.logger(state, end).info(
                 "link up",
                 ifname=ifname,
-                peer=end.side.peer,
+                peer=end.side.far,
                 **end.interface.medium.details(),
                 took_s=f"{took_s:.3f}",
                 waited_s=f"{waited_s:.3f}",

@@ -24,7 +24,7 @@ from ratchet_child.metrics import figures
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.interfaces import Found
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.links import DeclaredLink
+from ratchet_child.model.links import DeclaredLink, Side
 from ratchet_child.model.plan import End, Wanted
 from ratchet_child.pods.history import UP, WAITING
 from ratchet_child.pods.state import Gone, PodState
@@ -199,12 +199,13 @@ class Ends:
         if remove:
             self._unplug_and_remove(state, wanted, keep)
         for end in wanted.ends:
-            if inside.right.get(end.ifname) == end.interface:
+            if _is_right(state, end):
                 continue
             with self._locked(state, end):
                 if not state.is_open():
                     break
-                if inside.right.get(end.ifname) != end.interface and not self._bring(state, end):
+                is_usable = _is_right(state, end) or self._bring(state, end)
+                if not is_usable and isinstance(end.side, Side):
                     unusable.append(end.side.declared)
                 how, why = state.state_of(end)
                 if how != UP:
@@ -216,7 +217,7 @@ class Ends:
         """Hold the locks of the pods whose ends are made together, in an order that all keep to."""
         pods = [state]
         if self._kinds[end.interface.medium.kind].makes_both_ends:
-            peer = self._find(end.side.peer)
+            peer = self._find(end.side.peer) if isinstance(end.side, Side) else None
             pods += [] if peer is None or peer is state else [peer]
         with contextlib.ExitStack() as stack:
             for one in sorted(pods, key=lambda one: one.key):
@@ -291,3 +292,10 @@ class Ends:
             inside.errors[end.ifname] = str(error)
             self._observed.doubt(state, end.ifname)
         return True
+
+
+def _is_right(state: PodState, end: End) -> bool:
+    """Say whether the kernel is known to have an end as it should be, and its cable in or out."""
+    right = state.inside.right.get(end.ifname)
+    found = (state.inside.found or {}).get(end.ifname)
+    return right == end.interface and end.interface.has_cable_of(right, found)

@@ -11,12 +11,14 @@ from functools import partial
 from ratchet import log
 from ratchet.attachments import Attachment
 from ratchet.errors import KernelError
+from ratchet.links import Link, Uplink
 from ratchet_child.kernel.devices import Devices
 from ratchet_child.kernel.kinds.api import Kind, removed
 from ratchet_child.kernel.netns import Namespace, Namespaces
 from ratchet_child.metrics import figures
 from ratchet_child.model.interfaces import Found, hardware_address
 from ratchet_child.model.keys import PodKey
+from ratchet_child.model.links import Side
 from ratchet_child.pods.state import Gone, PodState
 from ratchet_child.work.panel import Panel
 
@@ -60,7 +62,7 @@ class PodNamespaces:
             namespace.close()
             raise
         inside.namespace, inside.opened = namespace, attachment.container_id
-        inside.moved.update(self._moved(namespace, state.key))
+        inside.moved.update(self._moved(namespace, state))
         return True
 
     def clean(self, gone: Gone, state: PodState, in_use: set[tuple[int, int]]) -> None:
@@ -88,7 +90,7 @@ class PodNamespaces:
             namespace.close()
             return
         # A leg that waited in it may be in the pod's new namespace by now: it was not the pod.
-        moved = self._moved(namespace, state.key, besides=inside.namespace)
+        moved = self._moved(namespace, state, besides=inside.namespace)
         self._clear(namespace, gone, state, moved)
 
     def _clear(
@@ -101,7 +103,7 @@ class PodNamespaces:
         """Park or remove the interfaces of ours, and close the namespace when it can be."""
         pod = state.key
         # The label of a link with a long name does not tell its pods.
-        peers = {end.side.peer for end in state.ends}
+        peers = {end.side.peer for end in state.ends if isinstance(end.side, Side)}
         with self._panel.room(namespace) as room:
             for ifname, (nsid, index) in moved.items():
                 self._devices.remove_elsewhere(namespace, nsid, index, ifname)
@@ -145,17 +147,28 @@ class PodNamespaces:
         )
 
     def _moved(
-        self, namespace: Namespace, pod: PodKey, besides: Namespace | None = None
+        self, namespace: Namespace, state: PodState, besides: Namespace | None = None
     ) -> dict[str, tuple[int, int]]:
         """Return the ends that the pod has moved, also those that an earlier child had made.
 
-        An end is told from a peer's by its MAC address, which Ratchet makes of the pod's name. A
-        leg that waits for the pod was moved by Ratchet, from one container of the pod to another.
+        An end is told from a peer's by its MAC address, which the pod's labels give, or which
+        Ratchet makes of the pod's name. A leg that waits for the pod was moved by Ratchet, from one
+        container of the pod to another.
         """
         return {
             found.label.ifname: (nsid, found.index)
             for nsid, found in self._devices.moved_away(namespace, besides)
             if found.label is not None
-            and found.mac == hardware_address(pod, found.label.ifname)
-            and not self._panel.has(pod.namespace, found.label.link)
+            and found.mac in _macs(state, found.label.ifname)
+            and not self._panel.has(state.key.namespace, found.label.link)
         }
+
+
+def _macs(state: PodState, ifname: str) -> set[str]:
+    """Return the MAC addresses that an end of the pod may have been made with."""
+    macs = {hardware_address(state.key, ifname)}
+    attachment = state.heard.attachment
+    if attachment is not None:
+        own: tuple[Link | Uplink, ...] = (*attachment.links, *attachment.uplinks)
+        macs.update(one.mac for one in own if one.ifname == ifname and one.mac is not None)
+    return macs

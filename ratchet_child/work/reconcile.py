@@ -17,7 +17,7 @@ from ratchet.errors import StoreError
 from ratchet.names import is_pod_name
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.links import DeclaredLink
+from ratchet_child.model.links import DeclaredLink, Side, UplinkSide
 from ratchet_child.model.local import LocalPod, Memory, Node
 from ratchet_child.model.plan import Wanted, wanted
 from ratchet_child.pairing.protocol import Pairing
@@ -159,6 +159,7 @@ class Reconciler:
         self._publish(state, pod, memory)
         if not look.is_empty or not state.progress.looked:
             self._look(state, pod, memory, look)
+        self._obey(state, pod, memory)
         wanted_now = self._wanted(state, pod, memory)
         keep = self._kept(state, pod, memory, look, wanted_now)
         remove = self._clock.monotonic() >= state.progress.keep_until
@@ -169,7 +170,11 @@ class Reconciler:
         state.progress.serve(number)
         self._on_change()
         if not memory.superseded:
-            refused = {one.side.declared for one in wanted_now.waiting if one.is_taken}
+            refused = {
+                one.side.declared
+                for one in wanted_now.waiting
+                if one.is_taken and isinstance(one.side, Side)
+            }
             self._pairing.refuse(pod, memory, refused)
         unusable += [
             one
@@ -202,6 +207,20 @@ class Reconciler:
         with self._registry.lock:
             state.progress.looked = state.progress.looked or state.progress.memory is memory
 
+    def _obey(self, state: PodState, pod: LocalPod, memory: Memory) -> None:
+        """Do what operators ask of the pod's links; what cannot be done now stays to be done."""
+        with self._registry.lock:
+            orders = list(state.heard.orders)
+        if not orders:
+            return
+        for ifname, change in orders:
+            self._pairing.override(pod, memory, ifname, change)
+            log.info("link set", pod=pod.key, ifname=ifname, to=change)
+        with self._registry.lock:
+            del state.heard.orders[: len(orders)]
+        self._look(state, pod, memory, Look())
+        self._registry.rouse_peers(state)
+
     def _wanted(
         self, state: PodState, pod: LocalPod, memory: Memory, *, local_only: bool = False
     ) -> Wanted:
@@ -216,6 +235,7 @@ class Reconciler:
             ]
             declared += by_records
             reserved = _runtimes(state.heard.attachment)
+            uplinks = () if state.heard.attachment is None else state.heard.attachment.uplinks
         result = wanted(
             state.key,
             self._node,
@@ -223,17 +243,19 @@ class Reconciler:
             self._registry.places(state),
             memory.rivals,
             reserved,
+            uplinks,
         )
         if local_only and any(one.error for one in result.waiting):
             # Two links want one interface: etcd's order decides, and is not known yet.
-            result = Wanted((), result.waiting)
+            own = tuple(end for end in result.ends if isinstance(end.side, UplinkSide))
+            result = Wanted(own, result.waiting)
         log.debug(
             "decided",
             pod=pod.key,
             container=pod.container,
             by="the records alone" if local_only else "records and etcd",
             ends=log.Joined(f"{one.ifname}:{one.interface.medium.kind}" for one in result.ends),
-            waiting=log.Joined(f"{one.side.ifname}:{one.side.peer}" for one in result.waiting),
+            waiting=log.Joined(f"{one.side.ifname}:{one.side.far}" for one in result.waiting),
         )
         return result
 

@@ -6,13 +6,15 @@ Whoever calls the functions about ends holds the pod's lock.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 from ratchet import log
 from ratchet_child.model.clock import Clock
-from ratchet_child.model.links import Side
+from ratchet_child.model.interfaces import Change, Make, Setting
+from ratchet_child.model.links import Side, UplinkSide
 from ratchet_child.model.plan import End, Wanted
 from ratchet_child.pods.history import ERROR, WAITING
-from ratchet_child.pods.state import PodState
+from ratchet_child.pods.state import PodState, fault
 
 _MANY_S = 10.0
 _MOST_LINES = 50  # of one pod's links, at a time
@@ -58,12 +60,21 @@ def waiting(state: PodState, wanted: Wanted) -> None:
         _tell_waiting(state, side)
     _tell_rest(state, "more links wait", len(news))
     errors = {one.side.ifname: one.error for one in wanted.waiting if one.error is not None}
+    contradictions = {
+        end.ifname: end.side.contradiction
+        for end in wanted.ends
+        if end.side.contradiction is not None
+    }
     told = state.inside.told_errors
     refused = [(ifname, error) for ifname, error in errors.items() if told.get(ifname) != error]
     for ifname, error in refused[:_MOST_LINES]:
         logger(state).warning("link refused", ifname=ifname, error=error)
     _tell_rest(state, "more links are refused", len(refused))
-    state.inside.told_errors = errors
+    differ = [(ifname, why) for ifname, why in contradictions.items() if told.get(ifname) != why]
+    for ifname, why in differ[:_MOST_LINES]:
+        logger(state).warning("link contradicted", ifname=ifname, error=why)
+    _tell_rest(state, "more links are contradicted", len(differ))
+    state.inside.told_errors = {**errors, **contradictions}
 
 
 def _tell_rest(state: PodState, message: str, count: int) -> None:
@@ -72,17 +83,17 @@ def _tell_rest(state: PodState, message: str, count: int) -> None:
         logger(state).info(message, count=count - _MOST_LINES)
 
 
-def note(state: PodState, side: Side, link_state: str, error: str | None) -> None:
+def note(state: PodState, side: Side | UplinkSide, link_state: str, error: str | None) -> None:
     """Note how a link is, and say once that it waits."""
     if _note(state, side, link_state, error):
         _tell_waiting(state, side)
 
 
-def _tell_waiting(state: PodState, side: Side) -> None:
-    logger(state).info("link waiting", link=side.declared, ifname=side.ifname, peer=side.peer)
+def _tell_waiting(state: PodState, side: Side | UplinkSide) -> None:
+    logger(state).info("link waiting", link=side.declared, ifname=side.ifname, peer=side.far)
 
 
-def _note(state: PodState, side: Side, link_state: str, error: str | None) -> bool:
+def _note(state: PodState, side: Side | UplinkSide, link_state: str, error: str | None) -> bool:
     """Note how a link is; return whether it is to be said, once, that it waits."""
     noted = state.inside.history.note(side, link_state, error)
     # Before etcd has been asked every far pod is unknown: that is not worth a line.
@@ -91,12 +102,21 @@ def _note(state: PodState, side: Side, link_state: str, error: str | None) -> bo
     return is_news
 
 
-def faults(state: PodState, end: End, refused: tuple[str, ...]) -> None:
-    """Note what the kernel has refused of an end that is up all the same, and say it once."""
-    before = state.inside.faults.pop(end.ifname, None)
-    if refused:
-        told = state.inside.faults[end.ifname] = "; ".join(refused)
-        if told != before:
-            logger(state, end).warning(
-                "the kernel refuses a property of a link", ifname=end.ifname, error=told
-            )
+def faults(
+    state: PodState, end: End, done: tuple[Change, ...], refused: Mapping[type[Setting], str]
+) -> None:
+    """Note what the kernel has refused of an end that is up all the same, and say it once.
+
+    What was refused before and not tried again is as it was.
+    """
+    before = state.inside.faults.pop(end.ifname, {})
+    tried = {type(one) for one in done}
+    kept = {} if Make in tried else {one: why for one, why in before.items() if one not in tried}
+    faults = {**kept, **refused}
+    if faults:
+        state.inside.faults[end.ifname] = faults
+    told = fault(faults)
+    if told is not None and told != fault(before):
+        logger(state, end).warning(
+            "the kernel refuses a property of a link", ifname=end.ifname, error=told
+        )

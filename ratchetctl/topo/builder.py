@@ -6,16 +6,18 @@ Every reader goes through here, so the rules and their sentences are the same fo
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ratchet import labels
 from ratchet.errors import LabelError
 from ratchetctl.topo import names, render
 from ratchetctl.topo.findings import Findings, Position
-from ratchetctl.topo.model import End, Interface, Link, Node, Topology
+from ratchetctl.topo.model import End, Interface, Link, Node, Topology, Uplink, interface
 from ratchetctl.topo.tree import shown
 
 MOST_NODES = 100_000
+NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class EndDraft:
     ifname: str
     address: str | None
     where: Position
+    mac: str | None = None
 
 
 @dataclass(slots=True)
@@ -40,6 +43,7 @@ class Builder:
     _ends: dict[tuple[str, str], tuple[str, Position]] = field(default_factory=dict)
     _renamed: dict[str, dict[str, str]] = field(default_factory=dict)
     _links: list[Link] = field(default_factory=list)
+    _uplinks: list[Uplink] = field(default_factory=list)
 
     def pod_name(self, title: str, where: Position) -> str | None:
         """Take a node's name and return the pod's, None (and an error) where it cannot be."""
@@ -87,9 +91,16 @@ class Builder:
         self.nodes[node.title] = node
 
     def link(
-        self, where: Position, drafts: tuple[EndDraft, EndDraft], mtu: int | None = None
+        self,
+        where: Position,
+        drafts: tuple[EndDraft, EndDraft],
+        mtu: int | None = None,
+        properties: Mapping[str, str] = NOTHING,
     ) -> None:
-        """Take a link; what is wrong with either end is told."""
+        """Take a link; what is wrong with either end is told.
+
+        `properties` are further fields of the link, as Ratchet's labels have them.
+        """
         if drafts[0].node == drafts[1].node:
             self.findings.error(
                 where,
@@ -98,8 +109,48 @@ class Builder:
             )
             return
         first, second = self._end(drafts[0]), self._end(drafts[1])
-        if first and second:
+        fields = dict(properties)
+        for name, draft in zip(("local_mac", "pair_mac"), drafts, strict=True):
+            if draft.mac is not None:
+                fields[name] = draft.mac
+        fields |= {"pair_name": "b", "pair_ifname": "in2"}
+        wiring = self._wiring(where, fields)
+        if first and second and wiring:
+            (said,) = wiring.links
+            first = replace(first, mac=said.mac, impairment=said.impairment)
+            second = replace(second, mac=said.pair_mac, impairment=said.pair_impairment)
             self._links.append(Link(first, second, mtu, where))
+
+    def uplink(
+        self,
+        where: Position,
+        draft: EndDraft,
+        kind: str,
+        device: str,
+        mtu: int | None = None,
+        properties: Mapping[str, str] = NOTHING,
+    ) -> None:
+        """Take a link with the machine; what is wrong with it is told."""
+        end = self._end(draft)
+        fields = {**properties, "kind": kind, "device": device}
+        if draft.mac is not None:
+            fields["local_mac"] = draft.mac
+        wiring = self._wiring(where, fields)
+        if end and wiring:
+            (said,) = wiring.uplinks
+            end = replace(end, mac=said.mac, impairment=said.impairment)
+            address = interface(said.device_address)
+            self._uplinks.append(Uplink(end, kind, device, address, mtu, where))
+
+    def _wiring(self, where: Position, fields: Mapping[str, str]) -> labels.Wiring | None:
+        """Read fields of one link by the grammar of Ratchet's labels; what is wrong is told."""
+        named = {f"{labels.PREFIX}{name}": value for name, value in fields.items()}
+        named |= {f"{labels.PREFIX}primary": "true", f"{labels.PREFIX}local_ifname": "in1"}
+        try:
+            return labels.parse({}, named, own_name="a", cni_ifname=names.CNI_IFNAME)
+        except LabelError as error:
+            self.findings.error(where, error.msg.removeprefix("invalid label: "))
+            return None
 
     def build(self) -> Topology:
         """Return the topology. Raises TopologyError with all errors so far."""
@@ -112,7 +163,7 @@ class Builder:
             else node
             for title, node in self.nodes.items()
         )
-        return Topology(self.name, nodes, tuple(self._links), self.where)
+        return Topology(self.name, nodes, tuple(self._links), tuple(self._uplinks), self.where)
 
     def _end(self, draft: EndDraft) -> End | None:
         node = self.nodes.get(draft.node)
@@ -143,7 +194,7 @@ class Builder:
         self._ends[node.name, ifname] = (draft.ifname, draft.where)
         if ifname != draft.ifname:
             self._renamed.setdefault(draft.node, {})[ifname] = draft.ifname
-        return End(node.name, ifname, self._address(draft), draft.where)
+        return End(node.name, ifname, self._address(draft), where=draft.where)
 
     def _address(self, draft: EndDraft) -> Interface | None:
         if not draft.address:

@@ -43,16 +43,16 @@ def _links(links: Iterable[Link], findings: Findings) -> None:
                 lacking.where, f"{lacking.node} {lacking.ifname} has no address, the other end has"
             )
         if link.mtu is not None:
-            _mtu(link, link.mtu, one or other, findings)
+            _mtu(link.where, link.mtu, one or other, findings)
 
 
-def _mtu(link: Link, mtu: int, address: Interface | None, findings: Findings) -> None:
+def _mtu(where: Position, mtu: int, address: Interface | None, findings: Findings) -> None:
     least = LEAST_MTU_BYTES[address.version if address else 4]
     if mtu < least or mtu > 65535:
-        findings.error(link.where, f"an MTU of {mtu}", f"use {least} to 65535")
+        findings.error(where, f"an MTU of {mtu}", f"use {least} to 65535")
     elif mtu > TUNNEL_MTU_BYTES:
         findings.note(
-            link.where,
+            where,
             f"an MTU of {mtu} does not fit between two machines with the usual 1500:"
             f" a tunnel leaves {TUNNEL_MTU_BYTES}",
         )
@@ -62,9 +62,14 @@ def _duplicates(topology: Topology, findings: Findings) -> None:
     seen: dict[object, tuple[str, Position]] = {}
     places = [
         (end.address, f"{end.node} {end.ifname}", end.where)
-        for link in topology.links
+        for link in topology.all_links
         for end in link.ends
         if end.address is not None
+    ]
+    places += [
+        (uplink.address, f"{uplink.device} at the machine of {uplink.end.node}", uplink.where)
+        for uplink in topology.uplinks
+        if uplink.address is not None
     ]
     places += [
         (address, f"{node.name} lo", node.where)

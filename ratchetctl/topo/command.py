@@ -103,10 +103,14 @@ def show(**source: Any) -> None:
             ifname = f"{end.ifname} ({title})" if title else end.ifname
             cells += [end.node, ifname, str(end.address or "")]
         links.add_row(*cells)
+    for uplink in topology.uplinks:
+        end, far = uplink.end, f"({uplink.kind})"
+        own = [end.node, end.ifname, str(end.address or "")]
+        links.add_row(*own, far, uplink.device, str(uplink.address or ""))
     console = tables.console()
     console.print(f"{_counted(topology)}\n")
     console.print(nodes)
-    if topology.links:
+    if topology.links or topology.uplinks:
         console.print()
         console.print(links)
 
@@ -164,7 +168,7 @@ def graph_(form_: str, output: str | None, **source: Any) -> None:
 
 
 def _counted(topology: Topology) -> str:
-    nodes, links = len(topology.nodes), len(topology.links)
+    nodes, links = len(topology.nodes), len(topology.all_links)
     return f"{topology.name}: {nodes} node{'s' * (nodes != 1)}, {links} link{'s' * (links != 1)}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from ratchetctl.topo.model import Link, Node, Topology
+from ratchetctl.topo.model import Link, Node, Topology, Uplink
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +14,8 @@ class Difference:
     added: tuple[str, ...]
     removed: tuple[str, ...]
     changed: tuple[tuple[str, tuple[str, ...]], ...]
-    new_links: tuple[Link, ...]
-    old_links: tuple[Link, ...]
+    new_links: tuple[Link | Uplink, ...]
+    old_links: tuple[Link | Uplink, ...]
 
     def __bool__(self) -> bool:
         return any((self.added, self.removed, self.changed, self.new_links, self.old_links))
@@ -34,7 +34,8 @@ class Difference:
 def diff(old: Topology, new: Topology) -> Difference:
     before = {node.name: node for node in old.nodes}
     after = {node.name: node for node in new.nodes}
-    links_before, links_after = set(map(_either_way, old.links)), set(map(_either_way, new.links))
+    links_before = set(map(_either_way, old.all_links))
+    links_after = set(map(_either_way, new.all_links))
     changed = []
     for name, node in after.items():
         if name in before and (what := _changed(before[name], node)):
@@ -43,8 +44,8 @@ def diff(old: Topology, new: Topology) -> Difference:
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
         changed=tuple(changed),
-        new_links=tuple(link for link in new.links if _either_way(link) not in links_before),
-        old_links=tuple(link for link in old.links if _either_way(link) not in links_after),
+        new_links=tuple(link for link in new.all_links if _either_way(link) not in links_before),
+        old_links=tuple(link for link in old.all_links if _either_way(link) not in links_after),
     )
 
 
@@ -56,14 +57,20 @@ def _changed(old: Node, new: Node) -> tuple[str, ...]:
     )
 
 
-def _either_way(link: Link) -> object:
+def _either_way(link: Link | Uplink) -> object:
     """Return the link without regard to which end declares it."""
-    ends = sorted((end.node, end.ifname, str(end.address or "")) for end in link.ends)
-    return (*ends, link.mtu)
-
-
-def _shown(link: Link) -> str:
-    ends = (
-        " ".join(filter(None, (end.node, end.ifname, str(end.address or "")))) for end in link.ends
+    ends = sorted(
+        (end.node, end.ifname, *map(str, (end.address, end.mac, end.impairment)))
+        for end in link.ends
     )
+    far = (link.kind, link.device, link.address) if isinstance(link, Uplink) else ()
+    return (*ends, *far, link.mtu)
+
+
+def _shown(link: Link | Uplink) -> str:
+    ends = [
+        " ".join(filter(None, (end.node, end.ifname, str(end.address or "")))) for end in link.ends
+    ]
+    if isinstance(link, Uplink):
+        ends.append(f"{link.kind} {link.device}")
     return f"link {' -- '.join(ends)}"

@@ -19,6 +19,11 @@ def dot(topology: Topology) -> Iterator[str]:
         tail, head = json.dumps(_label(link.first)), json.dumps(_label(link.second))
         edge = f"{json.dumps(link.first.node)} -- {json.dumps(link.second.node)}"
         yield f"  {edge} [taillabel={tail}, headlabel={head}];"
+    for number, uplink in enumerate(topology.uplinks):
+        far, label = json.dumps(f"uplink {number}"), json.dumps(f"{uplink.kind}\n{uplink.device}")
+        yield f'  {far} [label={label}, fillcolor="#f3f3f3"];'
+        tail = json.dumps(_label(uplink.end))
+        yield f"  {json.dumps(uplink.end.node)} -- {far} [taillabel={tail}];"
     yield "}"
 
 
@@ -31,6 +36,9 @@ def mermaid(topology: Topology) -> Iterator[str]:
     for link in topology.links:
         label = _quoted(f"{link.first.ifname} – {link.second.ifname}")
         yield f"  {ids[link.first.node]} ---|{label}| {ids[link.second.node]}"
+    for number, uplink in enumerate(topology.uplinks, start=1):
+        far = f"u{number}([{_quoted(f'{uplink.kind} {uplink.device}')}])"
+        yield f"  {ids[uplink.end.node]} ---|{_quoted(uplink.end.ifname)}| {far}"
 
 
 def _label(end: End) -> str:

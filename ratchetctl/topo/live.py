@@ -18,7 +18,7 @@ from ratchetctl.sim import containers, status
 from ratchetctl.sim.directory import PodState, SimDirectory
 from ratchetctl.sim.simulator import Plan, Simulator
 from ratchetctl.topo import names, render
-from ratchetctl.topo.model import End, Link, Node, Topology, interface
+from ratchetctl.topo.model import Link, Node, Topology, Uplink
 
 POLL_S = 0.5
 PARALLEL = 4
@@ -136,7 +136,7 @@ def wait(directory: SimDirectory, topology: Topology, seconds: float) -> Counter
     Blocks at most `seconds`. Returns how many ends are in which state.
     """
     deadline = time.monotonic() + seconds
-    wanted = 2 * len(topology.links)
+    wanted = topology.ends
     while True:
         counts = states(directory, topology.name)
         missing = wanted - sum(counts.values())
@@ -168,20 +168,15 @@ def running(directory: SimDirectory, topology: Topology) -> Topology:
     mine = [pod for pod in directory.pods() if _is_of(pod, topology.name)]
     known = {node.name: node for node in topology.nodes}
     nodes = tuple(known.get(pod.name, Node(pod.name, pod.name, "", "")) for pod in mine)
-    links = []
+    links: list[Link] = []
+    uplinks: list[Uplink] = []
     for pod in mine:
         wiring = labels.parse(
             pod.labels, pod.annotations, own_name=pod.name, cni_ifname=names.CNI_IFNAME
         )
-        for link in wiring.links:
-            links.append(
-                Link(
-                    End(pod.name, link.ifname, interface(link.address)),
-                    End(link.pair, link.pair_ifname, interface(link.pair_address)),
-                    link.mtu_bytes,
-                )
-            )
-    return Topology(topology.name, nodes, tuple(links))
+        links += [Link.of(pod.name, link) for link in wiring.links]
+        uplinks += [Uplink.of(pod.name, uplink) for uplink in wiring.uplinks]
+    return Topology(topology.name, nodes, tuple(links), tuple(uplinks))
 
 
 def _is_of(pod: PodState, topology: str) -> bool:

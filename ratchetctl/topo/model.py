@@ -10,6 +10,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 
+from ratchet import links
+from ratchet.impairment import Impairment
 from ratchetctl.topo.findings import Position
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -62,11 +64,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a link: the node's `name`, the interface, its address. None: no address."""
+    """One end of a link: the node's `name`, the interface, its address. None: not said."""
 
     node: str
     ifname: str
     address: Interface | None = None
+    mac: str | None = None
+    impairment: Impairment | None = None
     where: Position = field(default=NOWHERE, compare=False)
 
 
@@ -80,8 +84,43 @@ class Link:
     where: Position = field(default=NOWHERE, compare=False)
 
     @property
-    def ends(self) -> tuple[End, End]:
+    def ends(self) -> tuple[End, ...]:
         return self.first, self.second
+
+    @classmethod
+    def of(cls, node: str, link: links.Link, where: Position = NOWHERE) -> Link:
+        """Return what a pod's labels say."""
+        address, far = interface(link.address), interface(link.pair_address)
+        first = End(node, link.ifname, address, link.mac, link.impairment, where)
+        second = End(link.pair, link.pair_ifname, far, link.pair_mac, link.pair_impairment, where)
+        return cls(first, second, link.mtu_bytes, where)
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """A link of one pod with its machine: `device` is the machine's interface.
+
+    `address` is that of the machine's end, if it has one of its own.
+    """
+
+    end: End
+    kind: str
+    device: str
+    address: Interface | None = None
+    mtu: int | None = None
+    where: Position = field(default=NOWHERE, compare=False)
+
+    @property
+    def ends(self) -> tuple[End, ...]:
+        return (self.end,)
+
+    @classmethod
+    def of(cls, node: str, uplink: links.Uplink, where: Position = NOWHERE) -> Uplink:
+        """Return what a pod's labels say."""
+        address = interface(uplink.address)
+        end = End(node, uplink.ifname, address, uplink.mac, uplink.impairment, where)
+        far = interface(uplink.device_address)
+        return cls(end, uplink.kind, uplink.device, far, uplink.mtu_bytes, where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +130,18 @@ class Topology:
     name: str
     nodes: tuple[Node, ...]
     links: tuple[Link, ...]
+    uplinks: tuple[Uplink, ...] = ()
     where: Position = field(default=NOWHERE, compare=False)
+
+    @property
+    def all_links(self) -> list[Link | Uplink]:
+        """The links, and after them those with the machines."""
+        return [*self.links, *self.uplinks]
+
+    @property
+    def ends(self) -> int:
+        """How many ends they have in pods."""
+        return sum(len(link.ends) for link in self.all_links)
 
 
 def interface(address: object) -> Interface | None:

@@ -10,7 +10,7 @@ import re
 import unicodedata
 
 from ratchet.errors import LabelError
-from ratchet.labels import check_ifname
+from ratchet.label_values import check_ifname
 from ratchet.names import IFNAME_MAX_BYTES
 from ratchetctl.manifest import DNS_LABEL
 from ratchetctl.topo.kinds import kind as kind_of

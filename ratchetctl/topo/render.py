@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from ratchet.impairment import ENDS, QUANTITIES, Impairment
 from ratchetctl.topo.dump import Value
 from ratchetctl.topo.kinds import ALPINE, kind
-from ratchetctl.topo.model import End, File, Link, Node, Port, Topology
+from ratchetctl.topo.model import End, File, Link, Node, Port, Topology, Uplink
 
 OWN = "topo.ratchet/"
 TOPOLOGY = f"{OWN}topology"  # a label: every object of a topology has it
@@ -46,7 +47,7 @@ def objects(topology: Topology, namespace: str | None = None) -> Iterator[Object
 def node_objects(
     topology: Topology,
     node: Node,
-    declared: Sequence[Link],
+    declared: Sequence[Link | Uplink],
     ends: Sequence[End],
     namespace: str | None = None,
 ) -> Iterator[Object]:
@@ -64,24 +65,47 @@ def node_objects(
     yield _pod(topology, node, declared, ends, namespace)
 
 
-def wiring(declared: Sequence[Link]) -> tuple[dict[str, str], dict[str, str]]:
+def wiring(declared: Sequence[Link | Uplink]) -> tuple[dict[str, str], dict[str, str]]:
     """Return Ratchet's own labels and annotations of a pod."""
     labels = {"ratchet": "true", "ratchet.primary": "true" if declared else "false"}
     annotations = {}
     for number, link in enumerate(declared, start=1):
         prefix = "ratchet." if number == 1 else f"ratchet.{number}."
-        labels[f"{prefix}local_ifname"] = link.first.ifname
-        labels[f"{prefix}pair_name"] = link.second.node
-        labels[f"{prefix}pair_ifname"] = link.second.ifname
-        for field, end in (("local_ip", link.first), ("pair_ip", link.second)):
-            if end.address is not None:
-                annotations[f"{prefix}{field}"] = str(end.address)
+        labels[f"{prefix}local_ifname"] = link.ends[0].ifname
+        addresses = [end.address for end in link.ends]
+        if isinstance(link, Link):
+            labels[f"{prefix}pair_name"] = link.second.node
+            labels[f"{prefix}pair_ifname"] = link.second.ifname
+        else:
+            labels[f"{prefix}kind"], labels[f"{prefix}device"] = link.kind, link.device
+            addresses.append(link.address)
+        for field, address in zip(("local_ip", "pair_ip"), addresses, strict=True):
+            if address is not None:
+                annotations[f"{prefix}{field}"] = str(address)
         if link.mtu is not None:
             labels[f"{prefix}mtu"] = str(link.mtu)
+        for field, end in zip(("local_mac", "pair_mac"), link.ends, strict=False):
+            if end.mac is not None:
+                labels[f"{prefix}{field}"] = end.mac.replace(":", "-")
+        labels |= {f"{prefix}{name}": value for name, value in impairments(link).items()}
     # What a label's value cannot hold goes where it can.
     for name in [name for name, value in labels.items() if not _LABEL.match(value)]:
         annotations[name] = labels.pop(name)
     return labels, annotations
+
+
+def impairments(link: Link | Uplink) -> dict[str, str]:
+    """Return the fields that say what the ends do to frames: of both ends where they are alike."""
+    found = {}
+    ends = [end.impairment or Impairment() for end in link.ends]
+    for quantity in QUANTITIES:
+        values = [quantity.shown(getattr(end, quantity.name)) for end in ends]
+        are_alike = len(set(values)) == 1
+        for prefix, value in zip(("",) if are_alike else ENDS, values, strict=False):
+            if value is not None:
+                # A label's value cannot hold a percent sign.
+                found[f"{prefix}{quantity.label}"] = value.rstrip("%")
+    return found
 
 
 def config_map(node: Node) -> dict[str, str]:
@@ -90,7 +114,7 @@ def config_map(node: Node) -> dict[str, str]:
 
 
 def metadata(
-    topology: Topology, node: Node, declared: Sequence[Link]
+    topology: Topology, node: Node, declared: Sequence[Link | Uplink]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return all labels and annotations of a node's pod."""
     labels, annotations = wiring(declared)
@@ -125,12 +149,12 @@ def is_label(name: str, value: str) -> bool:
     )
 
 
-def by_node(topology: Topology) -> tuple[dict[str, list[Link]], dict[str, list[End]]]:
+def by_node(topology: Topology) -> tuple[dict[str, list[Link | Uplink]], dict[str, list[End]]]:
     """Return each node's declared links, and all ends at it."""
-    declared: dict[str, list[Link]] = {}
+    declared: dict[str, list[Link | Uplink]] = {}
     ends: dict[str, list[End]] = {}
-    for link in topology.links:
-        declared.setdefault(link.first.node, []).append(link)
+    for link in topology.all_links:
+        declared.setdefault(link.ends[0].node, []).append(link)
         for end in link.ends:
             ends.setdefault(end.node, []).append(end)
     return declared, ends
@@ -154,7 +178,7 @@ def _head(
 def _pod(
     topology: Topology,
     node: Node,
-    declared: Sequence[Link],
+    declared: Sequence[Link | Uplink],
     ends: Sequence[End],
     namespace: str | None,
 ) -> Object:

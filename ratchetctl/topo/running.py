@@ -166,8 +166,8 @@ def _finish(
     if not wait:
         return
     counts = live.wait(simulator.directory, topology, timeout_s)
-    up, wanted = counts["up"], 2 * len(topology.links)
-    _say(f"{up // 2} of {len(topology.links)} links are up")
+    up, wanted, links = counts["up"], topology.ends, len(topology.all_links)
+    _say(f"{links - (max(wanted - up, 0) + 1) // 2} of {links} links are up")
     if up >= wanted:
         return
     others = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if count)

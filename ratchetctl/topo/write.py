@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from ratchet.labels import PREFIX
+from ratchet.links import MACVLAN
 from ratchetctl.topo import render
 from ratchetctl.topo.dump import Value, document, text
 from ratchetctl.topo.kinds import kind as kind_of
-from ratchetctl.topo.model import End, File, Link, Node, Topology
+from ratchetctl.topo.model import End, File, Link, Node, Topology, Uplink
 from ratchetctl.topo.render import SELECTOR
 
 
@@ -39,6 +41,8 @@ def definition(topology: Topology, comment: str = "", files: str = "files") -> I
     yield "  links:\n"
     for link in topology.links:
         yield _link(link, titles, renamed)
+    for uplink in topology.uplinks:
+        yield _uplink(uplink, titles, renamed)
 
 
 def bind_path(files: str, node: Node, file: File) -> str:
@@ -105,6 +109,9 @@ def _link(link: Link, titles: dict[str, str], renamed: dict[str, dict[str, str]]
         ifname = renamed[end.node].get(end.ifname, end.ifname)
         return f'"{titles[end.node]}:{ifname}"'
 
+    if any(end.mac for end in link.ends):
+        full = [_endpoint(end, titles, renamed) for end in link.ends]
+        return _item({"type": "veth", "endpoints": full, **_common(link)})
     line = f"    - endpoints: [{brief(link.first)}, {brief(link.second)}]\n"
     for key, version in (("ipv4", 4), ("ipv6", 6)):
         found = [
@@ -113,9 +120,56 @@ def _link(link: Link, titles: dict[str, str], renamed: dict[str, dict[str, str]]
         ]
         if any(found):
             line += f'      {key}: ["{found[0]}", "{found[1]}"]\n'
+    more = _common(link)
+    return line + (_indented(more, 6) if more else "")
+
+
+def _uplink(uplink: Uplink, titles: dict[str, str], renamed: dict[str, dict[str, str]]) -> str:
+    found: dict[str, Value] = {
+        "type": uplink.kind,
+        "endpoint": _endpoint(uplink.end, titles, renamed),
+        "host-interface": uplink.device,
+    }
+    if uplink.kind == MACVLAN:
+        found["mode"] = "bridge"
+    return _item({**found, **_common(uplink)})
+
+
+def _item(value: dict[str, Value]) -> str:
+    """Return an item of the list of links."""
+    text = _indented(value, 6)
+    return f"    - {text.removeprefix(' ' * 6)}"
+
+
+def _endpoint(
+    end: End, titles: dict[str, str], renamed: dict[str, dict[str, str]]
+) -> dict[str, Value]:
+    found: dict[str, Value] = {
+        "node": titles[end.node],
+        "interface": renamed[end.node].get(end.ifname, end.ifname),
+    }
+    if end.mac is not None:
+        found["mac"] = end.mac
+    if end.address is not None:
+        found[f"ipv{end.address.version}"] = str(end.address)
+    return found
+
+
+def _common(link: Link | Uplink) -> dict[str, Value]:
+    found: dict[str, Value] = {}
     if link.mtu is not None:
-        line += f"      mtu: {link.mtu}\n"
-    return line
+        found["mtu"] = link.mtu
+    if _labels(link):
+        found["labels"] = _labels(link)
+    return found
+
+
+def _labels(link: Link | Uplink) -> Mapping[str, Value]:
+    """Return what containerlab has no words for, under the names that Ratchet's labels have."""
+    fields = render.impairments(link)
+    if isinstance(link, Uplink) and link.address is not None:
+        fields["pair_ip"] = str(link.address)
+    return {f"{PREFIX}{name}": value for name, value in fields.items()}
 
 
 def _indented(value: dict[str, Value], by: int) -> str:

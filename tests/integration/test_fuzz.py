@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from ratchet import boot, docker, kubeconfig, labels, links, log, messages, pods
+from ratchet import boot, docker, kubeconfig, label_values, labels, links, log, messages, pods
 from ratchet.cni import codec, invoke, result, skel
 from ratchet.config import Config
 from ratchet.errors import PodUnknownError
@@ -102,9 +102,9 @@ SABOTAGE: tuple[tuple[str, object, str, Any], ...] = (
     ("environment", skel, "error", lambda exc, spoken: str(exc).encode()),
     ("cni-args", pods, "is_kubernetes_name", lambda _: True),
     ("find-pod", pods, "_words", pass_through),
-    ("labels", labels, "check_ifname", nothing),
+    ("labels", label_values, "check_ifname", nothing),
     ("labels", labels, "_check_together", nothing),
-    ("label-address", labels, "_IPV4_PREFIX_LEN", 25),
+    ("label-address", label_values, "_IPV4_PREFIX_LEN", 25),
     ("kubeconfig", kubeconfig, "_server", lambda cluster: cluster.text("server", needed=True)),
     ("engine-answer", docker, "is_namespace", lambda _: True),
     ("configuration", Config, "settings", lambda _: {}),

@@ -76,6 +76,44 @@ def unanswered(sim: Topologies, file: str, *options: str) -> list[str]:
     return silent
 
 
+OUTSIDE = """\
+name: outside
+topology:
+  nodes: {r1: {}, r2: {}}
+  links:
+    - endpoints: ["r1:eth1", "r2:eth1"]
+      ipv4: ["10.0.0.1/30", "10.0.0.2/30"]
+      labels: {ratchet.pair_rate: 5mbit}
+    - type: macvlan
+      endpoint: {node: r1, interface: eth2, mac: "02:00:00:00:00:01"}
+      host-interface: eth0
+    - {type: host, endpoint: {node: r2, interface: eth2, ipv4: 10.7.0.2/30}, host-interface: to-r2,
+       labels: {ratchet.pair_ip: 10.7.0.1/30}}
+"""
+
+
+def test_uplinks_and_impairments_come_up_and_change_without_a_blink(
+    sim: Topologies, tmp_path: Path
+) -> None:
+    path = tmp_path / "outside.clab.yml"
+    path.write_text(OUTSIDE)
+    sim.topo("create", str(path))
+    assert sim.pings("r1", "10.0.0.2")
+    assert sim.pings("r2", "10.7.0.1")
+    link = sim.exec("r1", "ip", "-d", "link", "show", "eth2")
+    assert "macvlan mode bridge" in link
+    assert "02:00:00:00:00:01" in link
+    assert "rate 5Mbit" in sim.exec("r2", "tc", "qdisc", "show", "dev", "eth1")
+    before = sim.indexes("r2")
+    path.write_text(OUTSIDE.replace("5mbit", "6mbit"))
+    sim.topo("apply", str(path))
+    wait_for(
+        "the rate",
+        lambda: "rate 6Mbit" in sim.exec("r2", "tc", "qdisc", "show", "dev", "eth1"),
+    )
+    assert before == sim.indexes("r2")
+
+
 def test_every_example_is_tested() -> None:
     assert len(FILES) == 11
     text = Path(FOLDER, "README.md").read_text(encoding="utf-8")

@@ -12,6 +12,8 @@ from ratchet.cni.ip import Host
 from ratchet_child.kernel.devices import Devices
 from ratchet_child.kernel.guard import Guard
 from ratchet_child.kernel.kinds.api import Kind, Site, VniInUseError
+from ratchet_child.kernel.kinds.host import HostKind
+from ratchet_child.kernel.kinds.macvlan import MacvlanKind
 from ratchet_child.kernel.kinds.veth import VethKind
 from ratchet_child.kernel.kinds.vxlan import VxlanKind
 
@@ -32,6 +34,8 @@ def every_kind(
         VxlanKind(
             devices, port=port, parent_interface=parent_interface, sender=sender, guard=guard
         ),
+        MacvlanKind(devices),
+        HostKind(devices),
     )
     for kind in kinds:
         devices.readers[kind.name] = kind.read

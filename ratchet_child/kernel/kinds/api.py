@@ -41,11 +41,11 @@ class Site:
 class Kind(Protocol):
     """One kind of interface.
 
-    `makes_both_ends`: the kernel makes both ends of the cable at once, and both are on this node.
+    `makes_both_ends`: the kernel makes both ends of the cable at once, and both are in pods.
     Such a kind is given both sites; any other one is given None as the far site.
     """
 
-    name: str  # IFLA_INFO_KIND
+    name: str  # IFLA_INFO_KIND, but for a host's end, which is a veth
     makes_both_ends: bool
 
     def read(self, link: LinkMessage) -> object:

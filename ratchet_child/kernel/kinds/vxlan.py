@@ -91,7 +91,11 @@ class VxlanKind:
             none = Host(bytes(len(medium.remote.packed)))
             # The kernel keeps the sender with its route to a far node, until it has another one.
             sender = (SetLocal(local or none), SetRemote(none))
-        if found.remote == medium.remote and not sender:
+        is_right = found.remote == medium.remote and not sender
+        if here.wanted.is_pulled:
+            out = (Unplug(),) if found.is_plugged else ()
+            return out if is_right else (*out, *sender, SetRemote(medium.remote))
+        if is_right:
             return () if found.is_plugged else (Plug(),)
         # Pulled out first: with the carrier go the neighbours that were at the other node.
         out = (Unplug(),) if found.is_plugged else ()

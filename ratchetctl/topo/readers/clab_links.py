@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
+from ratchet import impairment
+from ratchet.labels import PREFIX
+from ratchet.links import MACVLAN, UPLINK_KINDS
 from ratchetctl.topo.builder import Builder, EndDraft
 from ratchetctl.topo.findings import Position
 from ratchetctl.topo.tree import Fields, Items, Scalar, Tree, shown
 
 # Names in the brief form that stand for something other than a node.
 SPECIAL = {
-    "host": "an end in the machine's own network",
     "mgmt-net": "an end in containerlab's management network",
-    "macvlan": "an interface of the machine (macvlan)",
     "dummy": "an interface without a cable (dummy)",
 }
 TYPES = {
-    "macvlan": "Ratchet's labels have no macvlan link yet",
-    "host": "Ratchet's labels have no link to the machine's own network yet",
     "mgmt-net": "pods have no management network beside the cluster's",
     "dummy": "an interface without a far end is no link",
     "vxlan": "a tunnel out of the cluster is no link between pods",
@@ -26,7 +26,6 @@ TYPES = {
 }
 REMEDY = "connect two nodes"
 LINK_KEYS = {
-    "labels": "links carry no labels",
     "vars": "templates are not filled in",
 }
 
@@ -38,6 +37,9 @@ def take(
     findings = builder.findings
     link = Fields.of(tree, "link", findings, expand)
     kind = link.text("type")
+    if kind in UPLINK_KINDS:
+        _uplink(link, kind, builder, expand)
+        return
     if kind is not None and kind != "veth":
         why = TYPES.get(kind)
         if why is None:
@@ -57,19 +59,68 @@ def take(
         return
     addresses = _addresses(link)
     mtu = link.number("mtu")
+    properties = _properties(link, impairment.LABELS)
     drafts = [_end(one, builder, expand) for one in ends.values]
     link.tell_unread(LINK_KEYS)
     first, second = drafts
     if first is None or second is None:
         return
-    for draft in (first, second):
+    for draft, other in ((first, second), (second, first)):
+        if draft.node in UPLINK_KINDS and draft.node not in builder.nodes:
+            if other.node in outside or other.node in SPECIAL:
+                continue
+            own = _with(other, addresses, 0 if other is first else 1)
+            builder.uplink(link.where, own, draft.node, draft.ifname, mtu, properties)
+            return
         if draft.node in outside:
             findings.note(draft.where, f"a link ends at {draft.node}, which is left out: so is it")
             return
         if draft.node in SPECIAL and draft.node not in builder.nodes:
             findings.cannot(draft.where, f"the link leads to {SPECIAL[draft.node]}", REMEDY)
             return
-    builder.link(link.where, (_with(first, addresses, 0), _with(second, addresses, 1)), mtu)
+    builder.link(
+        link.where, (_with(first, addresses, 0), _with(second, addresses, 1)), mtu, properties
+    )
+
+
+def _uplink(link: Fields, kind: str, builder: Builder, expand: Callable[[Scalar], str]) -> None:
+    """Take a link with the machine, as containerlab's extended form has it."""
+    findings = builder.findings
+    device, mode = link.text("host-interface"), link.text("mode")
+    mtu = link.number("mtu")
+    properties = _properties(link, (*impairment.LABELS, "pair_ip"))
+    tree = link.tree("endpoint")
+    draft = None if tree is None else _end(tree, builder, expand)
+    link.tell_unread(LINK_KEYS)
+    if tree is None or not device:
+        findings.error(
+            link.where,
+            f"a link of type {kind} needs endpoint and host-interface",
+            "write endpoint: {node: NODE, interface: eth1}, host-interface: INTERFACE",
+        )
+    elif kind == MACVLAN and mode not in (None, "bridge"):
+        findings.cannot(
+            link.at("mode"), f"a macvlan in mode {shown(mode or '')}", "write mode: bridge"
+        )
+    elif draft is not None:
+        builder.uplink(link.where, draft, kind, device, mtu, properties)
+
+
+def _properties(link: Fields, known: Collection[str]) -> dict[str, str]:
+    """Return those of a link's labels that Ratchet knows: `ratchet.delay: 10ms`."""
+    found = {}
+    for label, value in link.pairs("labels"):
+        name = label.removeprefix(PREFIX)
+        if label.startswith(PREFIX) and name in known:
+            found[name] = value
+        elif label.startswith(PREFIX):
+            allowed = ", ".join(f"{PREFIX}{one}" for one in known)
+            link.findings.error(
+                link.at("labels"), f"a link has no label {shown(label)}", f"use one of {allowed}"
+            )
+        else:
+            link.findings.note(link.at("labels"), f"the label {shown(label)} is left out")
+    return found
 
 
 def _addresses(link: Fields) -> list[list[Scalar]]:
@@ -81,7 +132,7 @@ def _with(draft: EndDraft, addresses: list[list[Scalar]], number: int) -> EndDra
     if draft.address is None:
         for found in addresses:
             if len(found) > number and found[number].text:
-                return EndDraft(draft.node, draft.ifname, found[number].text, draft.where)
+                return replace(draft, address=found[number].text)
     return draft
 
 
@@ -98,16 +149,12 @@ def _end(tree: Tree, builder: Builder, expand: Callable[[Scalar], str]) -> EndDr
             f"the address {ipv6} is left out: an end has one address, here {ipv4}",
             "set it in the node, for instance with exec",
         )
-    end.tell_unread(
-        {
-            "mac": "Ratchet's labels have no MAC address yet",
-            "vars": "templates are not filled in",
-        }
-    )
+    mac = end.text("mac")
+    end.tell_unread({"vars": "templates are not filled in"})
     if not node or not ifname:
         findings.error(end.where, "an endpoint needs node and interface")
         return None
-    return EndDraft(node, ifname, ipv4 or ipv6, end.where)
+    return EndDraft(node, ifname, ipv4 or ipv6, end.where, mac)
 
 
 def brief(text: str, where: Position, builder: Builder) -> EndDraft | None:

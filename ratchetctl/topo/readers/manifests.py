@@ -10,12 +10,13 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ratchet import labels as grammar
 from ratchet.errors import LabelError
 from ratchetctl.topo import render
 from ratchetctl.topo.findings import Findings, Position
-from ratchetctl.topo.model import End, File, Interface, Link, Node, Port, Topology, interface
+from ratchetctl.topo.model import File, Interface, Link, Node, Port, Topology, Uplink
 from ratchetctl.topo.names import CNI_IFNAME
 from ratchetctl.topo.readers import objects
 from ratchetctl.topo.tree import Fields, Table, Tree
@@ -74,13 +75,14 @@ def read(trees: Sequence[Tree], findings: Findings) -> Topology:
             )
     nodes = tuple(pod.node(tuple(ports.get(pod.name, ()))) for pod in eligible)
     links = tuple(link for pod in eligible for link in pod.links(names))
+    uplinks = tuple(uplink for pod in eligible for uplink in pod.uplinks())
     if not nodes and not findings.errors:
         findings.error(where, "no pod here is labelled ratchet: true")
     findings.raise_errors()
     topologies = {pod.topology for pod in eligible if pod.topology}
     own = topologies.pop() if len(topologies) == 1 else ""
     fallback = os.path.basename(where.file).partition(".")[0]
-    return Topology(own or fallback or "topology", nodes, links, where)
+    return Topology(own or fallback or "topology", nodes, links, uplinks, where)
 
 
 def _service(fields: Fields, ports: dict[str, list[Port]]) -> None:
@@ -168,12 +170,12 @@ class _Pod:
                     "add it, or remove the link",
                 )
                 continue
-            yield Link(
-                End(self.name, link.ifname, interface(link.address), self.where),
-                End(far.name, link.pair_ifname, interface(link.pair_address), far.where),
-                link.mtu_bytes,
-                self.where,
-            )
+            made = Link.of(self.name, link, self.where)
+            yield replace(made, second=replace(made.second, node=far.name, where=far.where))
+
+    def uplinks(self) -> Iterator[Uplink]:
+        for uplink in self.wiring.uplinks if self.wiring else ():
+            yield Uplink.of(self.name, uplink, self.where)
 
     def _container(self) -> tuple[Fields, tuple[str, ...]]:
         items = self._spec.items("containers")

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ratchet.links import MACVLAN
 from ratchetctl.topo.builder import Builder, EndDraft
 from ratchetctl.topo.findings import Findings, Position
 from ratchetctl.topo.kinds import kind
@@ -18,7 +19,7 @@ from ratchetctl.topo.tree import Fields, Table, Tree, shown
 
 KIND = "Topology"
 KIND_OF_PODS = "linux"
-OUTSIDE = ("localhost", "physical")  # peers that are no pods
+MACHINE, PHYSICAL = "localhost", "physical"  # peers that are no pods
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,9 @@ def _take(
     spec = topology.fields("spec")
     for number, item in enumerate(spec.items("links")):
         half = _half(title, Fields.of(item, f"link {number + 1} of {title}", findings), findings)
-        if half is not None:
+        if half is not None and half.far.node == MACHINE:
+            builder.uplink(half.where, half.own, MACVLAN, half.far.ifname)
+        elif half is not None:
             halves.setdefault(half.uid, []).append(half)
     spec.tell_unread({})
     topology.tell_unread({"status": "it is meshnet's own"})
@@ -115,14 +118,17 @@ def _half(title: str, link: Fields, findings: Findings) -> _Half | None:
     uid, peer = link.text("uid"), link.text("peer_pod")
     local, far = link.text("local_intf"), link.text("peer_intf")
     local_ip, peer_ip = link.text("local_ip"), link.text("peer_ip")
-    link.tell_unread({"properties": "Ratchet's labels have no delay, loss or rate yet"})
-    if peer and (peer in OUTSIDE or peer.startswith(f"{OUTSIDE[1]}/")):
+    link.tell_unread({"properties": "write them as labels of a link in containerlab's format"})
+    if peer and (peer == PHYSICAL or peer.startswith(f"{PHYSICAL}/")):
         findings.cannot(
             link.where,
-            f"{link.what} leads to {shown(far or peer)} of the machine (macvlan)",
-            "connect two pods: Ratchet's labels have no macvlan link yet",
+            f"{link.what} leads to {shown(peer)}, a machine outside of the cluster",
+            "connect two pods, or a pod with an interface of its machine (localhost)",
         )
         return None
+    if peer == MACHINE and local and far:
+        own = EndDraft(title, local, local_ip or None, link.where)
+        return _Half("", own, EndDraft(peer, far, None, link.where), link.where)
     if not (uid and peer and local and far):
         findings.error(link.where, f"{link.what} needs uid, peer_pod, local_intf and peer_intf")
         return None

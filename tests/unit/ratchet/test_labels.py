@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ratchet.cni.ip import Address
 from ratchet.errors import LabelError
-from ratchet.labels import Wiring, check_ifname, is_eligible, parse
+from ratchet.label_values import check_ifname
+from ratchet.labels import Wiring, is_eligible, parse
 from ratchet.links import Link
 
 PRIMARY = {

@@ -9,7 +9,8 @@ import pytest
 from ratchet import links
 from ratchet.attachments import Attachment
 from ratchet.cni.ip import Address
-from ratchet.links import Link
+from ratchet.impairment import Impairment
+from ratchet.links import Link, Override
 from ratchet_child.model.keys import Declaration
 
 LINK = Link("in1", Address.parse("192.168.2.100/24"), "b", "in2", None)
@@ -84,3 +85,39 @@ def test_a_property_of_another_type_or_value_is_refused_by_its_key(wrong: object
 
 def test_nobody_else_writes_a_link() -> None:
     assert "pair_ifname" not in Attachment.to_json.__code__.co_consts
+
+
+SLOW = Impairment(rate_bits=8_000)
+SET = Override(mtu_bytes=1400, impairment=SLOW, pair_impairment=Impairment())
+
+
+def test_what_an_operator_has_set_goes_before_what_a_link_says() -> None:
+    link = Link("in1", None, "b", "in2", None, mtu_bytes=1300, pair_impairment=SLOW)
+    changed = SET.applied(link)
+    assert (changed.mtu_bytes, changed.impairment, changed.pair_impairment) == (1400, SLOW, None)
+    assert Override().applied(link) == link
+    assert SET.seen_from_pair().applied(link.seen_from_pair("a")) == changed.seen_from_pair("a")
+
+
+def test_a_cable_that_is_out_stays_out_whatever_else_is_set() -> None:
+    out = Override(is_down=True)
+    assert SET.after(out).is_down is True
+    assert Override(is_down=False).after(out).is_down is False
+    assert Override.from_json(out.to_json()) == out == out.seen_from_pair()
+    with pytest.raises(ValueError, match="is_down"):
+        Override.from_json({"is_down": "yes"})
+
+
+def test_what_is_set_later_leaves_the_rest_as_it_was_set() -> None:
+    assert Override(mtu_bytes=1500).after(SET) == Override(1500, SLOW, Impairment(), None)
+    assert SET.after(None) == SET
+
+
+def test_what_was_set_is_read_in_etcd_as_it_is_written() -> None:
+    declared = Declaration("c1", 11, LINK, override=SET)
+    assert Declaration.loads(declared.dumps(), "b") == declared
+    wrongs: tuple[object, ...] = (7, [], {"mtu_bytes": 1}, {"impairment": []})
+    for wrong in (*wrongs, {"impairment": {"rate_bits": "x"}}):
+        text = json.dumps({**json.loads(DECLARED), "override": wrong})
+        with pytest.raises(ValueError, match=r"override|mtu_bytes|impairment|rate_bits"):
+            Declaration.loads(text, "b")

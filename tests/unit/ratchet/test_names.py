@@ -14,7 +14,7 @@ from ratchet import names
 from ratchet.cni import skel
 from ratchet.config import Config
 from ratchet.errors import ConfigError, LabelError
-from ratchet.labels import check_ifname
+from ratchet.label_values import check_ifname
 from ratchet_child.model.keys import Declaration, PodKey, Published
 from ratchet_child.pairing import v010
 from ratchet_child.store.api import Entry

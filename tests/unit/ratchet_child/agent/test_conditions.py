@@ -21,6 +21,10 @@ from tests.unit.ratchet_child.agent.pods import link, view
         (view(), ("False", "NoLink", "no other pod declares one with it yet")),
         (view(link(), link("waiting", "in3")), ("False", "LinkWaiting", "in3 waits for b")),
         (
+            view(link("waiting", "in3", peer="")),
+            ("False", "LinkWaiting", "in3 waits for a pod that declares a link with it"),
+        ),
+        (
             view(link("waiting"), link("error", "in3", error="taken")),
             ("False", "LinkFailed", "in3 to b: taken"),
         ),

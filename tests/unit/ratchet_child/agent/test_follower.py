@@ -9,6 +9,7 @@ import pytest
 from ratchet.attachments import Attachment
 from ratchet.cni.frozen import replace
 from ratchet.errors import StateError
+from ratchet.labels import Wiring
 from ratchet.links import Link
 from ratchet_child.agent.follower import SETTLE_S, Done, Follower
 from ratchet_child.agent.seen import SeenPod, SeenPods
@@ -27,13 +28,15 @@ class Node:
         self.now = 100.0
         self.follower = Follower(self.seen, self._rewrite)
 
-    def _rewrite(self, record: Attachment, links: tuple[Link, ...]) -> bool:
+    def _rewrite(self, record: Attachment, wiring: Wiring) -> bool:
         answer = self.answers.pop(0) if self.answers else True
         if isinstance(answer, Exception):
             raise answer
         if answer:
-            self.written.append(links)
-            self.record = replace(record, links=links)
+            self.written.append(wiring.links)
+            self.record = replace(
+                record, links=wiring.links, uplinks=wiring.uplinks, expected=wiring.expected
+            )
         return answer
 
     def follow(self, passes_s: float = SETTLE_S, **values: Any) -> list[Done]:
@@ -67,6 +70,31 @@ def test_a_link_is_added_changed_and_removed() -> None:
         "The links follow the pod's labels: removed in1, in3."
     ]
     assert [len(links) for links in node.written] == [2, 2, 0]
+    assert node.follow() == []
+
+
+def test_uplinks_and_expected_links_follow_as_well() -> None:
+    node = Node(seen(LABELS))
+    node.follow()
+    uplink = {
+        "ratchet.4.kind": "macvlan",
+        "ratchet.4.device": "eth0",
+        "ratchet.4.local_ifname": "up",
+    }
+    node.seen.put(seen({**LABELS, **uplink}))
+    assert [done.note.text for done in node.follow()] == [
+        "The links follow the pod's labels: added up."
+    ]
+    assert [one.device for one in node.record.uplinks] == ["eth0"]
+    node.seen.put(seen({**LABELS, **uplink, "ratchet.4.device": "eth1"}))
+    assert [done.note.text for done in node.follow()] == [
+        "The links follow the pod's labels: changed up."
+    ]
+    node.seen.put(seen(LABELS, {"ratchet.links": '[{"ifname": "in9"}]'}))
+    assert [done.note.text for done in node.follow()] == [
+        "The links follow the pod's labels: added in9; removed up."
+    ]
+    assert (node.record.uplinks, node.record.expected) == ((), ("in9",))
     assert node.follow() == []
 
 

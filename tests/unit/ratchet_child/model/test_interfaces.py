@@ -9,17 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.cni.ip import Address, Host
+from ratchet.impairment import Impairment
 from ratchet_child.model.interfaces import (
     AddAddress,
     Change,
     Found,
     HandOver,
+    Hold,
+    Impair,
     Interface,
     Label,
     Make,
+    Release,
     Remove,
     RemoveAddress,
+    SetMac,
     SetMtu,
+    Unplug,
+    Veth,
     Vxlan,
     changes,
     hardware_address,
@@ -111,6 +118,75 @@ def test_an_mtu_that_links_say_anew_is_set() -> None:
     assert of(RIGHT, wanted, wanted) == ()
     made = dataclasses.replace(wanted, address=None)
     assert settings(made) == (SetMtu(1400), HandOver(LABEL))
+
+
+SLOW, LATE = Impairment(rate_bits=8_000_000), Impairment(rate_bits=8_000_000, delay_us=10)
+
+
+def test_a_new_end_is_impaired_as_it_is_wanted() -> None:
+    slow = dataclasses.replace(WANTED, impairment=SLOW)
+    assert of(None, slow) == (Make(), HandOver(LABEL), AddAddress(OWN), Impair(SLOW))
+
+
+def test_what_links_say_anew_of_an_impairment_is_done_and_undone() -> None:
+    slow, late = (dataclasses.replace(WANTED, impairment=one) for one in (SLOW, LATE))
+    found = dataclasses.replace(RIGHT, impairment=SLOW)
+    assert of(RIGHT, slow, WANTED) == (Impair(SLOW),)
+    assert of(found, late, slow) == (Impair(LATE),)
+    assert of(found, WANTED, slow) == (Impair(None),)
+
+
+def test_an_impairment_is_compared_with_the_kernels_after_a_restart() -> None:
+    slow, late = (dataclasses.replace(WANTED, impairment=one) for one in (SLOW, LATE))
+    found = dataclasses.replace(RIGHT, impairment=SLOW)
+    assert of(found, slow) == ()
+    assert of(found, late) == (Impair(LATE),)
+    assert of(found) == (Impair(None),)
+
+
+def test_a_refused_or_changed_impairment_is_not_tried_again() -> None:
+    late = dataclasses.replace(WANTED, impairment=LATE)
+    assert of(dataclasses.replace(RIGHT, impairment=SLOW), late, late) == ()
+    assert of(RIGHT, late, late) == ()
+
+
+INSIDE = dataclasses.replace(WANTED, medium=Veth(PodKey("default", "b"), "in2", None))
+HELD = dataclasses.replace(RIGHT, kind="veth", impairment=Impairment())
+
+
+def test_a_cable_inside_the_node_is_pulled_out_and_plugged_in_again() -> None:
+    out, back = (dataclasses.replace(INSIDE, is_pulled=one) for one in (True, False))
+    slow = dataclasses.replace(back, impairment=SLOW)
+    assert of(RIGHT, out, INSIDE) == (Hold(),)
+    assert of(HELD, out) == of(HELD, out, INSIDE) == ()
+    assert of(HELD, back) == of(HELD, back, out) == (Release(),)
+    assert of(HELD, slow, out) == (Release(), Impair(SLOW))
+
+
+def test_a_cable_of_which_nothing_is_known_is_left_as_it_is() -> None:
+    assert of(HELD, INSIDE) == of(HELD, dataclasses.replace(INSIDE, impairment=SLOW)) == ()
+    assert INSIDE.has_cable_of(INSIDE, HELD)
+    assert not dataclasses.replace(INSIDE, is_pulled=False).has_cable_of(INSIDE, HELD)
+    assert dataclasses.replace(INSIDE, is_pulled=False).has_cable_of(INSIDE, RIGHT)
+    assert not dataclasses.replace(INSIDE, is_pulled=True).has_cable_of(INSIDE, RIGHT)
+
+
+def test_an_end_that_is_made_while_its_cable_is_out_is_out() -> None:
+    tunnel, inside = (dataclasses.replace(one, is_pulled=True) for one in (WANTED, INSIDE))
+    assert of(None, tunnel) == (Make(), HandOver(LABEL), AddAddress(OWN), Unplug())
+    assert of(None, inside) == (Make(), HandOver(LABEL), AddAddress(OWN), Hold())
+
+
+def test_a_leg_that_was_held_when_its_pod_went_is_released() -> None:
+    arrived = dataclasses.replace(NEW, kind="veth", is_dormant=True)
+    back = dataclasses.replace(INSIDE, is_pulled=False)
+    assert of(arrived, back) == (HandOver(LABEL), AddAddress(OWN), Release())
+
+
+def test_a_mac_address_is_set_when_links_say_another_one() -> None:
+    wanted = dataclasses.replace(WANTED, mac="02:00:00:00:00:09")
+    assert of(RIGHT, wanted, WANTED) == (SetMac("02:00:00:00:00:09"),)
+    assert of(RIGHT, wanted) == of(RIGHT, wanted, wanted) == ()
 
 
 ADDRESSES = st.frozensets(st.sampled_from([OWN, OTHER, USERS]))

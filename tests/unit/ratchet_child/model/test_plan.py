@@ -10,12 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.cni.ip import Address, Host
-from ratchet.links import Link
-from ratchet_child.model.interfaces import Interface, Veth, Vxlan, hardware_address
+from ratchet.impairment import Impairment
+from ratchet.links import Link, Uplink
+from ratchet_child.model.interfaces import (
+    HostVeth,
+    Interface,
+    Macvlan,
+    Veth,
+    Vxlan,
+    hardware_address,
+)
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import NEVER, DeclaredLink, Place, Side
 from ratchet_child.model.local import Node
-from ratchet_child.model.plan import Waiting, Wanted, wanted
+from ratchet_child.model.plan import End, Waiting, Wanted, wanted
 
 HERE, THERE = "10.0.0.1", "10.0.0.2"
 NODE = Node(HERE, "eth1")
@@ -40,6 +48,11 @@ def declared(
 
 def want(name: str, links: list[DeclaredLink], places: Mapping[PodKey, Place]) -> Wanted:
     return wanted(pod(name), NODE, links, places, {})
+
+
+def peer_of(one: End | Waiting) -> PodKey:
+    assert isinstance(one.side, Side)
+    return one.side.peer
 
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -97,12 +110,13 @@ def test_an_end_is_a_veth_here_a_vxlan_elsewhere_and_waits_for_who_is_away(
     for end in result.ends:
         medium = end.interface.medium
         if isinstance(medium, Veth):
-            assert places[end.side.peer].address == HERE
+            assert places[peer_of(end)].address == HERE
         else:
-            assert str(medium.remote) == places[end.side.peer].address == THERE
+            assert isinstance(medium, Vxlan)
+            assert str(medium.remote) == places[peer_of(end)].address == THERE
             assert medium.vni == end.side.declared.vni
     for one in result.waiting:
-        assert one.error is not None or one.side.peer not in places
+        assert one.error is not None or peer_of(one) not in places
 
 
 @given(clusters(), NAMES, st.randoms())
@@ -128,7 +142,7 @@ def test_two_pods_agree_on_a_link_that_both_want(
         for end in want(name, of(name, links), everywhere).ends
     }
     for (name, cable), end in ends.items():
-        far = ends.get((end.side.peer.name, cable))
+        far = ends.get((peer_of(end).name, cable))
         if far is not None:
             assert isinstance(end.interface.medium, Vxlan)
             assert far.interface.medium == end.interface.medium
@@ -136,7 +150,7 @@ def test_two_pods_agree_on_a_link_that_both_want(
                 end.side.peer_ifname,
                 end.side.ifname,
             )
-            assert (far.side.address, far.side.peer) == (end.side.peer_address, pod(name))
+            assert (far.side.address, peer_of(far)) == (end.side.peer_address, pod(name))
 
 
 def test_both_primaries_of_one_cable_make_one_link() -> None:
@@ -150,14 +164,54 @@ def test_both_primaries_of_one_cable_make_one_link() -> None:
         assert end.interface.medium == Vxlan(11, Host.parse(THERE))
 
 
+def test_what_only_one_pod_says_of_a_link_holds_at_both_ends() -> None:
+    near, far = Address.parse("10.1.0.1/24"), Address.parse("10.1.0.2/24")
+    slow = Impairment(rate_bits=8_000)
+    links = [
+        DeclaredLink(pod("a"), Link("in1", near, "b", "in2", None, impairment=slow), 11, 1),
+        DeclaredLink(pod("b"), Link("in2", far, "a", "in1", None, mtu_bytes=1400), 12, 2),
+    ]
+    places = {pod("a"): Place("a1", THERE), pod("b"): Place("b1", THERE)}
+    (one,), (other,) = (want(name, links, places).ends for name in "ab")
+    assert (one.interface.address, other.interface.address) == (near, far)
+    assert (one.interface.mtu_bytes, other.interface.mtu_bytes) == (1400, 1400)
+    assert (one.interface.impairment, other.interface.impairment) == (slow, None)
+    assert one.side.contradiction is other.side.contradiction is None
+
+
+def test_what_two_pods_say_differently_is_told_at_both_and_the_first_ones_word_counts() -> None:
+    near, far, else_ = map(Address.parse, ("10.1.0.1/24", "10.1.0.2/24", "10.1.0.3/24"))
+    links = [
+        DeclaredLink(pod("a"), Link("in1", near, "b", "in2", far), 11, 9),
+        DeclaredLink(pod("b"), Link("in2", else_, "a", "in1", near), 12, 2),
+    ]
+    places = {pod("a"): Place("a1", THERE), pod("b"): Place("b1", THERE)}
+    (one,), (other,) = (want(name, links, places).ends for name in "ab")
+    assert (one.interface.address, other.interface.address) == (near, far)
+    told = "a and b declare this link differently: the address of b is 10.1.0.2/24 or 10.1.0.3/24"
+    assert one.side.contradiction == other.side.contradiction == told
+
+
+def test_an_uplink_needs_no_pod_and_has_its_interface_first() -> None:
+    links = [declared("c", "x", "a", "up1", created=1)]
+    uplinks = (Uplink("up1", "macvlan", "eth1"), Uplink("up2", "host", "to-a", mtu_bytes=1300))
+    result = wanted(pod("a"), NODE, links, {pod("c"): Place("1", HERE)}, {}, (), uplinks)
+    assert [end.interface.medium for end in result.ends] == [
+        Macvlan("eth1"),
+        HostVeth("to-a", None),
+    ]
+    assert [end.interface.mtu_bytes for end in result.ends] == [None, 1300]
+    assert "up1 of a is the end of the link a:up1 already" in str(result.waiting[0].error)
+
+
 def test_the_pods_own_link_goes_before_an_older_one_of_somebody_else() -> None:
     links = [
         declared("c", "x", "a", "in1", created=1),
         declared("a", "in1", "b", "in2", created=9),
     ]
     result = want("a", links, {pod(name): Place("1", HERE) for name in "bc"})
-    assert [end.side.peer for end in result.ends] == [pod("b")]
-    assert [one.side.peer for one in result.waiting] == [pod("c")]
+    assert [peer_of(end) for end in result.ends] == [pod("b")]
+    assert [peer_of(one) for one in result.waiting] == [pod("c")]
     assert "in1 of a is the end of the link a:in1 already" in str(result.waiting[0].error)
 
 
@@ -168,7 +222,7 @@ def test_nobody_takes_over_an_interface_that_another_link_had_first() -> None:
         declared("d", "x", "a", "in1", vni=None, created=NEVER),
     ]
     result = want("a", links, {pod(name): Place("1", HERE) for name in "bcd"})
-    assert [end.side.peer for end in result.ends] == [pod("c")]
+    assert [peer_of(end) for end in result.ends] == [pod("c")]
 
 
 def test_a_first_link_whose_pod_is_away_still_keeps_its_interface() -> None:
@@ -281,6 +335,19 @@ def test_a_pod_has_no_more_ends_than_its_node_allows_and_the_oldest_stay() -> No
     (late,) = found.waiting
     assert (late.side.ifname, late.is_taken) == ("x3", True)
     assert late.error == "a has 2 links already, and max_links of its node allows no more"
+
+
+def test_uplinks_count_as_links() -> None:
+    node = Node(HERE, "eth1", max_links=2)
+    uplinks = [Uplink(f"up{number}", "macvlan", "eth1") for number in (1, 2, 3)]
+    links = [declared("p", "in1", "a", "x", created=1)]
+    places = {pod("p"): Place("p-1", HERE)}
+    found = wanted(pod("a"), node, links, places, {}, (), uplinks[:1])
+    assert [end.ifname for end in found.ends] == ["up1", "x"]
+    found = wanted(pod("a"), node, links, places, {}, (), uplinks)
+    assert [end.ifname for end in found.ends] == ["up1", "up2"]
+    told = "a has 2 links already, and max_links of its node allows no more"
+    assert [(one.side.ifname, one.error) for one in found.waiting] == [("up3", told), ("x", told)]
 
 
 def test_a_link_without_a_far_end_is_an_error_and_no_tunnel() -> None:

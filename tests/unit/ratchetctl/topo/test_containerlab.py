@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
 import pytest
 
-from ratchetctl.topo.model import File, Port
+from ratchet.impairment import Impairment
+from ratchetctl.topo.model import End, File, Port, Uplink
 from tests.unit.ratchetctl.topo.reading import errors, links, topology
 
 TWO = """\
@@ -98,14 +100,39 @@ def test_links_in_every_form(tmp_path: Path, link: str, wanted: str) -> None:
         ('endpoints: ["a:eth0", "b:eth1"]', "interface 'eth0' of a: is not free"),
         ('endpoints: ["a:{{ .x }}", "b:eth1"]', "is a template"),
         ("{type: vethh, endpoints: []}", "link type 'vethh' is not known; write type: veth"),
-        ("{type: macvlan, endpoint: {node: a, interface: eth1}}", "a link of type macvlan"),
-        ("{type: host, endpoint: {node: a, interface: eth1}}", "a link of type host"),
+        ("{type: macvlan, endpoint: {node: a, interface: eth1}}", "endpoint and host-interface"),
+        ("{type: host, host-interface: x}", "a link of type host needs endpoint"),
+        (
+            (
+                "{type: macvlan, endpoint: {node: a, interface: eth1}, host-interface: eno1,"
+                " mode: vepa}"
+            ),
+            "a macvlan in mode 'vepa'; write mode: bridge",
+        ),
+        (
+            '{endpoints: ["a:eth1", "host:a/b"]}',
+            "ratchet.device is 'a/b'; allowed is an interface name",
+        ),
+        (
+            '{endpoints: ["a:eth1", "b:eth1"], labels: {ratchet.delay: 10}}',
+            "ratchet.delay is '10'; allowed is a time from 1us to 60s with its unit",
+        ),
+        (
+            '{endpoints: ["a:eth1", "b:eth1"], labels: {ratchet.dealy: 1ms}}',
+            "a link has no label 'ratchet.dealy'",
+        ),
+        (
+            (
+                "{type: veth, endpoints: [{node: a, interface: eth1, mac: '01:00:00:00:00:01'},"
+                " {node: b, interface: eth2}]}"
+            ),
+            "ratchet.local_mac is '01:00:00:00:00:01'",
+        ),
         ("{type: dummy, endpoint: {node: a, interface: eth1}}", "a link of type dummy"),
         ("{type: mgmt-net, endpoint: {node: a, interface: eth1}}", "a link of type mgmt-net"),
         ("{type: vxlan, endpoint: {node: a, interface: eth1}}", "a link of type vxlan"),
         ("{type: bridge, endpoints: []}", "a link of type bridge"),
-        ('endpoints: ["a:eth1", "host:veth1"]', "an end in the machine's own network"),
-        ('endpoints: ["a:eth1", "macvlan:eno1"]', "an interface of the machine (macvlan)"),
+        ('endpoints: ["a:eth1", "dummy:veth1"]', "an interface without a cable"),
         (
             '{endpoints: ["a:eth1", "b:eth1"], ipv4: ["10.0.0.0/24", "10.0.0.2/24"]}',
             "address '10.0.0.0/24' of a: allowed is the address of a host in 10.0.0.0/24",
@@ -123,10 +150,44 @@ def test_what_a_link_says_wrong_is_told_with_its_line(
 
 
 def test_what_ratchet_cannot_do_is_left_out_on_request(tmp_path: Path) -> None:
-    text = TWO.format(link="{type: macvlan, endpoint: {node: a, interface: eth1}}")
+    text = TWO.format(link="{type: vxlan, endpoint: {node: a, interface: eth1}}")
     found, notes = topology(tmp_path, text, leave_out=True)
     assert found.links == ()
-    assert "lab.clab.yml:7: left out: a link of type macvlan" in notes[0]
+    assert "lab.clab.yml:7: left out: a link of type vxlan" in notes[0]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "{type: macvlan, endpoint: {node: a, interface: eth1}, host-interface: eno1, mtu: 1400}",
+        "{type: macvlan, endpoint: 'a:eth1', host-interface: eno1, mode: bridge, mtu: 1400}",
+        "{endpoints: ['a:eth1', 'macvlan:eno1'], mtu: 1400}",
+        "{endpoints: ['macvlan:eno1', 'a:eth1'], mtu: 1400}",
+    ],
+)
+def test_a_macvlan_in_every_form(tmp_path: Path, link: str) -> None:
+    found, notes = topology(tmp_path, TWO.format(link=link))
+    assert found.uplinks == (Uplink(End("a", "eth1"), "macvlan", "eno1", mtu=1400),)
+    assert (found.links, notes) == ((), [])
+
+
+def test_a_host_link_with_all_that_it_can_have(tmp_path: Path) -> None:
+    link = (
+        "{type: host, endpoint: {node: a, interface: eth1, mac: '02:00:00:00:00:01',"
+        " ipv4: 10.0.0.2/30}, host-interface: to-a,"
+        " labels: {ratchet.pair_ip: 10.0.0.1/30, ratchet.rate: 1mbit}}"
+    )
+    found, _ = topology(tmp_path, TWO.format(link=link))
+    address, far = map(ipaddress.ip_interface, ("10.0.0.2/30", "10.0.0.1/30"))
+    end = End("a", "eth1", address, "02:00:00:00:00:01", Impairment(rate_bits=1_000_000))
+    assert found.uplinks == (Uplink(end, "host", "to-a", far),)
+
+
+def test_the_ends_of_a_link_may_differ(tmp_path: Path) -> None:
+    link = '{endpoints: ["a:eth1", "b:eth2"], labels: {ratchet.loss: 1, ratchet.pair_delay: 5ms}}'
+    (found,) = topology(tmp_path, TWO.format(link=link))[0].links
+    assert found.first.impairment == Impairment(loss_ppm=10_000)
+    assert found.second.impairment == Impairment(loss_ppm=10_000, delay_us=5_000)
 
 
 def test_nodes_that_are_no_pods_take_their_links_with_them(tmp_path: Path) -> None:

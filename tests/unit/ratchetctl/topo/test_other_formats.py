@@ -107,12 +107,25 @@ def test_meshnet_joins_both_ends_and_takes_the_pods(tmp_path: Path) -> None:
     assert notes == ["lab.clab.yml:11: pod r2 is not in the file: it becomes a plain alpine:3"]
 
 
+def test_meshnets_localhost_is_a_macvlan(tmp_path: Path) -> None:
+    text = MESHNET.format(peer="localhost", peer_ip="", ifname="eno1")
+    text = text.replace("peer_intf: eth1", "peer_intf: eno1", 1).replace(
+        "peer_pod: r1", "peer_pod: localhost"
+    )
+    found, _ = topology(tmp_path, text)
+    assert [(one.end.node, one.kind, one.device) for one in found.uplinks] == [
+        ("r1", "macvlan", "eno1"),
+        ("r2", "macvlan", "eno1"),
+    ]
+    assert str(found.uplinks[0].end.address) == "10.0.0.1/24"
+
+
 @pytest.mark.parametrize(
     ("peer", "peer_ip", "ifname", "wanted"),
     [
         ("r2", "10.0.0.9/24", "eth1", "lab.clab.yml:14: link 1 is r2:eth1:10.0.0.2/24 here"),
         ("r2", "10.0.0.2/24", "eth7", "lab.clab.yml:14: link 1 is r1:eth7 here, and r1:eth1:10"),
-        ("localhost", "10.0.0.2/24", "eth1", "lab.clab.yml:6: link 1 of r1 leads to 'eth1' of the"),
+        ("physical/x", "10.0.0.2/24", "eth1", "lab.clab.yml:6: link 1 of r1 leads to 'physical"),
         ("r9", "10.0.0.2/24", "eth1", "lab.clab.yml:14: link 1 is r2:eth1:10.0.0.2/24 here"),
     ],
 )

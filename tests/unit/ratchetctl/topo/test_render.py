@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet import labels
+from ratchet.impairment import Impairment
 from ratchetctl import manifest
 from ratchetctl.topo import dump, names, render, write
 from ratchetctl.topo.dump import Value
-from ratchetctl.topo.model import End, File, Link, Node, Port, Topology
+from ratchetctl.topo.model import End, File, Link, Node, Port, Topology, Uplink
 from tests.unit.ratchetctl.topo.reading import topology
 
 
@@ -173,9 +175,27 @@ def topologies(draw: st.DrawFn) -> Topology:
             counts[name] += 1
             has_address = draw(st.booleans())
             interface = address(f"10.{number}.0.{len(ends) + 1}/24") if has_address else None
-            ends.append(End(name, f"eth{counts[name]}", interface))
+            mac = f"02:00:00:00:{number:02x}:{len(ends):02x}" if draw(st.booleans()) else None
+            ends.append(End(name, f"eth{counts[name]}", interface, mac, draw(IMPAIRMENTS)))
         links.append(Link(ends[0], ends[1], draw(st.none() | st.integers(1280, 9000))))
-    return Topology(draw(NAMES), nodes, tuple(links))
+    uplinks = []
+    for number, name in enumerate(draw(st.lists(st.sampled_from(pods), max_size=2))):
+        counts[name] += 1
+        end = End(name, f"eth{counts[name]}", address(f"10.99.{number}.2/24"), None)
+        end = dataclasses.replace(end, impairment=draw(IMPAIRMENTS))
+        kind = draw(st.sampled_from(["macvlan", "host"]))
+        far = address(f"10.99.{number}.1/24") if kind == "host" else None
+        uplinks.append(Uplink(end, kind, f"eno{number}", far, draw(st.none() | st.just(1400))))
+    return Topology(draw(NAMES), nodes, tuple(links), tuple(uplinks))
+
+
+IMPAIRMENTS = st.sampled_from(
+    [
+        None,
+        Impairment(rate_bits=8_000, delay_us=1_500, jitter_us=10, loss_ppm=5_000, corrupt_ppm=1),
+        Impairment(loss_ppm=1_000_000),
+    ]
+)
 
 
 # Each example writes files, and may take its time on a machine that does other things.

@@ -86,6 +86,8 @@ def test_reader_and_schema_agree(tmp_path: Path) -> None:
         (("topology", "links", 0, "endpoints"), ["a:eth1"]),
         (("topology", "links", 0, "endpoints"), ["a:eth1", "b"]),
         (("topology", "links", 0, "type"), "macvlan"),
+        (("topology", "links", 0, "type"), "dummy"),
+        (("topology", "links", 0, "labels"), {"ratchet.dealy": "1ms"}),
         (("topology", "links", 0, "mtuu"), 1),
         (("topology", "links", 0, "mtu"), "much"),
         (("topology", "links", 0, "endpoints"), [{"node": "a"}, "b:eth1"]),
