@@ -17,7 +17,7 @@ from ratchet.cni import invoke
 from ratchet.cni import result as cni_result
 from ratchet.cni.errors import CniError
 from ratchet.cni.frozen import replace
-from ratchet.errors import CheckError, ConfigError, LabelError, LinkWaitError, StateError
+from ratchet.errors import CheckError, ConfigError, LinkWaitError, StateError
 from ratchet.undo import Undo
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ def attach(config: Config, request: Request, pod: Pod) -> dict[str, Any]:
     """ADD. Nothing is changed before the labels are known to be right; what fails is undone."""
     identity = netns.require(request.netns)
     wiring = labels.parse(pod.labels, pod.annotations, own_name=pod.name, cni_ifname=request.ifname)
-    _check_number(config, wiring)
+    labels.require_at_most(config.max_links, wiring)
     reported.check(config, wiring)
     directory = Directory(config.state_dir)
     invoke.begin()
@@ -168,14 +168,6 @@ def _result_to_check(attachment: Attachment, request: Request) -> dict[str, Any]
 
 
 # The steps of ADD --------------------------------------------------------------------------------
-
-
-def _check_number(config: Config, wiring: labels.Wiring) -> None:
-    """Refuse a pod with so many links that the node's other pods would have to wait for them."""
-    number = len(wiring.links) + len(wiring.uplinks)
-    if number > config.max_links:
-        allowed = f"at most {config.max_links} links, which the configuration key max_links sets"
-        raise LabelError(f"{labels.PREFIX}<n>", f"{number} links", allowed)
 
 
 def _attachment(

@@ -73,6 +73,14 @@ def is_eligible(labels: Mapping[str, str], annotations: Mapping[str, str]) -> bo
     return pods.says_eligible(labels, annotations)
 
 
+def require_at_most(number: int, wiring: Wiring) -> None:
+    """Refuse a pod with so many links that the node's other pods would have to wait for them."""
+    found = len(wiring.links) + len(wiring.uplinks)
+    if found > number:
+        allowed = f"at most {number} links, which the configuration key max_links sets"
+        raise LabelError(f"{PREFIX}<n>", f"{found} links", allowed)
+
+
 def parse(
     labels: Mapping[str, str],
     annotations: Mapping[str, str],

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from ratchetctl import scalars
+from ratchetctl import loading
 from ratchetctl.errors import ManifestError, OperatorError
 from ratchetctl.scalars import Scalar
 
@@ -39,7 +39,6 @@ CONTROLLERS = frozenset(
     )
 )
 
-MAX_KEYS = 10_000  # of one object
 DEEPEST = 10_000
 
 Document = Mapping[str, object]
@@ -123,7 +122,7 @@ def _documents(path: str) -> Iterator[tuple[str, object]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise OperatorError(f"{shown}: {reason}") from error
-    loader = _CarefulLoader if _may_be_deep(text) else _Loader
+    loader = loading.CarefulLoader if _may_be_deep(text) else loading.Loader
     documents = enumerate(yaml.load_all(text, Loader=loader), start=1)
     while True:
         try:
@@ -360,44 +359,3 @@ def _quote(value: object) -> str:
     if isinstance(value, Scalar):
         return f'must be a string: write "{value}" with the quotes'
     return "must be a string"
-
-
-class _Strict(yaml.constructor.SafeConstructor):
-    """Refuses a key given twice, and merge keys that double what they hold over and over.
-
-    YAML 1.2 §3.2.1.3 forbids the first and Kubernetes refuses it; PyYAML would take the last one.
-    """
-
-    yaml_implicit_resolvers = scalars.RESOLVERS
-    yaml_constructors = {  # noqa: RUF012 - PyYAML's own way
-        **yaml.constructor.SafeConstructor.yaml_constructors,
-        **scalars.CONSTRUCTORS,
-    }
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        super().flatten_mapping(node)
-        if len(node.value) > MAX_KEYS:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"more than {MAX_KEYS} keys", node.start_mark
-            )
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key in seen and key != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            if key is not None:
-                seen.add(key)
-        made: dict[object, object] = super().construct_mapping(node, deep)
-        return made
-
-
-class _Loader(_Strict, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """In C where that was built in."""
-
-
-class _CarefulLoader(_Strict, yaml.SafeLoader):
-    """For what the other one may not survive."""

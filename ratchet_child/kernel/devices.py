@@ -8,7 +8,6 @@ there is to know of it, is its kind's business: see `kinds`.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -18,14 +17,13 @@ from dataclasses import dataclass, field
 
 from ratchet.errors import KernelError
 from ratchet.impairment import Impairment
-from ratchet_child.kernel import qdisc, rtnetlink
+from ratchet_child.kernel import features, qdisc, rtnetlink, tunnel
 from ratchet_child.kernel.netns import (
     NLM_F_CREATE,
     NLM_F_ECHO,
     NLM_F_EXCL,
     Namespace,
     Netlink,
-    entered,
 )
 from ratchet_child.kernel.rtnetlink import MARK, AddressMessage, LinkMessage
 from ratchet_child.model.interfaces import (
@@ -54,9 +52,6 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_GETNSID = 90
 _SIOCGIFINDEX = 0x8933
-_SIOCETHTOOL = 0x8946
-_ETHTOOL_GLINK = 0x0A
-_ETHTOOL_STXCSUM = 0x17
 _IFREQ = struct.Struct("=16si20x")
 
 
@@ -183,9 +178,9 @@ class Devices:
         if index is None:
             raise KernelError(f"bring up {ifname} in {namespace.path}", "it has gone")
         if is_new:
-            _transmit_checksums_off(namespace.netlink, ifname)
+            features.transmit_checksums_off(namespace.netlink, ifname)
         if any(isinstance(one, AddAddress) and one.address.version == 6 for one in wanted):
-            _prepare_ipv6(namespace, ifname)
+            features.prepare_ipv6(namespace, ifname)
         refused: dict[type[Setting], str] = {}
         attributes = [one for one in wanted if not isinstance(one, Impair | Hold | Release)]
         requests = [_request(index, one) for one in attributes]
@@ -287,7 +282,7 @@ class Devices:
         to a second later for what routing daemons see (IFF_RUNNING); until then frames that are
         sent are dropped. Whoever asks for the carrier is answered after that is done (Linux 6.8).
         """
-        _ethtool(namespace.netlink, ifname, _ETHTOOL_GLINK)
+        features.ask_for_carrier(namespace.netlink, ifname)
 
     def set_down(self, namespace: Namespace, index: int) -> None:
         """Set an interface down. *Raises* KernelError."""
@@ -387,9 +382,9 @@ def _request(index: int, setting: Attribute) -> tuple[int, int, bytes]:
         case SetMac():
             return RTM_NEWLINK, 0, rtnetlink.hardware_address(index, setting.mac)
         case SetRemote():
-            return RTM_NEWLINK, 0, rtnetlink.remote(index, setting.remote)
+            return RTM_NEWLINK, 0, tunnel.remote(index, setting.remote)
         case SetLocal():
-            return RTM_NEWLINK, 0, rtnetlink.local(index, setting.local)
+            return RTM_NEWLINK, 0, tunnel.local(index, setting.local)
         case Plug():
             return RTM_NEWLINK, 0, rtnetlink.carrier(index, is_plugged=True)
         case Unplug():
@@ -398,45 +393,3 @@ def _request(index: int, setting: Attribute) -> tuple[int, int, bytes]:
             return RTM_NEWADDR, NLM_F_CREATE, rtnetlink.address(index, setting.address)
         case RemoveAddress():
             return RTM_DELADDR, 0, rtnetlink.address(index, setting.address)
-
-
-def _prepare_ipv6(namespace: Namespace, ifname: str) -> None:
-    """Have an interface take IPv6 addresses, and keep them when the pod sets it down.
-
-    A pod may have IPv6 turned off (`net.ipv6.conf.all.disable_ipv6`); an address that its labels
-    give to one interface turns it on there, as the reference bridge plugin does. What cannot be
-    written is told by the address that is refused.
-    """
-    with contextlib.suppress(OSError), entered(namespace.fd):
-        for name, value in (("disable_ipv6", "0"), ("keep_addr_on_down", "1")):
-            path = f"/proc/sys/net/ipv6/conf/{ifname}/{name}"
-            with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
-                file.write(value)
-
-
-class _EthtoolValue(ctypes.Structure):
-    """struct ethtool_value, linux/ethtool.h."""
-
-    _fields_ = (("cmd", ctypes.c_uint32), ("data", ctypes.c_uint32))
-
-
-class _EthtoolRequest(ctypes.Structure):
-    """struct ifreq with ifr_data, netdevice(7)."""
-
-    _fields_ = (
-        ("name", ctypes.c_char * 16),
-        ("data", ctypes.c_void_p),
-        ("rest", ctypes.c_char * 16),
-    )
-
-
-def _transmit_checksums_off(netlink: Netlink, ifname: str) -> None:
-    """Systems in VMs drop TCP segments whose checksum was left to a device that never comes."""
-    _ethtool(netlink, ifname, _ETHTOOL_STXCSUM)
-
-
-def _ethtool(netlink: Netlink, ifname: str, command: int) -> None:
-    value = _EthtoolValue(command, 0)
-    request = _EthtoolRequest(ifname.encode(), ctypes.addressof(value))
-    with contextlib.suppress(OSError):  # a device without the feature has nothing to turn off
-        fcntl.ioctl(netlink.fileno(), _SIOCETHTOOL, request)

@@ -27,10 +27,6 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 1, 3, 4, 18
 _IFLA_QDISC, _IFLA_GROUP, _IFLA_NET_NS_FD = 6, 27, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
-_IFLA_VXLAN_ID, _IFLA_VXLAN_GROUP, _IFLA_VXLAN_LINK, _IFLA_VXLAN_LEARNING = 1, 2, 3, 7
-_IFLA_VXLAN_PORT, _IFLA_VXLAN_GROUP6 = 15, 16
-_IFLA_VXLAN_LOCAL, _IFLA_VXLAN_LOCAL6 = 4, 17
-_IFLA_VXLAN_PORT_RANGE, _IFLA_VXLAN_LOCALBYPASS = 10, 31
 _IFLA_OPERSTATE, _IFLA_LINKMODE = 16, 17
 _DORMANT_MODE, _OPER_DORMANT, _OPER_UP = 1, 5, 6  # linux/if.h
 _IFLA_MACVLAN_MODE = 1
@@ -84,7 +80,7 @@ def moved(index: int, ifname: str, mac: str | None, namespace_fd: int) -> bytes:
         interface(index)
         + attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
         + address
-        + attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
+        + attribute(_IFLA_NET_NS_FD, u32(namespace_fd))
         + attribute(_IFLA_IFALIAS, b"")
     )
 
@@ -104,27 +100,14 @@ def dormant(index: int, *, is_dormant: bool) -> bytes:
     )
 
 
-def remote(index: int, to: Host) -> bytes:
-    """Return a tunnel's end with another far end.
-
-    The port is left out: the kernel refuses a change that names it.
-    """
-    return interface(index) + _kind("vxlan", attribute(_vxlan_remote(to), to.packed))
-
-
-def local(index: int, sender: Host) -> bytes:
-    """Have a tunnel's end send from another address, the unspecified one for the kernel's."""
-    return interface(index) + _kind("vxlan", attribute(_vxlan_local(sender), sender.packed))
-
-
 def new(ifname: str, mac: str, namespace_fd: int, group: int) -> bytes:
     """Return a new interface in another namespace, without its kind."""
     return (
         interface(0)
         + attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
         + attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
-        + attribute(_IFLA_NET_NS_FD, _u32(namespace_fd))
-        + attribute(_IFLA_GROUP, _u32(group))
+        + attribute(_IFLA_NET_NS_FD, u32(namespace_fd))
+        + attribute(_IFLA_GROUP, u32(group))
     )
 
 
@@ -133,50 +116,19 @@ def new_here(ifname: str, group: int) -> bytes:
     return (
         interface(0)
         + attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
-        + attribute(_IFLA_GROUP, _u32(group))
+        + attribute(_IFLA_GROUP, u32(group))
     )
 
 
 def macvlan(lower_index: int) -> bytes:
     """Return what makes a new interface a macvlan in bridge mode."""
-    mode = attribute(_IFLA_MACVLAN_MODE, _u32(BRIDGE_MODE))
-    return attribute(_IFLA_LINK, _u32(lower_index)) + _kind("macvlan", mode)
+    mode = attribute(_IFLA_MACVLAN_MODE, u32(BRIDGE_MODE))
+    return attribute(_IFLA_LINK, u32(lower_index)) + kind_of("macvlan", mode)
 
 
 def veth(peer: bytes) -> bytes:
     """Return what makes a new interface a veth, with its far end as `new` gives it."""
-    return _kind("veth", attribute(_VETH_INFO_PEER, peer))
-
-
-def vxlan(
-    vni: int,
-    remote: Host,
-    lower_index: int | None,
-    port: int,
-    sender: Host | None = None,
-    source_ports: tuple[int, int] | None = None,
-) -> bytes:
-    """Return what makes a new interface a vxlan end with one far end.
-
-    Without a lower device the node's routes lead it. `sender` is the address that it sends from,
-    `source_ports` are the first and the last of the ports. What goes to the node itself is sent as
-    well, where the kernel can do without its short cut to the tunnel's other end (Linux 6.5).
-    """
-    lower = b"" if lower_index is None else attribute(_IFLA_VXLAN_LINK, _u32(lower_index))
-    own = b"" if sender is None else attribute(_vxlan_local(sender), sender.packed)
-    range_ = struct.pack("!HH", *(source_ports or (0, 0)))  # zeros for the kernel's choice
-    return _kind(
-        "vxlan",
-        attribute(_IFLA_VXLAN_ID, _u32(vni))
-        + attribute(_vxlan_remote(remote), remote.packed)
-        + lower
-        + own
-        + attribute(_IFLA_VXLAN_PORT_RANGE, range_)
-        + attribute(_IFLA_VXLAN_LOCALBYPASS, b"\0")
-        + attribute(_IFLA_VXLAN_PORT, struct.pack("!H", port))
-        # There is one far end: nothing to learn (RFC 7348 §4.1).
-        + attribute(_IFLA_VXLAN_LEARNING, b"\0"),
-    )
+    return kind_of("veth", attribute(_VETH_INFO_PEER, peer))
 
 
 def mtu(index: int, mtu_bytes: int) -> bytes:
@@ -191,7 +143,7 @@ def hardware_address(index: int, mac: str) -> bytes:
 
 def mtu_attribute(mtu_bytes: int) -> bytes:
     """Return an MTU as a part of a message."""
-    return attribute(_IFLA_MTU, _u32(mtu_bytes))
+    return attribute(_IFLA_MTU, u32(mtu_bytes))
 
 
 def address(index: int, given: Address) -> bytes:
@@ -209,7 +161,7 @@ def address(index: int, given: Address) -> bytes:
         broadcast = int.from_bytes(packed, "big") | host_bits
         message += attribute(_IFA_BROADCAST, broadcast.to_bytes(4, "big"))
     # A link has two ends and its addresses are given: nothing to detect, and usable at once.
-    return message + attribute(_IFA_FLAGS, _u32(flags)) if flags else message
+    return message + attribute(_IFA_FLAGS, u32(flags)) if flags else message
 
 
 # Reading ----------------------------------------------------------------------------------------
@@ -247,7 +199,7 @@ class AddressMessage:
 
 def every_link() -> bytes:
     """Ask for all interfaces, without their counters."""
-    return interface(0) + attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
+    return interface(0) + attribute(_IFLA_EXT_MASK, u32(_RTEXT_FILTER_SKIP_STATS))
 
 
 def every_link_elsewhere(nsid: int) -> bytes:
@@ -257,13 +209,13 @@ def every_link_elsewhere(nsid: int) -> bytes:
 
 def link_at(index: int) -> bytes:
     """Ask for one interface by its index, without its counters."""
-    return interface(index) + attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
+    return interface(index) + attribute(_IFLA_EXT_MASK, u32(_RTEXT_FILTER_SKIP_STATS))
 
 
 def link_named(ifname: str) -> bytes:
     """Ask for one interface, without its counters."""
     name = attribute(_IFLA_IFNAME, ifname.encode() + b"\0")
-    return interface(0) + name + attribute(_IFLA_EXT_MASK, _u32(_RTEXT_FILTER_SKIP_STATS))
+    return interface(0) + name + attribute(_IFLA_EXT_MASK, u32(_RTEXT_FILTER_SKIP_STATS))
 
 
 def every_address(index: int = 0) -> bytes:
@@ -292,7 +244,7 @@ def route_to(host: Host) -> bytes:
 
 def nsid_of(namespace_fd: int) -> bytes:
     """Ask by which number a namespace is known in the one that is asked (RTM_GETNSID)."""
-    return bytes(4) + attribute(_NETNSA_FD, _u32(namespace_fd))
+    return bytes(4) + attribute(_NETNSA_FD, u32(namespace_fd))
 
 
 def is_marked(message: bytes) -> bool:
@@ -363,23 +315,6 @@ def macvlan_mode(data: Attributes) -> int | None:
     return number(data.get(_IFLA_MACVLAN_MODE))
 
 
-def vxlan_data(
-    data: Attributes,
-) -> tuple[int | None, Host | None, int | None, int | None, Host | None, tuple[int, int] | None]:
-    """Return a tunnel's VNI, remote, port and lower device, and its own address and ports."""
-    port = data.get(_IFLA_VXLAN_PORT)
-    ports = data.get(_IFLA_VXLAN_PORT_RANGE, bytes(4))
-    first, last = struct.unpack("!HH", ports)
-    return (
-        number(data.get(_IFLA_VXLAN_ID)),
-        _host(data.get(_IFLA_VXLAN_GROUP) or data.get(_IFLA_VXLAN_GROUP6)),
-        None if port is None else int.from_bytes(port, "big"),
-        number(data.get(_IFLA_VXLAN_LINK)),
-        _host(data.get(_IFLA_VXLAN_LOCAL) or data.get(_IFLA_VXLAN_LOCAL6)),
-        (first, last) if last else None,
-    )
-
-
 def is_of_bridge(message: bytes) -> bool:
     """Say whether a link message speaks of a bridge's port and not of the interface itself."""
     return message[_HEADER_BYTES] != socket.AF_UNSPEC
@@ -407,7 +342,7 @@ def text(data: bytes) -> str:
     return data.partition(b"\0")[0].decode(errors="replace")
 
 
-def _host(packed: bytes | None) -> Host | None:
+def host(packed: bytes | None) -> Host | None:
     if packed is None:
         return None
     family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
@@ -420,15 +355,7 @@ def _signed(data: bytes | None) -> int:
     return int.from_bytes(data, sys.byteorder, signed=True)
 
 
-def _vxlan_remote(address: Host) -> int:
-    return _IFLA_VXLAN_GROUP if address.version == 4 else _IFLA_VXLAN_GROUP6
-
-
-def _vxlan_local(address: Host) -> int:
-    return _IFLA_VXLAN_LOCAL if address.version == 4 else _IFLA_VXLAN_LOCAL6
-
-
-def _kind(name: str, data: bytes) -> bytes:
+def kind_of(name: str, data: bytes) -> bytes:
     return attribute(
         _IFLA_LINKINFO,
         attribute(_IFLA_INFO_KIND, name.encode()) + attribute(_IFLA_INFO_DATA, data),
@@ -441,5 +368,5 @@ def attribute(kind: int, data: bytes) -> bytes:
     return _ATTRIBUTE.pack(length, kind) + data + b"\0" * (-length % 4)
 
 
-def _u32(value: int) -> bytes:
+def u32(value: int) -> bytes:
     return struct.pack("=I", value)

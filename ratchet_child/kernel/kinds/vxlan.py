@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ratchet.cni.ip import Host
 from ratchet.errors import KernelError
-from ratchet_child.kernel import rtnetlink
+from ratchet_child.kernel import rtnetlink, tunnel
 from ratchet_child.kernel.devices import RTM_GETLINK, Devices, index_of, must
 from ratchet_child.kernel.guard import Guard
 from ratchet_child.kernel.kinds.api import Site, VniInUseError
@@ -66,7 +66,7 @@ class VxlanKind:
         self._guard = guard
 
     def read(self, link: LinkMessage) -> FoundVxlan:
-        return FoundVxlan(*rtnetlink.vxlan_data(link.data), link.is_plugged)
+        return FoundVxlan(*tunnel.read(link.data), link.is_plugged)
 
     def is_same(self, here: Site, there: Site | None) -> bool:  # noqa: ARG002 - see `Kind`
         medium = _medium(here)
@@ -113,7 +113,7 @@ class VxlanKind:
             # Without a lower device the kernel takes 1,500 bytes, whatever fits.
             message += rtnetlink.mtu_attribute(self._mtu_towards(medium.remote))
         ports = None if self._guard is None else self._guard.ports
-        message += rtnetlink.vxlan(medium.vni, medium.remote, lower, self._port, local, ports)
+        message += tunnel.new(medium.vni, medium.remote, lower, self._port, local, ports)
         code = self._devices.make(message)
         ifname = here.wanted.ifname
         if code == errno.EEXIST and index_of(here.namespace.netlink, ifname) is None:

@@ -9,7 +9,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from ratchet.cni.ip import Address, Host
-from ratchet_child.kernel import rtnetlink
+from ratchet_child.kernel import rtnetlink, tunnel
 
 MAC = "02:ab:cd:ef:01:23"
 HEADER_BYTES = 16
@@ -56,7 +56,7 @@ def test_veth_holds_both_ends() -> None:
     [("10.0.0.7", "IFLA_VXLAN_GROUP"), ("fd99::7", "IFLA_VXLAN_GROUP6")],
 )
 def test_vxlan_has_one_far_end_and_learns_nothing(remote: str, attribute: str) -> None:
-    body = new() + rtnetlink.vxlan(2**24 - 1, Host.parse(remote), 7, 4789)
+    body = new() + tunnel.new(2**24 - 1, Host.parse(remote), 7, 4789)
     info = read(ifinfmsg, body).get_attr("IFLA_LINKINFO")
     assert info.get_attr("IFLA_INFO_KIND") == "vxlan"
     data = info.get_attr("IFLA_INFO_DATA")
@@ -147,10 +147,10 @@ def test_a_device_without_a_kind_is_read() -> None:
 @pytest.mark.parametrize("remote", ["10.0.0.2", "fd00::2"])
 def test_a_tunnel_is_read_as_it_is_made(remote: str) -> None:
     ports = (61440, 61951)
-    body = new("in1") + rtnetlink.vxlan(12, Host.parse(remote), 3, 4789, None, ports)
+    body = new("in1") + tunnel.new(12, Host.parse(remote), 3, 4789, None, ports)
     found = rtnetlink.read_link(bytes(HEADER_BYTES) + body)
     assert found.kind == "vxlan"
-    assert rtnetlink.vxlan_data(found.data) == (12, Host.parse(remote), 4789, 3, None, ports)
+    assert tunnel.read(found.data) == (12, Host.parse(remote), 4789, 3, None, ports)
 
 
 @pytest.mark.parametrize("text", ["192.168.2.100/24", "fd00::1/64"])
@@ -172,6 +172,6 @@ def test_an_address_that_somebody_else_has_set_is_not_ours() -> None:
 
 @pytest.mark.parametrize("cut", range(1, 40))
 def test_a_message_that_is_cut_off_is_read_as_far_as_it_goes(cut: int) -> None:
-    body = new("in1") + rtnetlink.vxlan(12, Host.parse("10.0.0.2"), 3, 4789)
+    body = new("in1") + tunnel.new(12, Host.parse("10.0.0.2"), 3, 4789)
     found = rtnetlink.read_link((bytes(HEADER_BYTES) + body)[:-cut])
     assert found.ifname == "in1"
