@@ -40,7 +40,7 @@ def pod_name(title: str) -> str | None:
     """Return a pod's name for a node's, None where none can be made."""
     plain = unicodedata.normalize("NFKD", title.lower())
     letters = "".join(one for one in plain if not unicodedata.combining(one))
-    name = re.sub(r"[^a-z0-9]+", "-", letters).strip("-")[:LONGEST_POD_NAME].rstrip("-")
+    name = re.sub(r"[^a-z0-9-]+", "-", letters).strip("-")[:LONGEST_POD_NAME].rstrip("-")
     return name if DNS_LABEL.match(name) else None
 
 

@@ -1,4 +1,4 @@
-"""Interface names of vendors, as the images of each kind expect them."""
+"""Interface names of vendors, as the images of each kind expect them, and names of nodes."""
 
 from __future__ import annotations
 
@@ -38,3 +38,11 @@ def test_what_cannot_be_mapped_is_refused_with_the_reason(title: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         names.interface("linux", title)
     assert len(str(caught.value)) > 10
+
+
+@pytest.mark.parametrize(
+    ("title", "wanted"),
+    [("r1", "r1"), ("a--0", "a--0"), ("Köln 2", "koln-2"), ("-x-", "x"), ("__", None)],
+)
+def test_a_nodes_name_is_kept_where_kubernetes_takes_it(title: str, wanted: str | None) -> None:
+    assert names.pod_name(title) == wanted
