@@ -112,7 +112,10 @@ class Cluster:
             )
             for node in self.nodes
         ]
-        keys = repr(self.etcd.tree()) if self.etcd.answers() else "etcd does not answer"
+        try:
+            keys = repr(self.etcd.tree()) if self.etcd.answers() else "etcd does not answer"
+        except (AssertionError, OSError) as error:  # it wants a password, or went meanwhile
+            keys = repr(error)
         return [*said, ("etcd keys", keys)]
 
     def wait_withdrawn(self, pod: Pod, *reserved: str) -> None:
