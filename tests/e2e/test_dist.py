@@ -98,14 +98,15 @@ def test_the_manifests_are_the_rendered_ones(release: Path, folder: str) -> None
 def test_every_package_in_the_programs_is_named(release: Path) -> None:
     bom = json.loads((release / f"{NAME}.cdx.json").read_text())
     assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.5")
-    named = {component["name"]: component for component in bom["components"]}
+    named = {_canonical(component["name"]) for component in bom["components"]}
     tops = {path.name.partition(".")[0] for path in (PROGRAMS / "lib").iterdir()}
     owners = importlib.metadata.packages_distributions()
     ours = {"ratchet-cni"}
-    used = {
-        owner.replace("_", "-").replace(".", "-").lower()
-        for top in tops & owners.keys()
-        for owner in owners[top]
-    } - ours
+    used = {_canonical(owner) for top in tops & owners.keys() for owner in owners[top]} - ours
     assert "python-etcd" in used
-    assert used <= {name.lower() for name in named}, used - named.keys()
+    assert used <= named, used - named
+
+
+def _canonical(name: str) -> str:
+    """Return a package's name as PyPI compares it (PEP 503)."""
+    return name.replace("_", "-").replace(".", "-").lower()
