@@ -133,6 +133,7 @@ def test_the_delegate_sees_what_it_would_see_if_it_were_called_directly(tmp_path
     own = {"type": "plugin", "name": "own", "cniVersion": "1.0.0", "x": [1, "ä", {"y": None}]}
     config = {"name": "n", "cniVersion": "1.0.0", "type": "ratchet", "delegate": own}
     config["docker_socket"] = str(tmp_path / "none")
+    config["state_dir"] = str(tmp_path / "state")
     environ = {
         "PATH": os.environ["PATH"],
         "LANG": "C",
