@@ -248,6 +248,7 @@ venv() {
     say "making $venv with $python${latest:+, of the newest versions that setup.cfg allows}"
     "$python" -I -m venv --clear "$venv"
     if [ -n "$latest" ]; then
+        pip_install "$venv" --upgrade setuptools
         pip_install "$venv" --editable "$here[dev,build]"
     else
         install_locked "$venv" develop

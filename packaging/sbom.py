@@ -106,7 +106,9 @@ def _copy(found: metadata.Distribution, library: Path) -> None:
     for own in library.glob(f"{name}-*.dist-info"):
         shutil.rmtree(own)
     target.mkdir()
-    (target / "METADATA").write_text(str(found.read_text("METADATA")), encoding="utf-8")
+    # An editable installation may be described by an .egg-info, with the same content.
+    described = found.read_text("METADATA") or found.read_text("PKG-INFO")
+    (target / "METADATA").write_text(str(described), encoding="utf-8")
     for file in found.files or ():
         parts = file.parts
         if len(parts) > 1 and parts[0].endswith(".dist-info") and parts[1].startswith(KEPT):
