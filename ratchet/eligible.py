@@ -184,15 +184,9 @@ def _attachment(
         netns_identity=identity,
         network=config.name,
         namespace=pod.namespace,
-        pod=wiring.pod_name,
         kubernetes_name=pod.name,
         uid=pod.uid,
-        links=wiring.links,
-        uplinks=wiring.uplinks,
-        expected=wiring.expected,
-        public_ip=wiring.public_ip,
-        target_pod=wiring.target_pod,
-        target_container=wiring.target_container,
+        **wiring.recorded(),
         attached_at=time.time(),
         boottime_s=time.clock_gettime(time.CLOCK_BOOTTIME),
         boot=boot.of(config, request),
@@ -205,15 +199,9 @@ def _wired(attachment: Attachment, pod: Pod, wiring: labels.Wiring) -> Attachmen
     return replace(
         attachment,
         namespace=pod.namespace,
-        pod=wiring.pod_name,
         kubernetes_name=pod.name,
         uid=pod.uid,
-        links=wiring.links,
-        uplinks=wiring.uplinks,
-        expected=wiring.expected,
-        public_ip=wiring.public_ip,
-        target_pod=wiring.target_pod,
-        target_container=wiring.target_container,
+        **wiring.recorded(),
     )
 
 

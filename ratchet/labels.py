@@ -47,6 +47,18 @@ class Wiring:
     expected: tuple[str, ...] = ()
     """Interfaces of this pod that other pods are to declare links on."""
 
+    def recorded(self) -> dict[str, Any]:
+        """Return what an attachment's record keeps of it, by the record's fields."""
+        return {
+            "pod": self.pod_name,
+            "links": self.links,
+            "uplinks": self.uplinks,
+            "expected": self.expected,
+            "public_ip": self.public_ip,
+            "target_pod": self.target_pod,
+            "target_container": self.target_container,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class _Fields:
