@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ratchet import labels, log, pods
+from ratchet import labels, log, netns, pods
 from ratchet.attachments import Attachment, Directory
 from ratchet.errors import LabelError, RatchetError
 from ratchet_child.agent import notes
@@ -171,6 +171,7 @@ def _attachment(network: str, pod: SeenPod, sandbox: Sandbox) -> Attachment:
         container_id=f"{AGENTS}{pod.uid}-{digest}",
         ifname=IFNAME,
         netns=sandbox.netns,
+        netns_identity=netns.identity_at(sandbox.netns),
         network=network,
         namespace=pod.namespace,
         kubernetes_name=pod.name,

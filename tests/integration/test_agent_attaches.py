@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.attachments import Directory
 from tests.lab.agent import NODE_NAME, AgentBed
 from tests.lab.api_server import Authority
 from tests.lab.cluster import Cluster
@@ -79,6 +80,9 @@ def test_pods_that_run_are_linked_and_follow_their_labels(
     kubelet.bed.wait_condition(left, "False", "LinkWaiting")
     kubelet.run(right, PAIR)
     left.netns.wait_ping("192.168.2.101")
+    kept = Directory(kubelet.bed.node.state_dir).live()
+    # A path is not an identity: another namespace may come to stand there.
+    assert left.netns.inode in {one.netns_identity[1] for one in kept if one.netns_identity}
     kubelet.bed.wait_condition(left, "True", "LinksUp")
     kubelet.bed.wait_event(right, "LinkUp")
     kubelet.bed.label(left, local_ip="192.168.2.50")
