@@ -261,6 +261,7 @@ class MountNamespace:
 
     def __init__(self, *folders: str) -> None:
         self._fd = -1
+        self._kept = [_keep(folder) for folder in folders]
         mounts = "".join(
             f"mkdir -p {folder} && mount -t tmpfs -o mode=700 tmpfs {folder} && "
             for folder in folders
@@ -284,6 +285,20 @@ class MountNamespace:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        while self._kept:
+            os.unlink(self._kept.pop())
+
+
+def _keep(folder: str) -> str:
+    """Make a folder of the machine one that nobody else removes, by a file in it.
+
+    Outside it is no mount point: it could be removed, and what is mounted on it would go with it.
+    """
+    path = os.path.join(folder, f".{random_name('kept')}")
+    while True:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError), open(path, "x"):
+            return path
 
 
 class LinkWatch:
