@@ -106,6 +106,27 @@ def exchange(
     return connection.getresponse()
 
 
+def keep_alive(
+    connected: socket.socket,
+    *,
+    idle_s: int,
+    pause_s: int,
+    times: int,
+    unanswered_s: int | None = None,
+) -> None:
+    """Have the kernel find out that a machine has gone which is not heard of: tcp(7).
+
+    It asks after `idle_s` of silence, and `times` times with `pause_s` between. What was sent may
+    be `unanswered_s` without an answer; None: as long as the kernel tries.
+    """
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, pause_s)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, times)
+    if unanswered_s is not None:
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unanswered_s * 1000)
+
+
 def _await_answer(connected: socket.socket, begins_in_s: float) -> None:
     poller = select.poll()  # select() knows no descriptors above 1023
     poller.register(connected, select.POLLIN)

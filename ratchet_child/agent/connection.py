@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 
 from ratchet import causes
 from ratchet.errors import shown
-from ratchet.http import content, exchange
+from ratchet.http import content, exchange, keep_alive
 from ratchet_child.agent.credentials import Access, Credentials
 from ratchet_child.agent.errors import (
     ApiError,
@@ -41,13 +41,6 @@ LARGEST_STREAM_BYTES = 256 << 20
 _CONNECT_S = 10.0
 # A connection that was idle for longer may be closed at its other end, or forgotten on the way.
 _LONGEST_IDLE_S = 5.0
-_KEEP_ALIVE = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
-)
 _MERGE = "application/strategic-merge-patch+json"
 
 
@@ -140,8 +133,8 @@ class Connection:
             connection = _connection(access)
             connection.timeout = min(_CONNECT_S, lasts_s)
             connection.connect()
-            for option in _KEEP_ALIVE:
-                connection.sock.setsockopt(*option)
+            # Labels may be some seconds late: the API server of a large cluster is spared.
+            keep_alive(connection.sock, idle_s=15, pause_s=5, times=3, unanswered_s=30)
             self._connection = connection
         self._used_at = time.monotonic()
         return exchange(

@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 
 from urllib3.exceptions import ReadTimeoutError
 
-from ratchet.http import content, exchange
+from ratchet.http import content, exchange, keep_alive
 from ratchet_child.store.large import LARGE_BYTES
 
 # Of what concerns one pod or one node: 20,000 declarations are less.
@@ -35,12 +35,6 @@ LARGEST_LISTING_BYTES = 32 << 20
 LONGEST_IDLE_S = 5.0
 # How long a read waits for its answer on a connection that it has found.
 SUSPECT_S = 1.0
-_KEEP_ALIVE = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-)
 
 _FORM = "application/x-www-form-urlencoded"
 
@@ -246,8 +240,8 @@ def _connect(connection: http.client.HTTPConnection, timeout_s: float) -> None:
         connection.connect()
     except TimeoutError as error:  # not an answer's, which may end a watch
         raise ConnectionError("no connection in time") from error
-    for level, option, value in _KEEP_ALIVE:
-        connection.sock.setsockopt(level, option, value)
+    # Links wait for what a watch brings: its member is missed after eleven seconds.
+    keep_alive(connection.sock, idle_s=5, pause_s=2, times=3)
 
 
 def _is_readable(connected: socket.socket) -> bool:

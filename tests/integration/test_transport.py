@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 from urllib3.exceptions import ReadTimeoutError
 
+from ratchet.config import Config
+from ratchet.errors import StoreError
+from ratchet.http import TooLargeError
 from ratchet_child.store import transport as transport_module
+from ratchet_child.store.etcd_v2 import EtcdV2Store
 from ratchet_child.store.transport import Answer, Transport
 from tests.lab.api_server import Authority
 
@@ -198,6 +202,64 @@ def test_connections_are_kept_alive() -> None:
     assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 30
     transport.clear()
+    thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("is_listing", "most_bytes"), [(False, 8 << 20), (True, 32 << 20)], ids=["one pod's", "all"]
+)
+def test_an_answer_that_is_too_large_is_given_up(is_listing: bool, most_bytes: int) -> None:
+    """By what it says of its length, and by what comes without that."""
+
+    def answer_without_end(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Etcd-Index: 7\r\n\r\n")
+        with contextlib.suppress(OSError):  # it is given up in the middle
+            for _ in range(most_bytes // (1 << 20) + 8):
+                connection.sendall(b" " * (1 << 20))
+
+    port, thread = serve(answer_without_end)
+    transport = Transport("127.0.0.1", port, None)
+    limit = transport_module.LARGEST_LISTING_BYTES if is_listing else None
+    with transport.allowing(limit), pytest.raises(TooLargeError) as failed:
+        ask(transport, 30)
+    assert str(failed.value) == f"an answer of more than {most_bytes >> 20} MiB"
+    transport.clear()
+    thread.join(5)
+
+
+def test_neither_redirects_nor_proxies_nor_netrc_are_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each could carry the password elsewhere."""
+    asked: list[bytes] = []
+
+    def redirect(connection: socket.socket) -> None:
+        asked.append(connection.recv(65536))
+        location = f"http://127.0.0.1:{elsewhere.getsockname()[1]}/v2/keys/ratchet/a"
+        connection.sendall(
+            f"HTTP/1.1 307 Elsewhere\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+        connection.recv(65536)
+
+    elsewhere = socket.create_server(("127.0.0.1", 0))
+    elsewhere.settimeout(0.5)
+    port, thread = serve(redirect)
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{elsewhere.getsockname()[1]}")
+    (tmp_path / ".netrc").write_text("default login netrc password canary\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    keys = {"etcd_host": "127.0.0.1", "etcd_port": port, "etcd_username": "node"}
+    delegate = {"name": "net", "delegate": {"type": "x"}}
+    store = EtcdV2Store(Config.parse({**delegate, **keys, "etcd_password_file": str(password)}))
+    with pytest.raises(StoreError):
+        store.get("a")
+    with elsewhere, pytest.raises(TimeoutError):
+        elsewhere.accept()
+    assert b"authorization: basic bm9kztpzzwnyzxq=" in asked[0].lower()  # node:secret
     thread.join(5)
 
 
