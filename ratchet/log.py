@@ -228,8 +228,10 @@ def open_file(path: str) -> int:
         statedir.make_readable(folder)
         # O_NONBLOCK: should somebody put a FIFO there, a pod does not hang on its reader.
         fd = os.open(path, flags | os.O_NONBLOCK, 0o600)
-        # In /tmp it may be anybody's, who would read and change what it says.
-        is_strange = os.fstat(fd).st_uid not in (0, os.geteuid())
+        # In /tmp it may be anybody's, who would read and change what it says; or one of root's
+        # own files, to which somebody has made a link (fs.protected_hardlinks, proc(5)).
+        status = os.fstat(fd)
+        is_strange = status.st_uid not in (0, os.geteuid()) or status.st_nlink > 1
         if is_strange and os.stat(folder).st_mode & 0o002:
             os.close(fd)
             fd = -1

@@ -192,6 +192,25 @@ def test_socket_is_reached_by_root_alone(cluster: Cluster, node: Node) -> None:
     assert run(*NOBODY, "cat", node.log_file, check=False) == ""
 
 
+def test_the_front_is_heard_of_root_alone(cluster: Cluster, node: Node) -> None:
+    """A call that says nothing yet: root's is waited for, and nobody's is ended at once."""
+    node.add(cluster.pod("a"), PAIR).succeeded()
+    wait_for("the front to be served", lambda: "the front is served" in node.log())
+    path = "/run/ratchet/front.sock"
+    program = (
+        "import socket, sys; connection = socket.socket(socket.AF_UNIX);"
+        "connection.settimeout(1); connection.connect(sys.argv[1]); print('reached');"
+        "print(connection.recv(1) or 'ended')"
+    )
+    connect = ("/usr/bin/python3", "-c", program, path)
+    # The folder and the socket keep others out: take both away, and the child is what is tested.
+    assert "reached" not in run(*node.namespace.command(*NOBODY, *connect), check=False)
+    run(*node.namespace.command("chmod", "711", "/run/ratchet"))
+    run(*node.namespace.command("chmod", "666", path))
+    assert run(*node.namespace.command(*connect), check=False).split() == ["reached"]
+    assert run(*node.namespace.command(*NOBODY, *connect)).split() == ["reached", "ended"]
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """Give a folder of root's in /tmp, by a random name."""
@@ -294,7 +313,7 @@ def test_state_directory_behind_a_link_of_roots_is_used(
     end_pids(node.namespace, node.namespace.processes())
 
 
-@pytest.mark.parametrize("plant", ["link", "file", "fifo"])
+@pytest.mark.parametrize("plant", ["link", "hard link", "file", "fifo"])
 def test_what_others_plant_in_the_place_of_the_log_is_not_written(
     cluster: Cluster, node: Node, open_folder: Path, plant: str
 ) -> None:
@@ -304,11 +323,14 @@ def test_what_others_plant_in_the_place_of_the_log_is_not_written(
     log = open_folder / "ratchet.log"
     if plant == "link":
         log.symlink_to(victim)
+    elif plant == "hard link":  # to a file of root's, where the kernel lets anybody make one
+        os.link(victim, log)
     elif plant == "file":
         log.write_text("")
     else:
         os.mkfifo(log)
-    os.chown(log, 65534, 65534, follow_symlinks=False)
+    if plant != "hard link":
+        os.chown(log, 65534, 65534, follow_symlinks=False)
     with contextlib.ExitStack() as stack:
         reader = -1
         if plant == "fifo":  # nobody may listen
