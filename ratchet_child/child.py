@@ -273,7 +273,6 @@ class Child:
         """Find what nobody reports: records of killed parents, namespaces that are gone."""
         self._engine.registry.scan()
         self._engine.registry.check_namespaces()
-        self._engine.ends.tidy(self._engine.registry.namespaces_in_use())
         self._vanished.sweep()
         self._unfinished.sweep(now)
         self._front.sweep()

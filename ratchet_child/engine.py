@@ -45,6 +45,7 @@ from ratchet_child.work.ends import Ends
 from ratchet_child.work.guarding import Guarding
 from ratchet_child.work.panel import Keeps
 from ratchet_child.work.reconcile import Reconciler
+from ratchet_child.work.tidying import Tidying
 from ratchet_child.work.withdrawal import Withdrawal
 from ratchet_child.work.workers import WORKERS, Workers
 
@@ -103,7 +104,6 @@ class Engine:
         """Join the parts; call `on_change`, from any thread, when a pod has been worked on."""
         clock = parts.clock
         self._devices = parts.devices
-        self._schedule = parts.schedule
         self.node = parts.node
         self.store = parts.store
         self.clock = clock
@@ -129,6 +129,7 @@ class Engine:
             parts.keeper,
             find=self.registry.find,
         )
+        self._tidying = Tidying(self.ends, self.registry)
         self.guard = parts.guard
         self._guarding = (
             None if parts.guard is None else Guarding(parts.guard, self.registry, parts.vxlan_port)
@@ -183,9 +184,12 @@ class Engine:
         if self._guarding is not None:
             self._guarding.start()
         self.workers.start()
+        self._tidying.start()
 
     def stop(self) -> None:
         """End the threads and let go of all namespaces. *Blocks at most* a few requests."""
+        self.ends.end()  # a pod may have hundreds of them
+        self._tidying.stop()
         self.workers.stop()
         if self._guarding is not None:
             self._guarding.stop()
@@ -212,7 +216,7 @@ class Engine:
         delay_s = self.ends.heard(state, news)
         if delay_s is not None:
             log.debug("an end is lost", pod=key, container=state.container, again_in_s=delay_s)
-            self._schedule.put(key, delay_s)
+            self.registry.schedule(state, delay_s)
 
     # What is heard from etcd, always by one thread ------------------------------------------------
 
@@ -261,7 +265,7 @@ class Engine:
                 if unsure or is_told:
                     state.heard.look.peers |= unsure
                     state.heard.look.everyone |= is_told
-                    self._schedule.put(state.key)
+                    self.registry.schedule(state)
 
     def etcd_is_away(self, error: str) -> None:
         self.etcd.failed(error)
@@ -275,7 +279,7 @@ class Engine:
                 if state.key in names or by in state.progress.memory.known:
                     state.heard.look.peers.add(by)
                     state.heard.look.everyone = state.heard.look.everyone or state.key == by
-                    self._schedule.put(state.key)
+                    self.registry.schedule(state)
 
     def listed(self, key: PodKey, published: Published | None) -> None:
         """Note that the node's own entry for a pod has been written, or removed: None.
@@ -294,7 +298,7 @@ class Engine:
                 self.registry.note_gone(key, Gone.remembered(published, self.node.address))
             if state is not None and state.heard.attachment is not None:
                 state.heard.is_unlisted = state.heard.look.everyone = True
-                self._schedule.put(key)
+                self.registry.schedule(state)
 
     def look_again(self) -> None:
         """Have every pod look at all its links: the node's keys are not what they were."""

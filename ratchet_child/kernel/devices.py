@@ -14,6 +14,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from ratchet.errors import KernelError
 from ratchet.impairment import Impairment
@@ -52,6 +53,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_GETNSID = 90
 _SIOCGIFINDEX = 0x8933
+_MOST_MARKED = 2048
 _IFREQ = struct.Struct("=16si20x")
 
 
@@ -82,10 +84,13 @@ class Devices:
     # What is there ------------------------------------------------------------------------------
 
     def found(self, namespace: Namespace) -> list[Found]:
-        """Return the interfaces of Ratchet's in a namespace: the pod may have thousands more."""
+        """Return the interfaces of Ratchet's in a namespace: the pod may have thousands more.
+
+        It may have marked these as well, and then gets to have so many of them read.
+        """
         answers = namespace.netlink.dump(RTM_GETLINK, rtnetlink.every_link())
-        links = [rtnetlink.read_link(one) for one in answers if rtnetlink.is_marked(one)]
-        return [self._found_here(namespace, link) for link in links]
+        marked = islice(filter(rtnetlink.is_marked, answers), _MOST_MARKED)
+        return [self._found_here(namespace, rtnetlink.read_link(one)) for one in marked]
 
     def moved_away(
         self, namespace: Namespace, besides: Namespace | None = None

@@ -177,7 +177,9 @@ class Pairing:
             if peer not in memory.known:
                 complete = self._look_at(pod, memory, peer) and complete
                 memory.known.add(peer)
-        memory.deaf.intersection_update(_peers(pod, memory))
+        now = _peers(pod, memory)
+        memory.deaf.intersection_update(now)
+        memory.known.intersection_update(now)  # a pod could name others without end
         return complete
 
     def _look_at(self, pod: LocalPod, memory: Memory, peer: PodKey) -> bool:

@@ -122,7 +122,7 @@ class Registry:
             if attachment is None or state is None or state.container != attachment.container_id:
                 return None
             state.heard.asked += 1
-            self._schedule.put(state.key)
+            self.schedule(state)
             return state.key, state.heard.asked
 
     def deleted(self, name: str) -> None:
@@ -131,8 +131,8 @@ class Registry:
             self._take_up(self._records.refresh_deleted(name))
 
     def schedule(self, state: PodState, delay_s: float = 0.0) -> None:
-        """Have a pod worked on, behind all others if it is none but for etcd."""
-        self._schedule.put(state.key, delay_s, behind=state.is_trace)
+        """Have a pod worked on, behind others if it is large, or is none but for etcd."""
+        self._schedule.put(state.key, delay_s, rank=state.rank)
 
     def check(self, key: PodKey) -> int | None:
         """Have a pod verified against the kernel; the number of the request."""
@@ -142,7 +142,7 @@ class Registry:
                 return None
             state.heard.look.everyone = state.heard.look.kernel = True
             state.heard.asked += 1
-            self._schedule.put(key)
+            self.schedule(state)
             return state.heard.asked
 
     def order(self, key: PodKey, ifname: str, change: Override | None) -> int | None:
@@ -153,7 +153,7 @@ class Registry:
                 return None
             state.heard.orders.append((ifname, change))
             state.heard.asked += 1
-            self._schedule.put(key)
+            self.schedule(state)
             return state.heard.asked
 
     def check_namespaces(self) -> None:
@@ -164,7 +164,7 @@ class Registry:
                 if namespace is None or namespace.fd < 0:
                     continue
                 if state.inside.moved or not namespace.is_current():
-                    self._schedule.put(state.key)
+                    self.schedule(state)
 
     # The records --------------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class Registry:
             self._primaries.get(key.sibling(link.pair), set()).discard(key)
         for link in () if attachment is None else attachment.links:
             self._primaries.setdefault(key.sibling(link.pair), set()).add(key)
-        self._schedule.put(key)
+        self.schedule(state)
 
     def _retire(self, key: PodKey, older: list[Attachment]) -> None:
         """Clean up after containers that have been replaced on this node, and wait for their DEL.
@@ -354,7 +354,7 @@ class Registry:
             other = self._states.get(peer)
             if other is not None and other.heard.attachment is not None:
                 other.heard.look.peers.add(by)
-                self._schedule.put(peer)
+                self.schedule(other)
 
 
 def _age(attachment: Attachment) -> float:

@@ -30,6 +30,9 @@ from ratchet_child.model.links import Cable, DeclaredLink, Side
 from ratchet_child.model.local import Memory
 from ratchet_child.model.plan import End, Waiting, Wanted
 from ratchet_child.pods.history import ERROR, UP, WAITING, History
+from ratchet_child.pods.schedule import Rank
+
+FEW_LINKS = 32  # of a pod that is worked on in some tenths of a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,8 @@ class Inside:
     told_errors: dict[str, str] = field(default_factory=dict)
     # Ends that have gone without Ratchet: how often in a row, and when last (monotonic seconds).
     losses: dict[str, tuple[int, float]] = field(default_factory=dict)
+    # Of what the pod can have logged: how many lines in this minute, and when that began.
+    told_lately: tuple[int, float] = (0, float("-inf"))
 
     def want(self, wanted: Wanted) -> None:
         """Take up which ends the pod should have."""
@@ -176,6 +181,8 @@ class Progress:
     keep_until: float = 0.0  # remove nothing before this moment, monotonic seconds
     # Ends whose primary is there and does not declare them, since when (monotonic seconds).
     unclaimed: dict[str, float] = field(default_factory=dict)
+    # Primaries looked at that only an interface names: how many in this minute, and its beginning.
+    strangers: tuple[int, float] = (0, float("-inf"))
     vanished: str | None = None  # container whose namespace is gone
     told: tuple[str | None, bool, tuple[Link, ...]] | None = None  # to the peers on this node
     turn_of: str | None = None  # the container that the last turn was about, for the log
@@ -248,6 +255,16 @@ class PodState:
         """Whether etcd alone remembers it, where others may have written it."""
         gone = [*self.heard.gone, *self.heard.again]
         return self.heard.attachment is None and all(one.record is None for one in gone)
+
+    @property
+    def rank(self) -> Rank:
+        """How soon it is worked on when others are due as well."""
+        if self.is_trace:
+            return Rank.TRACE
+        attachment, ends = self.heard.attachment, len(self.ends)
+        links = 0 if attachment is None else len(attachment.links)
+        gone = (len(one.published.declared) for one in self.heard.gone)
+        return Rank.LARGE if max(ends, links, *gone) > FEW_LINKS else Rank.FIRST
 
     def watch(self, monitor: Monitor) -> None:
         """Have somebody wait for what the namespace's monitor tells."""

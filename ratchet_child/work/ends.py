@@ -56,12 +56,28 @@ class Ends:
         """`find` gives the state of another pod of this node."""
         self._devices = devices
         self._kinds = kinds
+        self._is_ending = False
         self._panel = Panel(devices, keeper, namespaces.open, namespaces.make)
-        self._namespaces = PodNamespaces(devices, kinds, namespaces, self._panel, find)
+        self._namespaces = PodNamespaces(
+            devices, kinds, namespaces, self._panel, find, self._must_go_on
+        )
         self._clock = clock
         self._find = find
         self._observed = Observed(devices)
         self._cables = Cables(devices, kinds, self._panel, self._observed, clock, find)
+
+    @property
+    def _now(self) -> float:
+        return self._clock.monotonic()
+
+    def end(self) -> None:
+        """Have work on pods with many ends stop after the end that is in hand. From any thread."""
+        self._is_ending = True
+
+    def _must_go_on(self) -> None:
+        """Raise KernelError if this process is to end: the next one does what is left."""
+        if self._is_ending:
+            raise KernelError("go on with a pod's ends", "this child ends, and the next one does")
 
     def close(self) -> None:
         """Let go of the namespaces that no pod has any more; the keeper has them yet."""
@@ -79,15 +95,15 @@ class Ends:
 
         `in_use` are the namespaces of other pods.
         """
-        with state.inside.lock:
-            self._namespaces.clean(gone, state, in_use)
+        self._namespaces.clean(gone, state, in_use)
 
-    def tidy(self, in_use: set[tuple[int, int]]) -> None:
+    def tidy(self, in_use: Callable[[], set[tuple[int, int]]]) -> None:
         """Leave nothing with containers that live on after they were detached.
 
-        `in_use` are the namespaces of pods that are attached. For who calls it every few seconds.
+        `in_use` gives the namespaces of pods that are attached. For who calls it every few seconds.
+        *Raises* KernelError when it is interrupted.
         """
-        self._panel.tidy(in_use)
+        self._panel.tidy(in_use, self._must_go_on)
 
     # What is heard --------------------------------------------------------------------------------
 
@@ -116,17 +132,17 @@ class Ends:
                 if index in news.moved:
                     inside.moved[key] = news.moved[index]
                     inside.right.pop(key, None)
-                    telling.logger(state, wanted.get(key)).info(
-                        "the pod has moved an end", ifname=key
-                    )
+                    end = wanted.get(key)
+                    telling.by_pod(state, "the pod has moved an end", key, self._now, end)
                     continue
                 for known in (inside.right, inside.given, inside.faults):
                     known.pop(key, None)
                 if key in wanted:
                     lost.append(self._lost(state, wanted[key]))
-            for index in news.changed:
+        for index in news.changed:
+            with state.inside.lock:
                 self._look_at(state, keys.get(index), index)
-            return max(lost, default=None)
+        return max(lost, default=None)
 
     def _lost(self, state: PodState, end: End) -> float:
         """Return the seconds after which an end is made again: a pod may remove it in a loop."""
@@ -140,8 +156,10 @@ class Ends:
     def _look_at(self, state: PodState, key: str | None, index: int) -> None:
         """Read an interface that has changed: it may be down, renamed, or back from elsewhere."""
         inside = state.inside
-        found = self._devices.find(state.opened_namespace, index)
-        if found is None or inside.found is None:
+        if inside.found is None or inside.namespace is None:
+            return  # all of it is read when it matters
+        found = self._devices.find(inside.namespace, index)
+        if found is None:
             return  # it has gone or was moved: whichever it was is the next news
         if key is not None:
             inside.found[key] = found
@@ -201,6 +219,7 @@ class Ends:
         for end in wanted.ends:
             if _is_right(state, end):
                 continue
+            self._must_go_on()
             with self._locked(state, end):
                 if not state.is_open():
                     break
@@ -233,6 +252,7 @@ class Ends:
                 del inside.busy_since[vni]
             left = [key for key in self._observed.all(state) if key not in plugged]
         for key in left:
+            self._must_go_on()
             with inside.lock:
                 found = self._observed.read(state, key) if state.is_open() else None
                 if found is None or not found.ours:
@@ -254,6 +274,7 @@ class Ends:
 
     def _remove(self, state: PodState, key: str, found: Found) -> None:
         inside = state.inside
+        is_given = key in inside.given
         with figures.end_operation("remove"):
             self._devices.remove(state.opened_namespace, found.index)
         removed(self._kinds, found)
@@ -262,7 +283,10 @@ class Ends:
         self._observed.all(state).pop(key, None)
         for known in (inside.right, inside.given, inside.faults, inside.losses):
             known.pop(key, None)
-        telling.logger(state).info("end removed", ifname=key)
+        if is_given:
+            telling.logger(state).info("end removed", ifname=key)
+        else:  # a pod can mark what it makes
+            telling.by_pod(state, "end removed", key, self._now)
 
     def _bring(self, state: PodState, end: End) -> bool:
         """Bring one end to its specification; False when its VNI cannot be used here."""
@@ -273,8 +297,9 @@ class Ends:
         if moved is not None and not self._devices.is_elsewhere(
             state.opened_namespace, *moved, end.ifname
         ):
-            telling.logger(state, end).info("an end that was moved is gone", ifname=end.ifname)
+            telling.by_pod(state, "an end that was moved is gone", end.ifname, self._now, end)
             del inside.moved[end.ifname]
+            self._lost(state, end)
         try:
             if end.ifname in inside.moved:
                 inside.given.setdefault(end.ifname, end.interface)

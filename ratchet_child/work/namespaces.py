@@ -1,6 +1,8 @@
 """The network namespaces of this node's pods: opened for those that are here, cleaned for the gone.
 
-Whoever calls these methods holds the pod's lock.
+To make or remove hundreds of ends takes seconds, and whoever hears the kernel's news needs the lock
+of the pod that they are about. So a namespace is taken from its pod first, and cleaned when nobody
+else has it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from ratchet_child.model.interfaces import Found, hardware_address
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import Side
 from ratchet_child.pods.state import Gone, PodState
+from ratchet_child.work import telling
 from ratchet_child.work.panel import Panel
 
 
@@ -33,16 +36,24 @@ class PodNamespaces:
         namespaces: Namespaces,
         panel: Panel,
         find: Callable[[PodKey], PodState | None],
+        must_go_on: Callable[[], None],
     ) -> None:
-        """`find` gives the state of another pod of this node."""
+        """`find` gives the state of another pod of this node.
+
+        `must_go_on` raises when there is no time for more.
+        """
         self._devices = devices
         self._kinds = kinds
         self._namespaces = namespaces
         self._panel = panel
         self._find = find
+        self._must_go_on = must_go_on
 
     def open(self, state: PodState, attachment: Attachment) -> bool:
-        """Open the pod's namespace; False when it is gone. *Raises* KernelError."""
+        """Open the pod's namespace; False when it is gone. *Raises* KernelError.
+
+        Whoever calls this holds the pod's lock.
+        """
         inside = state.inside
         if inside.namespace is not None:
             if inside.opened == attachment.container_id and inside.namespace.is_current():
@@ -71,14 +82,18 @@ class PodNamespaces:
         A leg whose other end lives on is parked, everything else of ours is removed. `in_use` are
         the namespaces of other pods: a path such as /proc/1/ns/net may by now lead to one of these,
         and not every record says which one it led to.
+        Takes the pod's lock, and not for long; nobody else works on the pod meanwhile.
         *Safe to call twice.*
         """
         inside = state.inside
-        if inside.namespace is not None and inside.opened == gone.container:
-            if inside.namespace.identity not in in_use:  # by the same pod under another name
-                namespace, inside.namespace = inside.namespace, None
-                self._clear(namespace, gone, state, inside.moved)
-            state.forget_kernel()
+        # The label of a link with a long name does not tell its pods.
+        peers = {end.side.peer for end in state.ends if isinstance(end.side, Side)}
+        with inside.lock:
+            is_here = inside.namespace is not None and inside.opened == gone.container
+            taken = self._take(state, in_use) if is_here else None
+        if taken is not None:
+            self._clear(*taken, gone, state.key, peers)
+        if is_here:
             return
         if gone.netns is None or not self._namespaces.exist(gone.netns, gone.netns_identity):
             return
@@ -91,25 +106,42 @@ class PodNamespaces:
             return
         # A leg that waited in it may be in the pod's new namespace by now: it was not the pod.
         moved = self._moved(namespace, state, besides=inside.namespace)
-        self._clear(namespace, gone, state, moved)
+        self._clear(namespace, moved, gone, state.key, peers)
+
+    @staticmethod
+    def _take(
+        state: PodState, in_use: set[tuple[int, int]]
+    ) -> tuple[Namespace, dict[str, tuple[int, int]]] | None:
+        """Take the namespace from the pod, with what the pod has moved out of it.
+
+        None where another pod has it, such as the same one under another name.
+        """
+        inside = state.inside
+        namespace, moved = inside.namespace, dict(inside.moved)
+        if namespace is None or namespace.identity in in_use:
+            state.forget_kernel()
+            return None
+        inside.namespace = None  # it stays open
+        state.forget_kernel()
+        return namespace, moved
 
     def _clear(
         self,
         namespace: Namespace,
-        gone: Gone,
-        state: PodState,
         moved: Mapping[str, tuple[int, int]],
+        gone: Gone,
+        pod: PodKey,
+        peers: set[PodKey],
     ) -> None:
         """Park or remove the interfaces of ours, and close the namespace when it can be."""
-        pod = state.key
-        # The label of a link with a long name does not tell its pods.
-        peers = {end.side.peer for end in state.ends if isinstance(end.side, Side)}
+        removals = 0
         with self._panel.room(namespace) as room:
             for ifname, (nsid, index) in moved.items():
                 self._devices.remove_elsewhere(namespace, nsid, index, ifname)
             for found in self._devices.found(namespace):
                 if not found.ours:
                     continue
+                self._must_go_on()
                 label = found.label
                 if label is not None and self._is_leg(found):
                     needed = partial(self._is_needed, label.link, gone, pod, peers)
@@ -127,7 +159,9 @@ class PodNamespaces:
                 removed(self._kinds, found)
                 if label is not None:
                     self._panel.drop(pod.namespace, label.link)
-                log.info("end removed", pod=pod, container=gone.container, ifname=found.ifname)
+                removals += 1
+                telling.cleaned(pod, gone.container, found.ifname, removals)
+        telling.cleaned_more(pod, gone.container, removals)
 
     def _is_leg(self, found: Found) -> bool:
         kind = self._kinds.get(found.kind or "")

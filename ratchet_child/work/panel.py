@@ -177,23 +177,32 @@ class Panel:
             self.drop(pod.namespace, link)
         return True
 
-    def tidy(self, in_use: Collection[tuple[int, int]]) -> None:
+    def tidy(
+        self, in_use: Callable[[], Collection[Identity]], must_go_on: Callable[[], None]
+    ) -> None:
         """Move legs out of namespaces that live on; for who calls it every few seconds.
 
-        `in_use` are the namespaces of pods that are attached.
+        `in_use` gives the namespaces of pods that are attached. The lock is held for one leg at a
+        time: a pod may have hundreds of them, and other pods' cables need the panel. `must_go_on`
+        raises when there is no time for more.
         """
         with self._lock:
-            late: list[Room] = []
-            for (pod_namespace, link), leg in list(self._legs.items()):
+            legs = list(self._legs.items())
+        late: list[Room] = []
+        for (pod_namespace, link), leg in legs:
+            must_go_on()
+            with self._lock:
                 room = leg.room
-                if room.namespace.identity in in_use or not room.may_live_on:
+                if self._legs.get((pod_namespace, link)) is not leg:
+                    continue  # it has gone, or has moved, meanwhile
+                if not room.may_live_on or room.namespace.identity in in_use():
                     continue
                 if room.has_lived_on and room.namespace.is_current():
                     self._move_out(pod_namespace, link, leg)
                 else:
                     late.append(room)
-            for room in late:
-                room.has_lived_on = room.namespace.is_current()
+        for room in late:
+            room.has_lived_on = room.namespace.is_current()
 
     def _move_out(self, pod_namespace: str, link: str, leg: _Leg) -> None:
         """Move a leg into the attic; one that has gone is forgotten."""

@@ -8,7 +8,7 @@ Nothing in here waits or tries again: who calls does that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from ratchet import log
@@ -29,6 +29,7 @@ from ratchet_child.work.ends import Ends
 from ratchet_child.work.withdrawal import Withdrawal
 
 _SETTLE_S = 2.0  # a pod that comes back declares its links one after the other
+_MINUTE_S = 60.0
 _GRACE_S = 3.0  # keys that somebody removed come back within that
 
 
@@ -275,6 +276,8 @@ class Reconciler:
         for ifname, primary in ends.items():
             if primary == pod.key or self._registry.is_present(primary):
                 continue
+            if len(kept) >= self._node.max_links:
+                continue  # the pod has made them itself; etcd would be asked for each
             if primary in memory.places:
                 unclaimed[ifname] = state.progress.unclaimed.get(ifname, now)
                 if now - unclaimed[ifname] >= _SETTLE_S:
@@ -285,11 +288,25 @@ class Reconciler:
             kept[ifname] = primary
         state.progress.unclaimed = {one: unclaimed[one] for one in unclaimed if one in kept}
         memory.kept = {one for one in kept.values() if is_pod_name(one.name)}
-        unknown = memory.kept - memory.known
+        unknown = self._may_be_asked_for(state, memory.kept - memory.known, now)
         if unknown:
             with self._registry.lock:
-                state.heard.look.peers |= unknown
+                state.heard.look.peers.update(unknown)
         return set(kept)
+
+    def _may_be_asked_for(
+        self, state: PodState, unknown: set[PodKey], now: float
+    ) -> Collection[PodKey]:
+        """Return the primaries to look at: no more in a minute than a pod may have links.
+
+        Their names stand on the pod's interfaces, where the pod can write whatever it likes.
+        """
+        times, since = state.progress.strangers
+        if now >= since + _MINUTE_S:
+            times, since = 0, now
+        asked = sorted(unknown)[: max(self._node.max_links - times, 0)]
+        state.progress.strangers = times + len(asked), since
+        return asked
 
     def settles_in(self, state: PodState) -> float | None:
         """Return the seconds until an end that nobody declares is removed, None without one."""

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from ratchet import log
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.interfaces import Change, Make, Setting
+from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import Side, UplinkSide
 from ratchet_child.model.plan import End, Wanted
 from ratchet_child.pods.history import ERROR, WAITING
 from ratchet_child.pods.state import PodState, fault
 
 _MANY_S = 10.0
+_MINUTE_S = 60.0
 _MOST_LINES = 50  # of one pod's links, at a time
+_MOST_REMOVALS = 256  # of one container, which has no more links as a rule
 
 
 class Many:
@@ -41,6 +44,32 @@ class Many:
                 return
             count, self._count, self._told_at = self._count, 0, now
         log.info(message, **fields, count=count if count > 1 else None)
+
+
+def cleaned(pod: PodKey, container: str, ifname: str, number: int) -> None:
+    """Say that an end of a container that has gone was removed, the so-manieth."""
+    if number <= _MOST_REMOVALS:
+        log.info("end removed", pod=pod, container=container, ifname=ifname)
+
+
+def cleaned_more(pod: PodKey, container: str, number: int) -> None:
+    """Count in one line what was too much for a line each: the pod may have made them itself."""
+    if number > _MOST_REMOVALS:
+        count = number - _MOST_REMOVALS
+        log.info("more ends removed", pod=pod, container=container, count=count)
+
+
+def by_pod(state: PodState, message: str, ifname: str, now: float, end: End | None = None) -> None:
+    """Say something that the pod can have said again and again, but only so often a minute."""
+    inside = state.inside
+    times, since = inside.told_lately
+    if now >= since + _MINUTE_S:
+        if times > _MOST_LINES:
+            logger(state).info("more of the like", count=times - _MOST_LINES)
+        times, since = 0, now
+    if times < _MOST_LINES:
+        logger(state, end).info(message, ifname=ifname)
+    inside.told_lately = times + 1, since
 
 
 def logger(state: PodState, end: End | None = None) -> log.Logger:

@@ -232,6 +232,44 @@ def test_lies_in_etcd_harm_nothing_but_the_links_they_speak_of(
     victim.netns.ip("link", "delete", "mine")
 
 
+def test_pods_without_the_label_and_ends_of_other_links_are_out_of_reach(
+    cluster: Cluster, node: Node, far: Node
+) -> None:
+    """Whether a pod of the same namespace declares a link on them, or a writer of etcd does."""
+    plain, left, right = cluster.pod("web"), cluster.pod("a"), cluster.pod("b")
+    node.add(plain, {"app": "web"}).succeeded()
+    node.add(left, in1_in2("b")).succeeded()
+    node.add(right, PAIR).succeeded()
+    left.netns.wait_ping("192.168.2.101")
+    before = sorted(plain.netns.links())
+    thief = cluster.pod("thief")
+    labels = {
+        **primary("x1", "10.6.6.1", "web", "y1", "10.6.6.2"),
+        **primary("x2", "10.6.6.1", "b", "in2", "10.6.6.2", number=2),
+    }
+    with left.netns.watch("in1") as in1, right.netns.watch("in2") as in2:
+        node.add(thief, labels).succeeded()
+        lies = place("liar", far.address)
+        for number, victim in enumerate(("web", "b")):
+            lies[f"association/{victim}/links/liar:z{number}"] = declared(f"z{number}", "in2")
+        lies["association/web/links/liar:z9"] = declared("z9", "y9")
+        lies |= {f"nodes/{node.address}/bell/liar": "web,b"}
+        lie(cluster.etcd, lies)
+        shown = wait_for(
+            "the refusals",
+            lambda: states(node, "b"),
+            until=lambda links: "in2 liar" in links and "in2 thief" in links,
+        )
+        assert {shown[f"in2 {one}"]["state"] for one in ("liar", "thief")} == {"error"}
+        assert states(node, "thief")["x1 web"]["state"] == "waiting"
+        assert sorted(plain.netns.links()) == before
+        assert in1.flaps() == []
+        assert in2.flaps() == []
+    assert set(thief.netns.links()) == {"lo"}
+    for key in ("web/links/liar:z0", "web/links/liar:z9", "b/links/liar:z1", "liar"):
+        cluster.etcd.delete(f"/ratchet/association/{key}")
+
+
 def test_thousands_of_declarations_cost_one_pod_time_and_no_more(
     cluster: Cluster, node: Node, far: Node
 ) -> None:

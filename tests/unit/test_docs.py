@@ -182,11 +182,25 @@ def test_every_module_and_test_that_is_mentioned_exists() -> None:
 
 
 def test_every_test_that_the_threat_model_names_exists_and_tests() -> None:
-    named = [one for one in CODE.findall(read("docs/threat-model.md")) if "test_" in one]
-    assert len(named) > 10
+    named = named_tests(read("docs/threat-model.md"))
+    assert len(named) > 50
     for one in named:
-        path = one if "/" in one else f"tests/integration/{one}"
-        assert re.search(r"^def test_", read(path), re.MULTILINE), one
+        file, _, name = one.partition("::")
+        path = file if "/" in file else f"tests/integration/{file}"
+        pattern = rf"^def {name}\(" if name else r"^def test_"
+        assert re.search(pattern, read(path), re.MULTILINE), one
+
+
+def test_the_threat_model_names_a_test_of_every_file_that_it_names() -> None:
+    """A sentence names a file; the table at the end names the test in it that asserts it."""
+    text, _, table = read("docs/threat-model.md").partition("## Which test holds what")
+    single = {one.partition("::")[0] for one in named_tests(table) if "::" in one}
+    assert named_tests(text) <= single
+
+
+def named_tests(text: str) -> set[str]:
+    """Return the files and the single tests that a page names."""
+    return {one for one in CODE.findall(text) if re.fullmatch(r"[\w/]*test_\w+\.py(::\w+)?", one)}
 
 
 def test_every_room_of_the_child_is_described() -> None:

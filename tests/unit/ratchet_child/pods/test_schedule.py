@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ratchet_child.pods.schedule import Schedule
+from ratchet_child.pods.schedule import Rank, Schedule
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_many_threads_never_work_on_one_item_at_once(schedule: Schedule[str]) ->
 
 def test_what_is_put_behind_waits_for_all_that_is_due(schedule: Schedule[str]) -> None:
     for number in range(100):
-        schedule.put(f"trace{number}", behind=True)
+        schedule.put(f"trace{number}", rank=Rank.TRACE)
     schedule.put("pod")
     assert schedule.take() == "pod"
     assert schedule.take() == "trace0"
@@ -130,7 +130,7 @@ def test_what_is_put_behind_waits_for_all_that_is_due(schedule: Schedule[str]) -
 
 def test_two_threads_at_most_are_at_what_stands_behind(schedule: Schedule[str]) -> None:
     for number in range(3):
-        schedule.put(f"trace{number}", behind=True)
+        schedule.put(f"trace{number}", rank=Rank.TRACE)
     schedule.put("pod", 0.05)
     assert [schedule.take(), schedule.take(), schedule.take()] == ["trace0", "trace1", "pod"]
     schedule.done("trace1")
@@ -138,10 +138,10 @@ def test_two_threads_at_most_are_at_what_stands_behind(schedule: Schedule[str]) 
 
 
 def test_a_pod_that_comes_is_taken_from_behind(schedule: Schedule[str]) -> None:
-    schedule.put("first", behind=True)
-    schedule.put("pod", behind=True)
+    schedule.put("first", rank=Rank.TRACE)
+    schedule.put("pod", rank=Rank.TRACE)
     schedule.put("pod")
-    schedule.put("pod", behind=True)  # and is not put there again
+    schedule.put("pod", rank=Rank.TRACE)  # and is not put there again
     assert [schedule.take(), schedule.take()] == ["pod", "first"]
     schedule.done("pod")
     schedule.put("end", 0.02)
@@ -149,8 +149,30 @@ def test_a_pod_that_comes_is_taken_from_behind(schedule: Schedule[str]) -> None:
 
 
 def test_what_is_put_behind_while_at_work_is_taken_again(schedule: Schedule[str]) -> None:
-    schedule.put("trace", behind=True)
+    schedule.put("trace", rank=Rank.TRACE)
     assert schedule.take() == "trace"
-    schedule.put("trace", behind=True)
+    schedule.put("trace", rank=Rank.TRACE)
     schedule.done("trace")
     assert schedule.take() == "trace"
+
+
+def test_large_pods_leave_threads_to_small_ones_and_go_before_what_only_etcd_knows(
+    schedule: Schedule[str],
+) -> None:
+    for number in range(4):
+        schedule.put(f"trace{number}", rank=Rank.TRACE)
+        schedule.put(f"large{number}", rank=Rank.LARGE)
+    schedule.put("small")
+    taken = [schedule.take() for _ in range(5)]
+    assert taken == ["small", "large0", "large1", "trace0", "trace1"]
+    schedule.put("other", 0.02)
+    assert schedule.take() == "other"
+    schedule.done("large1")
+    assert schedule.take() == "large2"
+
+
+def test_a_large_pod_that_has_become_small_goes_first(schedule: Schedule[str]) -> None:
+    for name in "ab":
+        schedule.put(name, rank=Rank.LARGE)
+    schedule.put("b")
+    assert [schedule.take(), schedule.take()] == ["b", "a"]
