@@ -31,8 +31,9 @@ MOVES_AFTER = 10  # steps
 MAX_LINKS = 256  # of one pod, as the documentation has it
 # Of a child that has its links, and twenty other pods: a tenth of the 837 MB of an earlier child.
 LARGEST_BYTES = 128 << 20
-OWN_INTERFACES = 200
-FLIPS = 2000
+# So many that a round takes a second or two: all attacks have their turn.
+OWN_INTERFACES = 40
+FLIPS = 500
 FORGOTTEN_S = 90.0  # the kernel takes 20 to 50 ms for each end, the machine being busy
 DELETED = 16
 
