@@ -111,6 +111,7 @@ def _ways(bed: Bed, node: Node, pod: Pod, delegate: dict[str, Any], kubeconfig: 
         )
 
     program = os.path.join(REFERENCE_PLUGINS, delegate["type"])
+    served = node.child() or 0
     asking: dict[str, Any] = {"label_source": "kubernetes", "kubeconfig": kubeconfig}
     nobody = os.path.join(node.folder, "no-child")
     return [
@@ -119,9 +120,9 @@ def _ways(bed: Bed, node: Node, pod: Pod, delegate: dict[str, Any], kubeconfig: 
             "the delegate alone",
             lambda command: Task.of(program, bed.environ(command, pod), delegate, node.place),
         ),
-        way("runtime", "labels from the runtime"),
-        way("child", "labels from the warm child", node.child() or 0, **asking),
-        way("api", "labels from the API server over TLS", **asking, state_dir=nobody),
+        way("runtime", "labels from the runtime", served),
+        way("child", "labels from the warm child", served, **asking),
+        way("api", "no child: labels from the API server over TLS", **asking, state_dir=nobody),
     ]
 
 
