@@ -69,7 +69,7 @@ class Response(http.client.HTTPResponse):
     def begin(self) -> None:
         """Read the head, as the base class does, and find out how the body ends."""
         status = http.client.CONTINUE
-        while status == http.client.CONTINUE:
+        while 100 <= status < 200:  # RFC 9110 section 15.2: others come before the answer
             version, status, reason = self._read_status()  # type: ignore[attr-defined]
             fields = _read_fields(self.fp)
         if not version.startswith("HTTP/1."):

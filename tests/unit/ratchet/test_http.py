@@ -96,6 +96,7 @@ def test_fields_are_found_in_whatever_case_and_the_first_counts() -> None:
         head("Transfer-Encoding: chunked") + b"2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n",
         head("Transfer-Encoding: Chunked", "Content-Length: 1") + b"5\r\nabcde\r\n0\r\n\r\n",
         head(status="100 Continue") + head("Content-Length: 5") + b"abcde",
+        head("Link: </a>", status="103 Early Hints") + head("Content-Length: 5") + b"abcde",
     ],
 )
 def test_a_body_ends_where_its_head_says_and_the_connection_stays(answer: bytes) -> None:
