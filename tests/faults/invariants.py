@@ -242,13 +242,7 @@ def _keys(world: World, seen: Observed) -> Iterator[str]:
     optional: set[str] = set()
     vnis: dict[int, str] = {}
     for sandbox, _ in world.late:
-        node = world.nodes[sandbox.node]
-        # An entry below a former address tells how old the container is.
-        for address in (node.first_address, node.second_address):
-            key = f"{PREFIX}/nodes/{address}/pods/{sandbox.id}"
-            published = _json(seen, key)
-            if published is not None and published.get("container") == sandbox.pod.container_id:
-                optional.add(key)
+        optional |= _published_late(world, seen, sandbox).keys()
     machines = _machines(world, seen)
     superseded = {sandbox.pod.container_id for sandbox, _ in world.late}
     # What a child that was killed had claimed for one of these, it gives back at the DEL.
@@ -295,9 +289,10 @@ def _keys(world: World, seen: Observed) -> Iterator[str]:
 
 
 def _machines(world: World, seen: Observed) -> dict[int, str]:
-    """Return which machine each node with pods is: what it has published for the first of them.
+    """Return which machine each node with published containers is, by what it has published.
 
-    All of its entries and its own key must then name the same one.
+    All of its entries and its own key must then name the same one. A container that lost its name
+    to a newer one stays published until its DEL, below the address that its node had.
     """
     found: dict[int, str] = {}
     for pod, sandbox in sorted(world.attached.items()):
@@ -305,13 +300,33 @@ def _machines(world: World, seen: Observed) -> dict[int, str]:
         machine = (published or {}).get("machine")
         if isinstance(machine, str) and machine:
             found.setdefault(sandbox.node, machine)
+    for sandbox, _ in world.late:
+        for published in _published_late(world, seen, sandbox).values():
+            machine = published.get("machine")
+            if isinstance(machine, str) and machine:
+                found.setdefault(sandbox.node, machine)
+    return found
+
+
+def _published_late(world: World, seen: Observed, sandbox: Sandbox) -> dict[str, dict[str, object]]:
+    """Return the entries, by key, of a container whose DEL is still to come.
+
+    One below a former address of its node tells how old the container is.
+    """
+    node = world.nodes[sandbox.node]
+    found = {}
+    for address in (node.first_address, node.second_address):
+        key = f"{PREFIX}/nodes/{address}/pods/{sandbox.id}"
+        published = _json(seen, key)
+        if published is not None and published.get("container") == sandbox.pod.container_id:
+            found[key] = published
     return found
 
 
 def _machine_keys(
     world: World, seen: Observed, machines: dict[int, str]
 ) -> Generator[str, None, set[str]]:
-    """Return the keys with which the nodes that have pods tell that they are there.
+    """Return the keys with which the nodes that have published pods tell that they are there.
 
     One may be missing: a key that somebody removes is written again when it is renewed the next
     time, up to 20 s later, and a child that is stopped renews none.

@@ -247,6 +247,25 @@ def test_invariant_sees_harm(quiet: World, harm: Callable[[World], Undo], words:
     wait_for("the cluster to be well again", lambda: not violations(quiet))
 
 
+def test_a_node_whose_only_container_has_lost_its_name_keeps_its_own_key() -> None:
+    plan = Plan(3, nodes=2, pods=4, members=1)
+    pod = plan.topology.pods[0]
+    world = World(plan.topology, nodes=2, members=1)
+    try:
+        world.run_operation(Operation("attach", pod, 1))
+        world.run_operation(Operation("restart", pod, 2, del_when="late"))
+        wait_for("the cluster to be well", lambda: not violations(world), timeout_s=25)
+        undo = add_a_machine(world)
+        assert any("a key of nobody" in one for one in violations(world))
+        undo()
+        ((sandbox, operation),) = world.late
+        world.late.clear()
+        world.detach(sandbox, operation)
+        wait_for("the node's keys to go", lambda: not violations(world), timeout_s=25)
+    finally:
+        world.close()
+
+
 def test_descriptors_that_are_counted_are_there(quiet: World) -> None:
     child = quiet.child(quiet.nodes[1])
     assert child is not None
