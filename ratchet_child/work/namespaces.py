@@ -23,7 +23,7 @@ from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import Side
 from ratchet_child.pods.state import Gone, PodState
 from ratchet_child.work import telling
-from ratchet_child.work.panel import Panel
+from ratchet_child.work.panel import Panel, Room
 
 
 class PodNamespaces:
@@ -133,35 +133,44 @@ class PodNamespaces:
         pod: PodKey,
         peers: set[PodKey],
     ) -> None:
-        """Park or remove the interfaces of ours, and close the namespace when it can be."""
+        """Park or remove the interfaces of ours, and close the namespace when it can be.
+
+        First legs are parked, all of them: whatever is left goes with the namespace, if this
+        process ends before it is done and the runtime has let go of it.
+        """
         removals = 0
         with self._panel.room(namespace) as room:
             for ifname, (nsid, index) in moved.items():
                 self._devices.remove_elsewhere(namespace, nsid, index, ifname)
-            for found in self._devices.found(namespace):
-                if not found.ours:
-                    continue
+            ours = [found for found in self._devices.found(namespace) if found.ours]
+            left = [found for found in ours if not self._park(room, found, gone, pod, peers)]
+            for found in left:
                 self._must_go_on()
-                label = found.label
-                if label is not None and self._is_leg(found):
-                    needed = partial(self._is_needed, label.link, gone, pod, peers)
-                    if self._panel.park(pod, room, label, found, is_needed=needed):
-                        log.debug(
-                            "a leg waits for its pod",
-                            pod=pod,
-                            container=gone.container,
-                            link=label.link,
-                            ifname=found.ifname,
-                        )
-                        continue
                 with figures.end_operation("remove"):
                     self._devices.remove(namespace, found.index)
                 removed(self._kinds, found)
-                if label is not None:
-                    self._panel.drop(pod.namespace, label.link)
+                if found.label is not None:
+                    self._panel.drop(pod.namespace, found.label.link)
                 removals += 1
                 telling.cleaned(pod, gone.container, found.ifname, removals)
         telling.cleaned_more(pod, gone.container, removals)
+
+    def _park(self, room: Room, found: Found, gone: Gone, pod: PodKey, peers: set[PodKey]) -> bool:
+        """Have an interface wait if it is a leg whose other end lives on; say whether it does."""
+        label = found.label
+        if label is None or not self._is_leg(found):
+            return False
+        needed = partial(self._is_needed, label.link, gone, pod, peers)
+        if not self._panel.park(pod, room, label, found, is_needed=needed):
+            return False
+        log.debug(
+            "a leg waits for its pod",
+            pod=pod,
+            container=gone.container,
+            link=label.link,
+            ifname=found.ifname,
+        )
+        return True
 
     def _is_leg(self, found: Found) -> bool:
         kind = self._kinds.get(found.kind or "")
