@@ -31,6 +31,8 @@ ALLOWED = (
 
 _LINK_LOCAL = (Address.parse("169.254.0.0/16"), Address.parse("fe80::/10"))  # RFC 3927, RFC 4291
 _THIS_NETWORK = Address.parse("0.0.0.0/8")  # RFC 1122 §3.2.1.3
+_COMPATIBLE = Address.parse("::/96")  # RFC 4291 §2.5.5.1: an IPv4 address, of old
+_NAT64 = Address.parse("64:ff9b::/96")  # RFC 6052 §2.1
 _BROADCAST = Host.parse("255.255.255.255")
 
 # rtnetlink(7), linux/rtnetlink.h
@@ -54,7 +56,7 @@ def check(config: Config, wiring: Wiring) -> None:
         raise LabelError(
             LABEL, str(address.ip), f"an address of public_ip_networks: {networks or 'none'}"
         )
-    if _is_special(address.ip) or is_nodes_own(config, address.ip):
+    if not _is_harmless(config, address.ip):
         raise LabelError(LABEL, str(address.ip), ALLOWED)
 
 
@@ -79,10 +81,14 @@ def choose(
 
 def is_allowed(config: Config, host: Host) -> bool:
     """Tell whether a pod may report an address. Raises KernelError."""
-    return (
-        not _is_special(host)
-        and _is_in(host, config.public_ip_networks)
-        and not is_nodes_own(config, host)
+    return _is_in(host, config.public_ip_networks) and _is_harmless(config, host)
+
+
+def _is_harmless(config: Config, host: Host) -> bool:
+    """Tell whether an address, and what a NAT64 makes of it, means one other host everywhere."""
+    return not any(
+        _is_special(one) or is_nodes_own(config, one)
+        for one in dict.fromkeys((host, _translated(host)))
     )
 
 
@@ -93,8 +99,14 @@ def _is_special(host: Host) -> bool:
         or host.is_multicast
         or host.is_ipv4_mapped
         or host == _BROADCAST
-        or any(_is_of(host, network) for network in (*_LINK_LOCAL, _THIS_NETWORK))
+        or any(_is_of(host, network) for network in (*_LINK_LOCAL, _THIS_NETWORK, _COMPATIBLE))
     )
+
+
+def _translated(host: Host) -> Host:
+    """Return the IPv4 address that a NAT64 makes of an address; any other as it is."""
+    is_translated = host.version == 6 and _is_of(host, _NAT64)
+    return Host(host.packed[-4:]) if is_translated else host
 
 
 def _is_in(host: Host, networks: tuple[str, ...] | None) -> bool:

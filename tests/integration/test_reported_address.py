@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ def test_what_the_node_has_cannot_be_reported(cluster: Cluster, node: Node) -> N
         for address in (
             node.address,
             node.address6,
+            str(ipaddress.ip_address(f"64:ff9b::{node.address}")),
             node.address.rpartition(".")[0] + ".255",
             "198.51.100.77",
             "169.254.169.254",

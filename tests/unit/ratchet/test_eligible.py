@@ -676,7 +676,8 @@ def test_an_add_into_a_new_namespace_at_the_same_path_attaches_anew(
 @pytest.mark.parametrize(
     "address",
     ["169.254.169.254", "169.254.0.1", "fe80::1", "0.1.2.3", "255.255.255.255",
-     "::ffff:169.254.169.254", "::ffff:1.1.1.1"],
+     "::ffff:169.254.169.254", "::ffff:1.1.1.1", "::169.254.169.254", "64:ff9b::169.254.169.254",
+     "64:ff9b::127.0.0.1"],
 )  # fmt: skip
 def test_a_pod_cannot_report_an_address_that_means_something_else(
     world: World, address: str
