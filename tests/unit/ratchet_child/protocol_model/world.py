@@ -30,6 +30,7 @@ from ratchet_child.model.keys import FIRST_VNI, Declaration, PodKey, Published
 from ratchet_child.model.links import DeclaredLink
 from ratchet_child.model.local import Node as LocalNode
 from ratchet_child.pods.records import pod_of
+from ratchet_child.pods.schedule import Rank
 from ratchet_child.pods.turns import Pauses
 from ratchet_child.store.api import Entry, HistoryLostError
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
@@ -75,7 +76,7 @@ class Plan:
         self.due: dict[PodKey, float] = {}
         self.busy: set[PodKey] = set()
 
-    def put(self, item: PodKey, delay_s: float = 0.0, *, behind: bool = False) -> None:
+    def put(self, item: PodKey, delay_s: float = 0.0, *, rank: Rank = Rank.FIRST) -> None:
         due = self._clock.now + delay_s
         self.due[item] = min(due, self.due.get(item, due))
 
