@@ -1,0 +1,43 @@
+"""How soon a pod is worked on follows from how much work it is."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from ratchet_child.model.clock import SystemClock
+from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.pods.schedule import Rank
+from ratchet_child.pods.state import FEW_LINKS, Gone, PodState
+
+
+@pytest.fixture
+def state() -> PodState:
+    return PodState(PodKey("default", "a"), deque(), SystemClock())
+
+
+@pytest.mark.parametrize("where", ["declared", "ends", "gone"])
+def test_a_pod_with_many_links_is_behind_one_with_few_also_when_it_goes(
+    state: PodState, where: str
+) -> None:
+    """Whoever declares them."""
+    for number, rank in ((FEW_LINKS, Rank.FIRST), (FEW_LINKS + 1, Rank.LARGE)):
+        some = tuple((f"p{one}", f"x{one}") for one in range(number))
+        if where == "gone":
+            published = Published("c1", some)
+            state.heard.gone = [Gone("c1", published, "10.0.0.1", "/run/record", None)]
+        else:
+            links = some if where == "declared" else ()
+            state.heard.attachment = cast(Any, SimpleNamespace(links=links))
+        if where == "ends":
+            state.inside.wanted = cast(Any, SimpleNamespace(ends=some))
+        assert state.rank is rank
+
+
+def test_what_only_etcd_remembers_is_behind_them_all(state: PodState) -> None:
+    declared = tuple((f"p{one}", "x") for one in range(100))
+    state.heard.gone = [Gone.remembered(Published("c1", declared), "10.0.0.1")]
+    assert state.rank is Rank.TRACE
