@@ -6,6 +6,7 @@ import json
 import math
 import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from tests.faults.invariants import PREFIX, look, violations
 from tests.faults.lifetimes import Lifetimes
 from tests.faults.plan import Operation, Plan, Step
 from tests.faults.world import LOG_BYTES, World
+from tests.lab.programs import PLUGIN_DIR
 
 DEADLINE_S = 25.0
 POLL_S = 0.05
@@ -46,6 +48,7 @@ class Report:
     members: int
     steps: int = 0
     seconds: float = 0.0
+    machine: str = ""  # what the run had: versions and cores
     killed: dict[str, int] = field(default_factory=dict)  # whom in time, how often
     broken: list[int] = field(default_factory=list)  # steps
     healings: list[Healing] = field(default_factory=list)
@@ -65,6 +68,7 @@ class Report:
     def go_on(self, later: Report) -> None:
         """Take up what the same seed has brought from a later step on."""
         self.steps += later.steps
+        self.machine = later.machine
         self.seconds += later.seconds
         self.killed = dict(Counter(self.killed) + Counter(later.killed))
         self.broken += later.broken
@@ -295,10 +299,15 @@ def run(
     scale: float = 1.0,
     explain_s: float = math.inf,
     say: Say,
+    report: Report | None = None,
 ) -> Report:
-    """Play `steps` steps of a seed. Raises BrokenError; leaves nothing behind in any case."""
+    """Play `steps` steps of a seed. Raises BrokenError; leaves nothing behind in any case.
+
+    `report` is one to be filled: what there is of it when the run is interrupted.
+    """
     plan = Plan(seed, nodes=nodes, pods=pods, members=members)
-    report = Report(seed, members)
+    report = Report(seed, members) if report is None else report
+    report.machine = _machine()
     world = World(plan.topology, nodes=nodes, members=members)
     try:
         runner = Runner(world, plan, report, scale=scale, explain_s=explain_s)
@@ -306,6 +315,15 @@ def run(
     finally:
         world.close()
     return report
+
+
+def _machine() -> str:
+    """Return what a run's times depend on, in words."""
+    etcd = subprocess.run(["etcd", "--version"], capture_output=True, text=True, check=True)
+    _, _, version = etcd.stdout.splitlines()[0].partition(": ")
+    programs = "built programs" if PLUGIN_DIR in os.environ else "programs from source"
+    linux = ".".join(os.uname().release.split(".")[:2])
+    return f"{programs}, etcd {version}, Linux {linux}, {os.cpu_count()} cores"
 
 
 def to_stderr(line: str) -> None:
