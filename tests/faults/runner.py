@@ -19,6 +19,7 @@ from tests.faults.injectors import INJECTORS
 from tests.faults.invariants import PREFIX, look, violations
 from tests.faults.lifetimes import Lifetimes
 from tests.faults.plan import Operation, Plan, Step
+from tests.faults.stranger import Stranger
 from tests.faults.world import LOG_BYTES, World
 from tests.lab.programs import PLUGIN_DIR
 
@@ -128,6 +129,9 @@ class Runner:
         began = time.monotonic()
         try:
             quiet_at = self._play(step)
+            if self.world.stranger is not None:
+                self.world.stranger.tend(step.number)
+                quiet_at = time.monotonic()
             healing = self._settle(step, quiet_at)
             if wrong := self._lifetimes.check(self.world, step):
                 raise AssertionError(
@@ -298,21 +302,30 @@ def run(
     start: int = 1,
     scale: float = 1.0,
     explain_s: float = math.inf,
+    hostile: bool = False,
     say: Say,
     report: Report | None = None,
 ) -> Report:
     """Play `steps` steps of a seed. Raises BrokenError; leaves nothing behind in any case.
 
-    `report` is one to be filled: what there is of it when the run is interrupted.
+    `hostile`: beside the pods of another tenant, who does what harm he can. `report` is one to be
+    filled: what there is of it when the run is interrupted.
     """
     plan = Plan(seed, nodes=nodes, pods=pods, members=members)
     report = Report(seed, members) if report is None else report
     report.machine = _machine()
     world = World(plan.topology, nodes=nodes, members=members)
     try:
+        if hostile:
+            world.stranger = Stranger(world, seed)
+            world.stranger.start()
         runner = Runner(world, plan, report, scale=scale, explain_s=explain_s)
         runner.run(steps, start=start, say=say)
+        if world.stranger is not None:
+            say(world.stranger.summary())
     finally:
+        if world.stranger is not None:
+            world.stranger.close()
         world.close()
     return report
 

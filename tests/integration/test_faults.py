@@ -49,6 +49,19 @@ def test_cluster_heals_and_leaks_nothing(seed: int, members: int) -> None:
     print(report.table())
 
 
+@pytest.mark.timeout(240)
+def test_cluster_heals_beside_a_hostile_pod() -> None:
+    said: list[str] = []
+    report = run(seed=SEED, steps=3, hostile=True, say=said.append)
+    assert report.steps == 3
+    # He has done something, and not to himself alone.
+    ends, attacks = re.fullmatch(
+        r"the stranger had up to (\d+) ends in a pod; (.+)", said[-1]
+    ).groups()  # type: ignore[union-attr]
+    assert int(ends) > 100
+    assert attacks.count("times") >= 2
+
+
 def test_plan_is_a_function_of_its_seed() -> None:
     def steps(seed: int) -> list[object]:
         planned = Plan(seed, nodes=4, pods=20, members=1).steps()
