@@ -201,6 +201,11 @@ def first_at(ifname: str, offers: Iterable[DeclaredLink]) -> DeclaredLink | None
     )
 
 
+def counts_before(one: DeclaredLink, other: DeclaredLink) -> bool:
+    """Say which of two declarations of one cable counts, as both nodes see it."""
+    return _seniority(one) < _seniority(other)
+
+
 def in_order(pod: PodKey, declared: Iterable[DeclaredLink]) -> list[Side]:
     """Return each cable once, own links first, then by age."""
     by_cable: dict[Cable, DeclaredLink] = {}

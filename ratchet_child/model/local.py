@@ -61,6 +61,9 @@ class Memory:
     incoming: list[DeclaredLink] = field(
         default_factory=list
     )  # links that others declare on the pod
+    reserved: list[DeclaredLink] = field(
+        default_factory=list
+    )  # links that others have declared on the pod before they went, and may declare again
     places: dict[PodKey, Place] = field(default_factory=dict)  # pods on other nodes
     rivals: dict[str, DeclaredLink] = field(
         default_factory=dict

@@ -51,6 +51,21 @@ class IncomingLinks:
         primaries = {offer.primary for offer in offers}
         return offers + [one for one in old_links.offers(pod, own) if one.primary not in primaries]
 
+    def reserved_on(self, pod: PodKey, own: dict[str, Entry]) -> list[DeclaredLink]:
+        """Return the links whose primaries have gone, and whose VNIs are kept for them."""
+        found = []
+        for name, entry in own.items():
+            if not name.startswith("links/"):
+                continue
+            primary, ifname = keys.split_declaration(name.removeprefix("links/"))
+            try:
+                declaration = Declaration.loads(entry.value, pod.name)
+            except ValueError:
+                continue  # `on` has told of it
+            if declaration.gone and declaration.link.ifname == ifname and is_pod_name(primary):
+                found.append(declared_by(pod.sibling(primary), declaration, entry))
+        return found
+
     def _tell_wrong(self, pod: PodKey, wrong: dict[str, str]) -> None:
         """Log declarations that are none: once, and in one line, as there may be thousands."""
         first = next(iter(wrong.items()), None)

@@ -172,6 +172,7 @@ class Pairing:
             self._places.mend(pod)
             memory.unheard = True
         memory.incoming = self._old_links.standing(pod, own, self._incoming.on(pod.key, own))
+        memory.reserved = self._incoming.reserved_on(pod.key, own) if pod.links else []
         complete = True
         for peer in _peers(pod, memory):
             if peer not in memory.known:

@@ -82,6 +82,10 @@ class Look:
         """Return the peers as `Pairing.look` takes them."""
         return None if self.everyone else self.peers
 
+    def is_at(self, peer: PodKey) -> bool:
+        """Say whether a peer is among them."""
+        return self.everyone or peer in self.peers
+
     def add(self, other: Look) -> None:
         """Look at what `other` was to look at, too."""
         self.everyone |= other.everyone
@@ -183,6 +187,10 @@ class Progress:
     unclaimed: dict[str, float] = field(default_factory=dict)
     # Primaries looked at that only an interface names: how many in this minute, and its beginning.
     strangers: tuple[int, float] = (0, float("-inf"))
+    # Links that both pods declare, when the far pod, whose word counts, has come back and has not
+    # declared them yet: since when (monotonic seconds), and those that wait for it.
+    returning: dict[Cable, float] = field(default_factory=dict)
+    awaited: frozenset[Cable] = frozenset()
     vanished: str | None = None  # container whose namespace is gone
     told: tuple[str | None, bool, tuple[Link, ...]] | None = None  # to the peers on this node
     turn_of: str | None = None  # the container that the last turn was about, for the log
@@ -289,6 +297,7 @@ class PodState:
         self.progress.looked = False
         self.progress.failures = self.progress.waits = 0
         self.progress.keep_until = 0.0
+        self.progress.returning, self.progress.awaited = {}, frozenset()
         self.progress.vanished = None  # an ADD that is repeated may name another namespace
 
     def doubt(self) -> None:

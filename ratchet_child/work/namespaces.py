@@ -7,7 +7,8 @@ else has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from ratchet import log
@@ -105,7 +106,8 @@ class PodNamespaces:
             namespace.close()
             return
         # A leg that waited in it may be in the pod's new namespace by now: it was not the pod.
-        moved = self._moved(namespace, state, besides=inside.namespace)
+        with self._current(state) as current:
+            moved = self._moved(namespace, state, besides=current)
         self._clear(namespace, moved, gone, state.key, peers)
 
     @staticmethod
@@ -124,6 +126,26 @@ class PodNamespaces:
         inside.namespace = None  # it stays open
         state.forget_kernel()
         return namespace, moved
+
+    @contextlib.contextmanager
+    def _current(self, state: PodState) -> Iterator[Namespace | None]:
+        """Have the namespace of the pod's newest container; None when that is gone.
+
+        A child that starts cleans up after the older ones before it has opened that.
+        """
+        attachment = state.heard.attachment
+        if state.inside.namespace is not None or attachment is None:
+            yield state.inside.namespace
+            return
+        try:
+            opened = self._namespaces.open(attachment.netns, attachment.netns_identity)
+        except KernelError:
+            yield None
+            return
+        try:
+            yield opened
+        finally:
+            opened.close()
 
     def _clear(
         self,

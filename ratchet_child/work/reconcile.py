@@ -17,7 +17,13 @@ from ratchet.errors import StoreError
 from ratchet.names import is_pod_name
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey
-from ratchet_child.model.links import DeclaredLink, Side, UplinkSide
+from ratchet_child.model.links import (
+    Cable,
+    DeclaredLink,
+    Side,
+    UplinkSide,
+    counts_before,
+)
 from ratchet_child.model.local import LocalPod, Memory, Node
 from ratchet_child.model.plan import Wanted, wanted
 from ratchet_child.pairing.protocol import Pairing
@@ -161,6 +167,7 @@ class Reconciler:
         if not look.is_empty or not state.progress.looked:
             self._look(state, pod, memory, look)
         self._obey(state, pod, memory)
+        self._await(state, memory, look)
         wanted_now = self._wanted(state, pod, memory)
         keep = self._kept(state, pod, memory, look, wanted_now)
         remove = self._clock.monotonic() >= state.progress.keep_until
@@ -230,7 +237,11 @@ class Reconciler:
             return Wanted((), ())
         with self._registry.lock:
             by_records = self._registry.declared_on(state.key)
-            declared = [*memory.own.values(), *_as_recorded(memory.incoming, by_records)]
+            declared = [
+                replace(one, vni=None) if one.cable in state.progress.awaited else one
+                for one in memory.own.values()
+            ]
+            declared += _as_recorded(memory.incoming, by_records)
             declared += [
                 DeclaredLink(pod.key, link) for link in pod.links if link.ifname not in memory.own
             ]
@@ -281,7 +292,7 @@ class Reconciler:
             if primary in memory.places:
                 unclaimed[ifname] = state.progress.unclaimed.get(ifname, now)
                 if now - unclaimed[ifname] >= _SETTLE_S:
-                    if look.everyone or primary in look.peers:
+                    if look.is_at(primary):
                         continue
                     with self._registry.lock:
                         state.heard.look.peers.add(primary)
@@ -308,9 +319,39 @@ class Reconciler:
         state.progress.strangers = times + len(asked), since
         return asked
 
+    def _await(self, state: PodState, memory: Memory, look: Look) -> None:
+        """Note which links that both pods declare wait for the far pod to declare them again.
+
+        Each declaration has a VNI of its own, and one of them counts. While the pod whose does is
+        away its VNI is kept for the link. It comes back before it has declared anything: with the
+        other VNI the end would be made anew, and once more a moment later.
+        """
+        now, progress = self._clock.monotonic(), state.progress
+        own = {one.cable: one for one in memory.own.values()}
+        returning: dict[Cable, float] = {}
+        awaited: set[Cable] = set()
+        for one in memory.reserved:
+            other = own.get(one.cable)
+            if other is None or not counts_before(one, other) or one.primary not in memory.places:
+                continue
+            since = returning[one.cable] = progress.returning.get(one.cable, now)
+            if now - since < _SETTLE_S:
+                awaited.add(one.cable)
+            elif one.cable in progress.awaited and not look.is_at(one.primary):
+                awaited.add(one.cable)
+                with self._registry.lock:
+                    state.heard.look.peers.add(one.primary)
+        progress.returning, progress.awaited = returning, frozenset(awaited)
+
     def settles_in(self, state: PodState) -> float | None:
-        """Return the seconds until an end that nobody declares is removed, None without one."""
-        since = min(state.progress.unclaimed.values(), default=None)
+        """Return the seconds until what a pod that has come back does not declare is given up.
+
+        None where nothing of that kind is waited for.
+        """
+        progress = state.progress
+        begun = [*progress.unclaimed.values()]
+        begun += [progress.returning[one] for one in progress.awaited]
+        since = min(begun, default=None)
         return None if since is None else max(since + _SETTLE_S - self._clock.monotonic(), 0.0)
 
     def _tell_local_peers(self, state: PodState) -> None:

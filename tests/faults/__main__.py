@@ -48,10 +48,12 @@ def main() -> int:
     for number in _INTERRUPTS:
         signal.signal(number, _interrupt)
     report = Report(seed, arguments.members)
+    is_interrupted = False
     start, last = arguments.start, arguments.start + arguments.steps - 1
     while start <= last:
+        later = Report(seed, arguments.members)
         try:
-            later = run(
+            run(
                 seed=seed,
                 steps=last + 1 - start,
                 nodes=arguments.nodes,
@@ -62,15 +64,18 @@ def main() -> int:
                 explain_s=arguments.explain,
                 hostile=arguments.hostile,
                 say=to_stderr,
+                report=later,
             )
         except BrokenError as error:
             print(error, flush=True)
-            later, start = error.report, max(error.step, start) + 1
+            start = max(error.step, start) + 1
             later.broken.append(error.step)
+        except KeyboardInterrupt:
+            is_interrupted = True
         else:
             start = last + 1
         report.go_on(later)
-        if report.broken and not arguments.go_on:
+        if is_interrupted or (report.broken and not arguments.go_on):
             break
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
@@ -81,7 +86,9 @@ def main() -> int:
     print(report.table())
     if report.broken:
         print(f"broken: {', '.join(map(str, report.broken))}")
-    return 1 if report.broken else 0
+    if is_interrupted:
+        print("interrupted")
+    return 1 if report.broken or is_interrupted else 0
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

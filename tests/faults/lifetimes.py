@@ -6,6 +6,7 @@ happened in between may be one of those cases; then nothing is asked of the ends
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tests.faults.kernel import MARK, interfaces
@@ -32,6 +33,7 @@ class Lifetimes:
 
     def __init__(self) -> None:
         self._before: dict[tuple[str, str], End] = {}
+        self._late: set[PodId] = set()  # pods with another container, whose DEL came in this step
 
     def check(self, world: World, step: Step) -> list[str]:
         """Return the ends that were made anew without need, and remember what is there now."""
@@ -41,19 +43,28 @@ class Lifetimes:
             before = self._before.get(key)
             if before is None or before.index == end.index:
                 continue
-            if (before.kind, before.vni) == (end.kind, end.vni) and _must_stay(before, end, step):
+            is_same = (before.kind, before.vni) == (end.kind, end.vni)
+            if is_same and must_stay(before, end, step, self._late):
                 wrong.append(f"{key[1]!r} of {end.pod} was made anew: {before} and now {end}")
         self._before = now
+        self._late = {sandbox.id for sandbox, _ in world.late}
         return wrong
 
 
-def _must_stay(before: End, end: End, step: Step) -> bool:
+def must_stay(before: End, end: End, step: Step, late: Collection[PodId] = ()) -> bool:
+    """Say whether an end that is the same but for its index should have kept that.
+
+    `late` are the pods of which an older container was still there when the step began. When the
+    newer one goes, its name is free, and the older one has it until its DEL: the far pod was there.
+    """
     if step.fault.kind in ENDING:
         return False
     pods = {end.pod, end.far[0]}
     concerned = [one for one in step.operations if one.pod in pods]
     if any(one.pod == end.pod or one.kind == "overlap" for one in concerned):
         # Its own container may have lost the name for a while, or the far pod was on two nodes.
+        return False
+    if any(one.pod in late for one in concerned):
         return False
     if end.kind == "vxlan" or before.far == end.far:
         return True

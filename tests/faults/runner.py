@@ -6,6 +6,7 @@ import json
 import math
 import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from tests.faults.lifetimes import Lifetimes
 from tests.faults.plan import Operation, Plan, Step
 from tests.faults.stranger import Stranger
 from tests.faults.world import LOG_BYTES, World
+from tests.lab.programs import PLUGIN_DIR
 
 DEADLINE_S = 25.0
 POLL_S = 0.05
@@ -47,6 +49,7 @@ class Report:
     members: int
     steps: int = 0
     seconds: float = 0.0
+    machine: str = ""  # what the run had: versions and cores
     killed: dict[str, int] = field(default_factory=dict)  # whom in time, how often
     broken: list[int] = field(default_factory=list)  # steps
     healings: list[Healing] = field(default_factory=list)
@@ -66,6 +69,7 @@ class Report:
     def go_on(self, later: Report) -> None:
         """Take up what the same seed has brought from a later step on."""
         self.steps += later.steps
+        self.machine = later.machine
         self.seconds += later.seconds
         self.killed = dict(Counter(self.killed) + Counter(later.killed))
         self.broken += later.broken
@@ -300,13 +304,16 @@ def run(
     explain_s: float = math.inf,
     hostile: bool = False,
     say: Say,
+    report: Report | None = None,
 ) -> Report:
     """Play `steps` steps of a seed. Raises BrokenError; leaves nothing behind in any case.
 
-    `hostile`: beside the pods of another tenant, who does what harm he can.
+    `hostile`: beside the pods of another tenant, who does what harm he can. `report` is one to be
+    filled: what there is of it when the run is interrupted.
     """
     plan = Plan(seed, nodes=nodes, pods=pods, members=members)
-    report = Report(seed, members)
+    report = Report(seed, members) if report is None else report
+    report.machine = _machine()
     world = World(plan.topology, nodes=nodes, members=members)
     try:
         if hostile:
@@ -321,6 +328,15 @@ def run(
             world.stranger.close()
         world.close()
     return report
+
+
+def _machine() -> str:
+    """Return what a run's times depend on, in words."""
+    etcd = subprocess.run(["etcd", "--version"], capture_output=True, text=True, check=True)
+    _, _, version = etcd.stdout.splitlines()[0].partition(": ")
+    programs = "built programs" if PLUGIN_DIR in os.environ else "programs from source"
+    linux = ".".join(os.uname().release.split(".")[:2])
+    return f"{programs}, etcd {version}, Linux {linux}, {os.cpu_count()} cores"
 
 
 def to_stderr(line: str) -> None:

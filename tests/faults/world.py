@@ -246,7 +246,8 @@ class World:
                 if self.attached.get(sandbox.id) is sandbox:
                     del self.attached[sandbox.id]
                 self.late = [one for one in self.late if one[0] is not sandbox]
-        self.end_processes(self.processes_of(node))
+        while doomed := self.processes_of(node):  # one may just have started another
+            self.end_processes(doomed)
         for sandbox in [one for one in self.sandboxes() if one.node == node.number]:
             self.remove_sandbox(sandbox)
         if self.stranger is not None:

@@ -217,6 +217,24 @@ def test_an_end_is_its_pods_own_to_each_child_that_comes(cluster: Cluster, node:
     assert link.end("b")["ifindex"] == before
 
 
+def test_an_end_survives_a_child_that_dies_before_the_del_of_its_pods_older_container(
+    cluster: Cluster, node: Node
+) -> None:
+    """The leg was moved out of that one's namespace, which therefore knows the newer one's."""
+    link = Link(cluster, 0)
+    link.works()
+    older = link.pods["a"]
+    link.come("a")
+    link.works()
+    before = {name: link.end(name)["ifindex"] for name in "ab"}
+    os.kill(node.wait_child(), signal.SIGKILL)
+    node.check(link.pods["a"]).succeeded()
+    node.delete(older).succeeded()
+    wait_for("the older one's record to go", lambda: len(node.records()) == 2)
+    assert {name: link.end(name)["ifindex"] for name in "ab"} == before
+    link.works()
+
+
 def test_an_end_survives_a_del_that_is_tried_again(cluster: Cluster, node: Node) -> None:
     link = Link(cluster, 0)
     link.works()

@@ -48,6 +48,7 @@ WHOLE = [
     "the primary comes elsewhere long before its DEL",
     "the pair comes elsewhere long before its DEL",
     "the primary moves to its pair's node",
+    "of two pods that declare one link the one whose word counts is created again",
     "the pair's own link has the interface",
     "two ADDs for one primary overlap",
     "two ADDs for one pair overlap",
@@ -192,6 +193,26 @@ def test_another_address_makes_no_container_a_newer_one() -> None:
         world.detach(first, "a1")
         world.detach(second, "b1")
         world.check_empty()
+
+
+def test_a_link_that_only_one_pod_declares_any_more_has_that_ones_vni() -> None:
+    """The other pod's word has counted, and it has come back without the link."""
+    with World(2) as world:
+        first, second = world.nodes
+        world.attach(first, A, "a1")
+        world.attach(second, SAME_CABLE, "b1")
+        world.settle()
+        world.detach(first, "a1")
+        world.settle()
+        world.attach(first, Pod("a"), "a2")
+        world.rest(1.0)
+        index = world.index_of("b1", "in2")
+        world.rest(1.5)
+        world.check()
+        assert index != world.index_of("b1", "in2")
+        last = world.index_of("b1", "in2")
+        world.rest(60.0)
+        assert world.index_of("b1", "in2") == last
 
 
 def test_links_stay_as_they_are_when_their_node_gets_another_address() -> None:

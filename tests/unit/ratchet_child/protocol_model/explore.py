@@ -44,6 +44,7 @@ class Scenario:
     crashing: str = "ABC"  # the nodes whose child may be killed
     kernel_steps: bool = False
     is_empty_at_end: bool = True
+    stay: Sequence[tuple[str, str]] = ()  # ends, by container and name, that are never made anew
 
 
 class Run:
@@ -57,6 +58,7 @@ class Run:
         for happening in scenario.before:
             happening.action(world)
             world.settle()
+        self._indexes = {one: world.index_of(*one) for one in scenario.stay}
         world.trace.clear()
 
     def choices(self) -> list[Choice]:
@@ -96,6 +98,8 @@ class Run:
     def finish(self) -> None:
         """All is done: look it over, take everything away, look it over again."""
         self.world.check()
+        for one, index in self._indexes.items():
+            assert self.world.index_of(*one) == index, f"{' '.join(one)} was made anew"
         if self._scenario.is_empty_at_end:
             for node in self.world.nodes:
                 for name in list(node.disk.live):

@@ -74,10 +74,32 @@ SCENARIOS = {
         2, [[detach("A", "a1")], [detach("B", "b1")]], before=_linked(), crashes=1
     ),
     "the pair moves to another node": Scenario(
-        3, [[detach("B", "b1")], [attach("C", B, "b2")]], before=_linked(), crashes=1
+        3,
+        [[detach("B", "b1")], [attach("C", B, "b2")]],
+        before=_linked(),
+        crashes=1,
+        stay=[("a1", "in1")],
     ),
     "the primary moves to another node": Scenario(
-        3, [[detach("A", "a1")], [attach("C", A, "a2")]], before=_linked(), crashes=1
+        3,
+        [[detach("A", "a1")], [attach("C", A, "a2")]],
+        before=_linked(),
+        crashes=1,
+        stay=[("b1", "in2")],
+    ),
+    "of two pods that declare one link the one whose word counts is created again": Scenario(
+        2,
+        [[detach("A", "a1"), attach("A", A, "a2")]],
+        before=(attach("A", A, "a1"), attach("B", SAME_CABLE, "b1")),
+        crashes=1,
+        stay=[("b1", "in2")],
+    ),
+    "of two pods that declare one link the other one is created again": Scenario(
+        2,
+        [[detach("B", "b1"), attach("B", SAME_CABLE, "b2")]],
+        before=(attach("A", A, "a1"), attach("B", SAME_CABLE, "b1")),
+        crashes=1,
+        stay=[("a1", "in1")],
     ),
     "the primary comes elsewhere long before its DEL": Scenario(
         3, [[attach("C", A, "a2")]], before=_linked(), crashes=1

@@ -588,6 +588,15 @@ class World:
         ]
         assert not empty, f"directories are left: {empty}"
 
+    def index_of(self, container: str, ifname: str) -> int | None:
+        """Return the index of an end, None when there is none."""
+        for candidates in self.attached().values():
+            for _, attachment in candidates:
+                device = self._space(attachment).devices.get(ifname)
+                if attachment.container_id == container and device is not None:
+                    return device.index
+        return None
+
     def attached(self) -> dict[str, list[tuple[Node, Attachment]]]:
         """The attached containers by pod."""
         found: dict[str, list[tuple[Node, Attachment]]] = {}
