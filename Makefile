@@ -73,7 +73,9 @@ demo: system venv  ## as root: the examples on a simulated cluster, from an empt
 	@$(BIN)/python -m ratchetctl demo
 
 .PHONY: test
-test: system-for-tests venv check build  ## all tests; installs what is missing; without root, those that can run
+test: system-for-tests venv  ## all tests; installs what is missing; without root, those that can run
+	@# Each keeps one processor busy.
+	@+$(MAKE) --no-print-directory --jobs=2 --output-sync check build
 ifeq ($(CAN),root)
 	RATCHET_REQUIRE_ROOT=1 RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/pytest $(PARALLEL) $(PYTEST) $(SUITES)
 else

@@ -17,8 +17,14 @@ TWO_MINUTES = "two_minutes"
 # Two containerds take their time to start, and /var/lib/cni, on which every machine mounts a folder
 # of its own, is made and removed by the cloud: one worker runs all tests on one cloud.
 _RUNTIMES = "runtimes"
+# A group of its own for each test.
+_ALONE = None
 
-GROUPS = {
+# Files and tests by the beginning of their names; the longest one that fits counts. The group that
+# takes longest comes first, and is started first.
+GROUPS: dict[str, str | None] = {
+    # Its first test starts a wait of two minutes, which its last test ends.
+    "tests/integration/test_first_ratchet_faults.py": "two minutes",
     "tests/e2e/test_cni_versions.py": _RUNTIMES,
     "tests/e2e/test_containerd.py": _RUNTIMES,
     "tests/e2e/test_examples.py": _RUNTIMES,
@@ -26,11 +32,27 @@ GROUPS = {
     "tests/e2e/test_podman.py": _RUNTIMES,
     # Its tests look at one run of the benchmark.
     "tests/e2e/test_bench.py": "benchmark",
-    # Its first test starts a wait of two minutes, which its last test ends.
-    "tests/integration/test_first_ratchet_faults.py": "two minutes",
     # Its tests share an etcd with users, who cost etcd a tenth of a second each.
     "tests/integration/test_etcd_security.py": "secured etcd",
+    # Its tests look at one release, which takes ten seconds of a processor to make.
+    "tests/e2e/test_dist.py": "release",
+    # Its tests look at one image.
+    "tests/e2e/test_image.py": "image",
+    # Its tests damage one cluster, each in another way, and mend it.
+    "tests/integration/test_faults.py": "cluster for faults",
+    "tests/integration/test_faults.py::test_cluster_heals_and_leaks_nothing": _ALONE,
+    # Their servers, keys and certificates are made once.
+    "tests/integration/test_kubernetes.py": "API server's certificates",
+    "tests/integration/test_store.py": "etcd of the store",
+    # What is told to a worker has its price: thousands of tests that take a millisecond each are
+    # told to it by their files.
+    "tests/unit/": "",
+    "tests/unit/ratchet_child/test_protocol.py": _ALONE,
 }
+# Its tests are for two fronts, each of which is compiled once.
+_FRONT_WORDS = "tests/integration/test_front_words.py"
+
+_ORDER = {group: number for number, group in enumerate(dict.fromkeys(GROUPS.values()))}
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
@@ -42,19 +64,28 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no typ
 
 def group_of(nodeid: str) -> str | None:
     """Return the group of a test, None when it may run on any worker."""
-    return GROUPS.get(nodeid.partition("::")[0])
+    path, _, name = nodeid.partition("::")
+    if path == _FRONT_WORDS:
+        return "sanitized front" if "[sanitized" in name else "front"
+    fits = [beginning for beginning in GROUPS if nodeid.startswith(beginning)]
+    group = GROUPS[max(fits, key=len)] if fits else _ALONE
+    return path if group == "" else group
 
 
-def turn(item: pytest.Item) -> int:
+def turn(item: pytest.Item) -> tuple[int, int]:
     """Return when a test has its turn: what takes longest first, so that nobody ends up with it.
 
-    What waits for two minutes comes last of its group, and of all when there are no workers.
+    Unit tests come last, and are the small change that keeps all workers busy to the end. What
+    waits for two minutes comes last of its group, and of all when there are no workers.
     """
     if waits_for_long(item):
-        return 3
-    if group_of(item.nodeid) is not None:
-        return 0
-    return 1 if item.get_closest_marker("slow") is not None else 2
+        return 4, 0
+    if item.nodeid.startswith("tests/unit/"):
+        return 3, 0
+    group = group_of(item.nodeid)
+    if group is not None:
+        return 0, _ORDER.get(group, len(_ORDER))
+    return 1 if item.get_closest_marker("slow") is not None else 2, 0
 
 
 def waits_for_long(item: pytest.Item) -> bool:

@@ -18,7 +18,7 @@ NEEDED_PLUGINS = ("bridge", "host-local", "loopback", "ptp")
 
 # Modules whose tests run through the parent and through the front. The others use what is
 # installed: the front where there is a compiler, with the children that the tests happen to have.
-BOTH_WAYS = ("test_passthrough", "test_same_node", "test_check_gc_status")
+BOTH_WAYS = ("test_passthrough", "test_check_gc_status")
 
 _failed = pytest.StashKey[bool]()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.runtime import CNI_IFNAME, Node, in1_in2, primary
 
@@ -59,9 +60,7 @@ def assert_nothing_changed(cluster: Cluster, node: Node, pod_links: dict[str, ob
     assert "UP" not in lo["flags"]
 
 
-@pytest.mark.parametrize(
-    ("label", "value"), [pytest.param(*case, id=rule) for *case, rule in CASES]
-)
+@each_of(("label", "value"), [pytest.param(*case, id=rule) for *case, rule in CASES])
 def test_wrong_label_is_named_and_nothing_is_changed(
     cluster: Cluster, node: Node, label: str, value: str | None
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.api_server import TOKEN, ApiServer, Authority, kubeconfig
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.namespaces import is_up
 from tests.lab.polling import wait_for
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.root
 INCOMPATIBLE = 1
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+@each_of("place", [0, 1])
 def test_check_succeeds_when_all_is_well(cluster: Cluster, node: Node, place: int) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     node.add(left, in1_in2("b")).succeeded()
@@ -31,7 +32,7 @@ def test_check_succeeds_when_all_is_well(cluster: Cluster, node: Node, place: in
     cluster.nodes[place].check(right).succeeded()
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+@each_of("place", [0, 1])
 def test_check_succeeds_only_if_the_link_is_there(cluster: Cluster, node: Node, place: int) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     node.add(left, in1_in2("b")).succeeded()
@@ -46,8 +47,8 @@ def test_check_succeeds_only_if_the_link_is_there(cluster: Cluster, node: Node, 
         assert "in1" in outcome.error_text
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
-@pytest.mark.parametrize("done", [("down",), ("name", "other")], ids=["down", "renamed"])
+@each_of("place", [0, 1])
+@each_of("done", [("down",), ("name", "other")])
 def test_check_accepts_what_a_pod_has_done_to_its_end(
     cluster: Cluster, node: Node, place: int, done: tuple[str, ...]
 ) -> None:
@@ -85,7 +86,7 @@ def test_check_of_a_pod_that_was_never_added_fails(cluster: Cluster, node: Node)
     assert node.check(pod, config=config).error
 
 
-@pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.0", "0.3.1"])
+@each_of("version", ["0.1.0", "0.2.0", "0.3.0", "0.3.1"])
 def test_check_needs_version_040(cluster: Cluster, node: Node, version: str) -> None:
     pod = cluster.pod("a")
     node.add(pod, in1_in2("b"), cniVersion=version).succeeded()
@@ -149,8 +150,8 @@ def test_status_fails_for_as_long_as_the_api_server_refuses_us(
         api.close()
 
 
-@pytest.mark.parametrize("version", ["0.4.0", "1.0.0"])
-@pytest.mark.parametrize("command", ["GC", "STATUS"])
+@each_of("version", ["0.4.0", "1.0.0"])
+@each_of("command", ["GC", "STATUS"])
 def test_gc_and_status_need_version_110(
     cluster: Cluster, node: Node, command: str, version: str
 ) -> None:
@@ -158,7 +159,7 @@ def test_gc_and_status_need_version_110(
     assert node.execute(config, node.environ(command)).finish().error["code"] == INCOMPATIBLE
 
 
-@pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
+@each_of("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
 def test_gc_removes_attachments_that_are_not_listed(
     cluster: Cluster, node: Node, far: Node, key: str
 ) -> None:

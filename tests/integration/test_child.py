@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, in1_in2, request_config
@@ -31,7 +32,7 @@ def test_one_child_serves_a_node_however_many_adds_start_it(cluster: Cluster, no
     assert node.namespace.processes() == {*node.children(), *node.supervisors()}
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+@each_of("place", [0, 1])
 def test_child_that_was_killed_with_its_supervisor_is_started_by_the_next_call_and_links_stay(
     cluster: Cluster, node: Node, place: int
 ) -> None:

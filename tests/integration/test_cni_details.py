@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import (
@@ -65,7 +66,7 @@ def assert_untouched(cluster: Cluster, node: Node, pod: Pod) -> None:
 # The environment
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("command", "variable", "value"),
     [
         pytest.param("ADD", "CNI_CONTAINERID", None, id="missing"),
@@ -107,7 +108,7 @@ def test_add_in_a_namespace_that_does_not_exist_is_an_error(cluster: Cluster, no
 # The configuration
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("command", "stdin"),
     [
         pytest.param("ADD", b'{"name": "x"', id="cut"),
@@ -129,7 +130,7 @@ def test_configuration_that_is_no_object_is_an_error(cluster: Cluster, node: Nod
     assert_untouched(cluster, node, pod)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("key", "value"),
     [
         pytest.param("name", None, id="missing"),
@@ -168,7 +169,7 @@ def test_unknown_keys_are_ignored(cluster: Cluster, node: Node) -> None:
     node.add(pod, in1_in2("b"), cniDir="/var/lib/cni", somebodyElses={"x": 1}).succeeded()
 
 
-@pytest.mark.parametrize("command", ["ADD", "DEL"])
+@each_of("command", ["ADD", "DEL"])
 def test_unknown_version_is_error_1_and_named(cluster: Cluster, node: Node, command: str) -> None:
     pod = cluster.pod("a")
     config = {**node.config(), "cniVersion": "9.9.9"}
@@ -235,8 +236,10 @@ def test_streams_that_are_closed_are_not_taken_for_files(
         assert outcome.error["code"] == IO
     lines = node.log().splitlines()
     assert not [line for line in lines if not line.startswith("time=")]
+    # If the log had the number of standard error, each line would be there twice. Two lines may
+    # well say the same in one millisecond.
     own = [line for line in lines if "program=ratchet " in line]
-    assert len(set(own)) == len(own)
+    assert not own or len(own) < 2 * len(set(own))
     node.delete(pod, config=request).succeeded()
 
 
@@ -256,7 +259,7 @@ BAD_PLUGINS = {
 FAILS_AT_ADD = 'cat >/dev/null; [ "$CNI_COMMAND" = DEL ] && exit 0; '
 
 
-@pytest.mark.parametrize("behaviour", [*BAD_PLUGINS, "hangs up"])
+@each_of("behaviour", [*BAD_PLUGINS, "hangs up"])
 def test_boot_network_that_misbehaves_is_an_error_that_names_it(
     cluster: Cluster, node: Node, tmp_path: Path, behaviour: str
 ) -> None:
@@ -298,7 +301,7 @@ def test_boot_networks_own_error_goes_up_unchanged(
     node.delete(pod, environ=environ).succeeded()
 
 
-@pytest.mark.parametrize("labels", [{}, in1_in2("b")], ids=["ineligible", "eligible"])
+@each_of("labels", [{}, in1_in2("b")])
 def test_delegate_that_is_missing_is_an_error_that_names_it(
     cluster: Cluster, node: Node, labels: dict[str, str]
 ) -> None:
@@ -403,7 +406,7 @@ def test_del_twice_succeeds(cluster: Cluster, node: Node) -> None:
     assert right.netns.wait_no_carrier("in2")["ifindex"] == index
 
 
-@pytest.mark.parametrize("labels", [{}, in1_in2("b")], ids=["ineligible", "eligible"])
+@each_of("labels", [{}, in1_in2("b")])
 def test_del_before_add_succeeds(cluster: Cluster, node: Node, labels: dict[str, str]) -> None:
     pod = cluster.pod("a")
     config = request_config(node.config(), labels, None)
@@ -412,8 +415,8 @@ def test_del_before_add_succeeds(cluster: Cluster, node: Node, labels: dict[str,
     assert_untouched(cluster, node, pod)
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
-@pytest.mark.parametrize("netns", ["kept", None, ""], ids=["kept", "unset", "empty"])
+@each_of("place", [0, 1])
+@each_of("netns", ["kept", None, ""])
 def test_del_succeeds_when_the_namespace_is_gone(
     cluster: Cluster, node: Node, place: int, netns: str | None
 ) -> None:
@@ -443,8 +446,8 @@ def test_del_runs_the_boot_networks_del(cluster: Cluster, node: Node) -> None:
     assert not list(leases.glob("10.*"))
 
 
-@pytest.mark.parametrize("how", ["stopped", "paused"])
-@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+@each_of("how", ["stopped", "paused"])
+@each_of("place", [0, 1])
 def test_del_succeeds_without_etcd_and_the_keys_vanish_once_it_is_back(
     cluster: Cluster, node: Node, place: int, how: str
 ) -> None:

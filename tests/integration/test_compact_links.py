@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ratchetctl import node as reading
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import Node
@@ -20,7 +21,7 @@ def links(text: str) -> dict[str, str]:
     return {"ratchet.links": text}
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+@each_of("place", [0, 1])
 def test_each_pod_may_say_what_its_own_end_is(cluster: Cluster, node: Node, place: int) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     node.add(left, ELIGIBLE, links(OWN)).succeeded()

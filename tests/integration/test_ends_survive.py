@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ratchetctl import node as reading
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.namespaces import Namespace, has_carrier, is_up, kind_of, vxlan_of
 from tests.lab.polling import wait_for
@@ -72,8 +73,8 @@ def facts(netns: Namespace, ifname: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("place", PLACES, ids=IDS)
-@pytest.mark.parametrize("gone", ["a", "b"])
+@each_of("place", PLACES)
+@each_of("gone", ["a", "b"])
 def test_the_end_of_the_pod_that_stays_keeps_all_that_it_has(
     cluster: Cluster, place: int, gone: str
 ) -> None:
@@ -94,7 +95,7 @@ def test_the_end_of_the_pod_that_stays_keeps_all_that_it_has(
         assert facts(netns, ifname) == before
 
 
-@pytest.mark.parametrize("place", PLACES, ids=IDS)
+@each_of("place", PLACES)
 def test_an_end_in_a_bridge_stays_in_it(cluster: Cluster, place: int) -> None:
     link = Link(cluster, place)
     link.works()
@@ -149,7 +150,7 @@ def test_a_cable_that_changes_its_kind_is_made_anew_and_the_log_says_so(cluster:
     assert 'msg="end made anew"' in cluster.nodes[0].log()
 
 
-@pytest.mark.parametrize("place", PLACES, ids=IDS)
+@each_of("place", PLACES)
 def test_a_link_that_is_dropped_on_purpose_goes_at_both_ends(cluster: Cluster, place: int) -> None:
     link = Link(cluster, place)
     link.works()
@@ -159,7 +160,7 @@ def test_a_link_that_is_dropped_on_purpose_goes_at_both_ends(cluster: Cluster, p
     link.pods["b"].netns.wait_no_link("in2")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=IDS)
+@each_of("place", PLACES)
 def test_a_primary_that_comes_back_with_other_links_takes_its_old_one_away(
     cluster: Cluster, place: int
 ) -> None:
@@ -296,7 +297,7 @@ def test_a_container_that_is_detached_and_attached_at_once_is_linked_again(
 # What the pod does is the pod's -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", PLACES, ids=IDS)
+@each_of("place", PLACES)
 def test_an_end_that_the_pod_sets_down_stays_down(cluster: Cluster, node: Node, place: int) -> None:
     link = Link(cluster, place)
     link.works()
@@ -313,7 +314,7 @@ def test_an_end_that_the_pod_sets_down_stays_down(cluster: Cluster, node: Node, 
     link.works()
 
 
-@pytest.mark.parametrize("place", PLACES, ids=IDS)
+@each_of("place", PLACES)
 def test_an_end_that_the_pod_renames_is_the_same_end(
     cluster: Cluster, node: Node, place: int
 ) -> None:
@@ -336,7 +337,7 @@ def test_an_end_that_the_pod_renames_is_the_same_end(
     assert netns.link("in1") is None
 
 
-@pytest.mark.parametrize("place", PLACES, ids=IDS)
+@each_of("place", PLACES)
 def test_an_end_that_the_pod_moves_away_is_left_alone(
     cluster: Cluster, node: Node, place: int
 ) -> None:
@@ -357,8 +358,8 @@ def test_an_end_that_the_pod_moves_away_is_left_alone(
     inner.wait_no_link("in1")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=IDS)
-@pytest.mark.parametrize("moved", ["before", "afterwards"])
+@each_of("place", PLACES)
+@each_of("moved", ["before", "afterwards"])
 def test_an_end_that_was_moved_is_known_to_the_next_child(
     cluster: Cluster, node: Node, place: int, moved: str
 ) -> None:
@@ -387,7 +388,7 @@ def test_an_end_that_was_moved_is_known_to_the_next_child(
     inner.wait_no_link("in1")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=IDS)
+@each_of("place", PLACES)
 def test_an_end_that_goes_where_the_pod_has_moved_it_is_made_again(
     cluster: Cluster, place: int
 ) -> None:
@@ -400,7 +401,7 @@ def test_an_end_that_goes_where_the_pod_has_moved_it_is_made_again(
     link.works()
 
 
-@pytest.mark.parametrize("place", PLACES, ids=IDS)
+@each_of("place", PLACES)
 def test_an_end_that_the_pod_deletes_is_made_again(cluster: Cluster, place: int) -> None:
     link = Link(cluster, place)
     link.works()
@@ -415,7 +416,7 @@ V6 = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES, ids=IDS)
+@each_of("place", PLACES)
 def test_an_ipv6_address_outlives_a_flap(cluster: Cluster, place: int) -> None:
     link = Link(cluster, place, V6)
     netns = link.pods["b"].netns

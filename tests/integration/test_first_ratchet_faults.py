@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.conftest import missing_for_root_tests
 from tests.integration.two_minutes import TwoMinutes
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.namespaces import kind_of, vxlan_of
 from tests.lab.polling import hold_for, wait_for
@@ -60,7 +61,7 @@ def test_add_repeated_for_the_same_container_keeps_the_link(
         assert cluster.etcd.get("/ratchet/vxlanid") == "12"
 
 
-@pytest.mark.parametrize("place", PLACES)
+@each_of("place", PLACES)
 def test_add_repeated_in_a_new_sandbox_moves_the_link_there(
     cluster: Cluster, node: Node, place: int
 ) -> None:
@@ -81,7 +82,7 @@ def test_add_repeated_in_a_new_sandbox_moves_the_link_there(
 # Both pods primary, neither primary
 
 
-@pytest.mark.parametrize("place", PLACES)
+@each_of("place", PLACES)
 def test_one_link_declared_by_both_pods_is_one_link(
     cluster: Cluster, node: Node, place: int
 ) -> None:
@@ -96,7 +97,7 @@ def test_one_link_declared_by_both_pods_is_one_link(
     hold_for("the link", lambda: left.netns.pings("10.1.1.2"), duration_s=1)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@each_of("place", PLACES)
 def test_one_link_declared_by_both_pods_at_once_is_one_link(
     cluster: Cluster, node: Node, place: int
 ) -> None:
@@ -113,7 +114,7 @@ def test_one_link_declared_by_both_pods_at_once_is_one_link(
     hold_for("the link", lambda: left.netns.pings("10.1.1.2"), duration_s=1)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@each_of("place", PLACES)
 def test_two_pods_without_a_primary_are_attached_without_a_link(
     cluster: Cluster, node: Node, place: int
 ) -> None:
@@ -132,7 +133,7 @@ def test_two_pods_without_a_primary_are_attached_without_a_link(
 # Equal names
 
 
-@pytest.mark.parametrize("place", PLACES)
+@each_of("place", PLACES)
 def test_same_ifname_at_both_ends(cluster: Cluster, node: Node, place: int) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     node.add(left, primary("net1", "10.1.1.1", "b", "net1", "10.1.1.2")).succeeded()
@@ -226,7 +227,7 @@ def test_first_pod_does_not_wait_for_a_far_pod_that_is_not_there(
 # etcd
 
 
-@pytest.mark.parametrize("place", PLACES)
+@each_of("place", PLACES)
 def test_etcd_away_at_add_and_back_three_seconds_later(
     cluster: Cluster, node: Node, place: int
 ) -> None:
@@ -244,7 +245,7 @@ def test_etcd_away_at_add_and_back_three_seconds_later(
     left.netns.wait_ping("192.168.2.101", timeout_s=15)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@each_of("place", PLACES)
 def test_add_succeeds_while_etcd_is_away_within_the_wait(
     cluster: Cluster, node: Node, place: int
 ) -> None:
@@ -258,7 +259,7 @@ def test_add_succeeds_while_etcd_is_away_within_the_wait(
     left.netns.wait_ping("192.168.2.101", timeout_s=15)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@each_of("place", PLACES)
 def test_links_outlive_an_etcd_that_is_restarted(cluster: Cluster, node: Node, place: int) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     node.add(left, in1_in2("b")).succeeded()
@@ -278,7 +279,7 @@ def test_links_outlive_an_etcd_that_is_restarted(cluster: Cluster, node: Node, p
 # VNIs
 
 
-@pytest.mark.parametrize("value", [None, "11", "nonsense"], ids=["deleted", "11", "nonsense"])
+@each_of("value", [None, "11", "nonsense"])
 def test_vxlanid_reset_while_links_exist(
     cluster: Cluster, node: Node, far: Node, value: str | None
 ) -> None:
@@ -306,8 +307,8 @@ def test_vxlanid_reset_while_links_exist(
     assert int(cluster.etcd.get("/ratchet/vxlanid") or 0) > max(vnis)
 
 
-@pytest.mark.parametrize("where", [[0], [1], [0, 1]], ids=["primary's", "pair's", "both"])
-@pytest.mark.parametrize("pair_first", [False, True], ids=["primary first", "pair first"])
+@each_of("where", [[0], [1], [0, 1]])
+@each_of("pair_first", [False, True])
 def test_vxlan_device_of_somebody_else_with_the_vni_that_is_next(
     cluster: Cluster, node: Node, far: Node, where: list[int], pair_first: bool
 ) -> None:

@@ -30,7 +30,7 @@ from tests.fuzz.runner import BrokenError, Target, run
 from tests.fuzz.targets import TARGETS
 
 SEED = 1
-SECONDS = {"parser": 0.4, "request": 2.0, "process": 1.0, "etcd": 1.0, "child": 4.0}
+SECONDS = {"parser": 0.3, "request": 1.5, "process": 1.0, "etcd": 1.0, "child": 3.0}
 BY_NAME = {one.name: one for one in TARGETS}
 
 

@@ -43,14 +43,15 @@ def states(node: Node, name: str) -> dict[str, dict[str, Any]]:
 # What others write below the prefix
 
 
-def lie(etcd: Etcd, keys: Mapping[str, str]) -> None:
-    """Write keys below the prefix, over one connection."""
+def lie(etcd: Etcd, keys: Mapping[str, str], method: str = "PUT") -> None:
+    """Write or delete keys below the prefix, over one connection."""
     connection = etcd._connect()
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for key, value in keys.items():
         path = urllib.parse.quote(f"/v2/keys/ratchet/{key}", safe="/:")
-        body = urllib.parse.urlencode({"value": value})
-        connection.request("PUT", path, body, {"Content-Type": "application/x-www-form-urlencoded"})
+        body = urllib.parse.urlencode({"value": value}) if method == "PUT" else None
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        connection.request(method, path, body, form if body else {})
         answer = connection.getresponse()
         said = answer.read()
         assert answer.status in (200, 201), (key[:100], answer.status, said[:200])

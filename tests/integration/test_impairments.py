@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, in1_in2
@@ -35,7 +36,7 @@ def linked(node: Node, far: Node, left: Pod, right: Pod, **more: str) -> None:
     left.netns.wait_ping("192.168.2.101")
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+@each_of("place", [0, 1])
 def test_both_ends_have_the_rate_of_the_link(cluster: Cluster, node: Node, place: int) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     linked(node, cluster.nodes[place], left, right, rate="20mbit")
@@ -61,7 +62,7 @@ def test_a_rate_holds_frames_back(cluster: Cluster, node: Node) -> None:
     assert slowest_ms > 200  # 80 kbit/s are a frame in 144 ms, and the bucket holds two
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+@each_of("place", [0, 1])
 def test_a_rate_that_changes_is_changed_on_the_interface_that_is_there(
     cluster: Cluster, node: Node, place: int
 ) -> None:
@@ -101,7 +102,7 @@ def test_a_discipline_of_the_pods_own_stays_and_is_named(cluster: Cluster, node:
     assert [one["kind"] for one in disciplines(left, "in1")] == ["pfifo"]
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+@each_of("place", [0, 1])
 def test_a_pod_that_comes_back_has_its_rate_again(cluster: Cluster, node: Node, place: int) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     far = cluster.nodes[place]

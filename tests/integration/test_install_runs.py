@@ -138,8 +138,16 @@ def mtu(pod: Pod) -> int:
     return int(link["mtu"])
 
 
-@pytest.mark.parametrize("form", ["delegate", "chained"])
-@pytest.mark.parametrize("kind", ["conf", "conflist", "ptp", "unversioned"])
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        ("conf", "delegate"),
+        ("conflist", "delegate"),
+        ("conflist", "chained"),
+        ("ptp", "delegate"),
+        ("unversioned", "chained"),
+    ],
+)
 def test_unlabelled_and_labelled_pods_come_and_go(
     cluster: Cluster, tmp_path: Path, kind: str, form: str
 ) -> None:

@@ -9,6 +9,7 @@ import struct
 
 import pytest
 
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, primary
@@ -49,8 +50,8 @@ def linked(cluster: Cluster, place: int) -> tuple[Pod, Pod]:
     return left, right
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(
+@each_of("place", PLACES)
+@each_of(
     "kind",
     [pytest.param(LACP, id="LACP"), pytest.param(LLDP, id="LLDP"), pytest.param(STP, id="STP")],
 )
@@ -73,7 +74,7 @@ def test_link_carries_frames_of_reserved_addresses_both_ways(
             wait_for(f"the frame on {into}", arrived)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@each_of("place", PLACES)
 def test_both_ends_compute_checksums_in_software(cluster: Cluster, place: int) -> None:
     left, right = linked(cluster, place)
     for pod, ifname in ((left, "x1"), (right, "y1")):
@@ -89,7 +90,7 @@ def transmit_checksum_offload(pod: Pod, ifname: str) -> bool:
     return bool(struct.unpack("=II", value.tobytes())[1])
 
 
-@pytest.mark.parametrize("place", PLACES)
+@each_of("place", PLACES)
 def test_link_carries_tcp(cluster: Cluster, place: int) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     cluster.nodes[0].add(left, primary("x1", "10.1.1.1", "b", "y1", "10.1.1.2")).succeeded()

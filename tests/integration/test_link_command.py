@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from tests.integration.test_impairments import rates
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, in1_in2
@@ -84,8 +85,8 @@ def facts(pod: Pod, ifname: str) -> tuple[int, list[str], str]:
 
 
 @PLACES
-@pytest.mark.parametrize("end", ["a:in1", "b:in2"])
-@pytest.mark.parametrize("labels", [{}, {"rate": "20mbit"}], ids=["plain", "slow"])
+@each_of("end", ["a:in1", "b:in2"])
+@each_of("labels", [{}, {"rate": "20mbit"}])
 def test_a_cable_is_pulled_out_at_both_ends_and_plugged_in_again(
     cluster: Cluster, place: int, end: str, labels: dict[str, str]
 ) -> None:

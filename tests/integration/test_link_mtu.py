@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, in1_in2
@@ -29,7 +30,7 @@ def linked(cluster: Cluster, node: Node) -> tuple[Pod, Pod]:
     return left, right
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+@each_of("place", [0, 1])
 def test_both_ends_have_the_mtu_of_the_link(cluster: Cluster, node: Node, place: int) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     node.add(left, {**in1_in2("b"), "ratchet.mtu": "1300"}).succeeded()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.polling import hold_for
 from tests.lab.runtime import PAIR, in1_in2
@@ -13,8 +14,8 @@ pytestmark = pytest.mark.root
 PLACES = [pytest.param(0, id="same node"), pytest.param(1, id="two nodes")]
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(
+@each_of("place", PLACES)
+@each_of(
     ("ours", "theirs"),
     [
         pytest.param("red", "blue", id="red and blue"),
@@ -40,7 +41,7 @@ def test_pods_of_two_namespaces_never_pair(
     assert set(stranger.netns.links()) == {"lo"}
 
 
-@pytest.mark.parametrize("place", PLACES)
+@each_of("place", PLACES)
 def test_equal_pairs_in_two_namespaces_stand_side_by_side(cluster: Cluster, place: int) -> None:
     namespaces = ("default", "red", "blue")
     left = {namespace: cluster.pod("a", namespace) for namespace in namespaces}

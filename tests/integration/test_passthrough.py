@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.runtime import (
     FRONT,
@@ -98,7 +99,7 @@ def assert_no_trace(cluster: Cluster, node: Node) -> None:
     assert node.namespace.processes() == set()
 
 
-@pytest.mark.parametrize(("labels", "changes"), INELIGIBLE)
+@each_of(("labels", "changes"), INELIGIBLE)
 def test_result_is_the_delegates_own_byte_for_byte(
     cluster: Cluster, node: Node, tmp_path: Path, labels: dict[str, str], changes: dict[str, Any]
 ) -> None:
@@ -121,7 +122,7 @@ def test_result_is_the_delegates_own_byte_for_byte(
     assert set(pod.netns.links()) == {"lo"}
 
 
-@pytest.mark.parametrize(("labels", "changes"), INELIGIBLE)
+@each_of(("labels", "changes"), INELIGIBLE)
 def test_no_trace_of_ratchet_is_left(
     cluster: Cluster, node: Node, labels: dict[str, str], changes: dict[str, Any]
 ) -> None:
@@ -135,8 +136,8 @@ def test_no_trace_of_ratchet_is_left(
     assert_no_trace(cluster, node)
 
 
-@pytest.mark.parametrize("plugin", ["bridge", "ptp"])
-@pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0"])
+@each_of("plugin", ["bridge", "ptp"])
+@each_of("version", ["0.3.1", "0.4.0", "1.0.0"])
 def test_delegate_sees_what_it_would_see_if_it_were_called_directly(
     cluster: Cluster, node: Node, tmp_path: Path, plugin: str, version: str
 ) -> None:
@@ -232,7 +233,7 @@ def test_delegate_that_is_a_list_runs_in_order_and_in_reverse(cluster: Cluster, 
     assert_no_trace(cluster, node)
 
 
-@pytest.mark.parametrize("version", ["0.4.0", "1.0.0"])
+@each_of("version", ["0.4.0", "1.0.0"])
 def test_delegate_with_a_version_of_its_own_is_checked_and_detached(
     cluster: Cluster, node: Node, version: str
 ) -> None:

@@ -9,6 +9,7 @@ import secrets
 
 import pytest
 
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.namespaces import LinkWatch
 from tests.lab.polling import wait_for
@@ -121,7 +122,7 @@ def test_nothing_but_vxlanid_is_left_when_both_pods_are_gone(
         assert cluster.etcd.get("/ratchet/vxlanid") == "12"
 
 
-@pytest.mark.parametrize("place", PLACES)
+@each_of("place", PLACES)
 def test_late_del_of_an_old_container_never_harms_the_new_one(
     cluster: Cluster, node: Node, place: int
 ) -> None:

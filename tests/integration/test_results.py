@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.runtime import PAIR, REFERENCE_PLUGINS, Node, in1_in2, request_config
 
@@ -41,8 +42,8 @@ def own_version(version: str) -> str:
     return "1.0.0" if version == "1.1.0" else version
 
 
-@pytest.mark.parametrize("boot", ["loopback", "bridge"])
-@pytest.mark.parametrize("version", VERSIONS)
+@each_of("boot", ["loopback", "bridge"])
+@each_of("version", VERSIONS)
 def test_single_plugin_answers_in_the_configurations_version(
     cluster: Cluster, node: Node, version: str, boot: str
 ) -> None:
@@ -65,7 +66,7 @@ def test_single_plugin_answers_in_the_configurations_version(
     node.delete(pod).succeeded()
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@each_of("version", VERSIONS)
 def test_boot_network_of_another_version_is_converted(
     cluster: Cluster, node: Node, version: str
 ) -> None:
@@ -78,8 +79,8 @@ def test_boot_network_of_another_version_is_converted(
     assert "eth0" not in pod.netns.links()
 
 
-@pytest.mark.parametrize("labels", [{"app": "x"}, in1_in2("b")], ids=["ineligible", "eligible"])
-@pytest.mark.parametrize("version", VERSIONS)
+@each_of("labels", [{"app": "x"}, in1_in2("b")])
+@each_of("version", VERSIONS)
 def test_in_a_list_the_result_of_the_plugin_before_is_passed_on(
     cluster: Cluster, node: Node, version: str, labels: dict[str, str]
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 from ratchet.status import LinkStatus
 from ratchetctl import node as reading
 from ratchetctl.status import exit_status
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, in1_in2, primary, request_config
@@ -124,7 +125,7 @@ def test_property_that_the_kernel_refuses_is_a_fault_of_a_link_that_is_up(
     assert f"default/a in3: fault: the kernel refuses {found.fault}\n" in done.stdout
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+@each_of("place", [0, 1])
 def test_superseded_pod_is_shown(cluster: Cluster, node: Node, place: int) -> None:
     old, new = cluster.pod("a"), cluster.pod("a")
     node.add(old, PAIR).succeeded()
@@ -138,7 +139,7 @@ def test_superseded_pod_is_shown(cluster: Cluster, node: Node, place: int) -> No
         wait_for("the older to be back", lambda: code(node), until=lambda seen: seen == WELL)
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
+@each_of("place", [0, 1])
 def test_end_that_was_deleted_or_plugged_in_again_is_as_young_as_it_is(
     cluster: Cluster, node: Node, place: int
 ) -> None:

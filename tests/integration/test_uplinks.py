@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from ratchetctl import node as reading
+from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
 from tests.lab.namespaces import has_carrier
 from tests.lab.polling import wait_for
@@ -56,7 +57,7 @@ def test_a_host_link_ends_at_the_node(cluster: Cluster, node: Node) -> None:
     assert states(node) == [("up1", "up", None)]
 
 
-@pytest.mark.parametrize(("kind", "links"), KINDS)
+@each_of(("kind", "links"), KINDS)
 def test_an_uplink_has_the_properties_that_it_is_given(
     cluster: Cluster, node: Node, kind: str, links: str
 ) -> None:
@@ -68,7 +69,7 @@ def test_an_uplink_has_the_properties_that_it_is_given(
         assert node.namespace.links()["to-a"]["mtu"] == 1300
 
 
-@pytest.mark.parametrize(("kind", "links"), KINDS)
+@each_of(("kind", "links"), KINDS)
 def test_an_uplink_stays_when_the_child_dies_and_the_add_is_repeated(
     cluster: Cluster, node: Node, kind: str, links: str
 ) -> None:
@@ -83,7 +84,7 @@ def test_an_uplink_stays_when_the_child_dies_and_the_add_is_repeated(
     assert before["ifindex"] == after["ifindex"]
 
 
-@pytest.mark.parametrize(("kind", "links"), KINDS)
+@each_of(("kind", "links"), KINDS)
 def test_an_uplink_goes_with_its_pod_and_by_its_labels(
     cluster: Cluster, node: Node, kind: str, links: str
 ) -> None:

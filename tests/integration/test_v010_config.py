@@ -35,7 +35,7 @@ def old_config(cluster: Cluster, node: Node) -> Iterator[Config]:
         "delegate": node.bridge_config(),
         "boot_network": {"type": "loopback"},
     }
-    state_dir = f"/run/ratchet/{name}"
+    state_dir, lasting = f"/run/ratchet/{name}", f"/var/lib/ratchet/{name}"
     try:
         for attachment in list(node.attachments.values()):
             node.delete(attachment.pod).succeeded()
@@ -46,7 +46,8 @@ def old_config(cluster: Cluster, node: Node) -> Iterator[Config]:
         )
     finally:
         end_child(node.namespace, state_dir)
-        shutil.rmtree(state_dir, ignore_errors=True)
+        for folder in (state_dir, lasting):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def end_child(namespace: Namespace, state_dir: str) -> None:

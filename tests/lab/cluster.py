@@ -26,6 +26,7 @@ from tests.lab.underlay import ROUTER_ADDRESS
 
 LOG_LINES = 80
 TERMINATE_TIMEOUT_S = 5.0
+STRANGE_S = 2.0
 
 
 class Cluster:
@@ -84,7 +85,7 @@ class Cluster:
         self.join(node, "eth0", node.address, node.address6)
         namespace.ip("route", "add", "default", "via", ROUTER_ADDRESS)
         self._baseline[number] = set(namespace.links())
-        self._next_round(node)
+        node.next_round()
         return node
 
     def join(self, node: Node, ifname: str, address: str, address6: str | None = None) -> None:
@@ -142,6 +143,22 @@ class Cluster:
         kept = wait_for(what, left, until=is_right)
         assert set(kept) <= self.etcd.expiring()
 
+    # Between two cases of one test
+
+    def clear(self) -> None:
+        """Detach and remove every pod, and assert that nothing is left of them.
+
+        Unlike at the end of a test, the nodes' children run on, and know for example which VNI
+        comes next. `Node.log` says nothing of what was logged before.
+        """
+        problems = self.problems_after_test()
+        for pod in self.pods:
+            pod.netns.remove()
+        self.pods.clear()
+        for node in self.nodes:
+            node.forget_log()
+        assert not problems, "left behind:\n" + "\n".join(problems)
+
     # The end of a test
 
     def problems_after_test(self) -> list[str]:
@@ -186,16 +203,10 @@ class Cluster:
             self._attempt(problems, lambda node=node: nftables.flush(node.namespace))  # type: ignore[misc]
             node.attachments.clear()
             node.calls.clear()
-            self._next_round(node)
+            node.next_round()
         self.etcd.start()
         self.etcd.wipe()
         return problems
-
-    def _next_round(self, node: Node) -> None:
-        shutil.rmtree(os.path.join(node.directory, str(node.round)), ignore_errors=True)
-        node.round += 1
-        os.mkdir(os.path.join(node.directory, str(node.round)))
-        node.rest()
 
     @staticmethod
     def _attempt(problems: list[str], action: Callable[[], object]) -> None:
@@ -250,14 +261,29 @@ def no_links(pod: Pod) -> None:
 
 def end_processes(node: Node) -> None:
     """End the child of a node by its id; assert that it heeds SIGTERM and that it was alone."""
-    children, supervisors = set(node.children()), set(node.supervisors())
-    strangers = node.namespace.processes() - children - supervisors
+    children, supervisors, strangers = _settled(node)
     # A child that ends before its supervisor is told to would be started again.
     end_pids(node.namespace, supervisors)
     end_pids(node.namespace, children | strangers)
     assert not strangers, f"stray processes on node {node.number}: {strangers}"
     assert len(children) <= 1, f"more than one child on node {node.number}: {children}"
     assert len(supervisors) <= 1, f"more than one supervisor on node {node.number}: {supervisors}"
+
+
+def _settled(node: Node) -> tuple[set[int], set[int], set[int]]:
+    """Return a node's children, its supervisors, and who is neither.
+
+    A child that is being started is a fork first that has yet to get its name, and it may come
+    between two looks: a stranger is who is neither for a while.
+    """
+    end = time.monotonic() + STRANGE_S
+    while True:
+        there = node.namespace.processes()
+        children, supervisors = set(node.children()), set(node.supervisors())
+        strangers = there - children - supervisors
+        if not strangers or time.monotonic() > end:
+            return children, supervisors, strangers & node.namespace.processes()
+        time.sleep(0.05)
 
 
 def end_pids(namespace: Namespace, pids: set[int]) -> None:

@@ -215,6 +215,8 @@ class Node:
     round: int = 0
     way: str = INSTALLED
     server: subprocess.Popen[bytes] | None = None
+    # What was logged before is no longer asked for.
+    _log_from: int = 0
 
     @property
     def program(self) -> str:
@@ -463,11 +465,24 @@ class Node:
 
     def kill_all(self) -> None:
         """Kill the child, and what would start it again; wait until they are gone."""
-        killed = {*self.supervisors(), *self.children()}
-        for pid in sorted(killed, key=lambda pid: command_name(pid) != SUPERVISOR):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        wait_for("child and supervisor to be gone", self._serving, until=lambda pids: not pids)
+
+        def killed() -> list[int]:
+            # Either starts the other again if it lives for long enough after it.
+            found = self._serving()
+            for pid in sorted(found, key=lambda pid: command_name(pid) != SUPERVISOR):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return found
+
+        wait_for("child and supervisor to be gone", killed, until=lambda pids: not pids)
+
+    def next_round(self) -> None:
+        """Forget everything that was kept and logged, and look as a node that has just booted."""
+        shutil.rmtree(os.path.join(self.directory, str(self.round)), ignore_errors=True)
+        self.round += 1
+        self._log_from = 0
+        os.mkdir(os.path.join(self.directory, str(self.round)))
+        self.rest()
 
     def rest(self) -> None:
         """Have the node look as some time after its boot, when its child has ended by itself."""
@@ -492,9 +507,15 @@ class Node:
         return self.children()[0]
 
     def log(self) -> str:
+        """Return what was logged since the last `forget_log` in this round."""
         with contextlib.suppress(FileNotFoundError), open(self.log_file) as log:
+            log.seek(self._log_from)
             return log.read()
         return ""
+
+    def forget_log(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._log_from = os.path.getsize(self.log_file)
 
 
 def request_config(
