@@ -1,6 +1,6 @@
 """The JavaScript library that the page brings along, as its project has published it.
 
-From the npm package `d3`: dist/d3.min.js and LICENSE, unchanged. docs/decisions/0018 says why this
+From the npm package `d3`: dist/d3.min.js and LICENSE, unchanged. docs/decisions/0020 says why this
 one. Who takes a newer one changes the three lines below; tests compare the file with them, and the
 list of what the programs consist of (packaging/sbom.py) has them.
 """

@@ -15,8 +15,9 @@ MARGIN = 36.0
 HEAD = 76.0  # above the drawing: title and counts
 ROW = 24.0  # of the legend
 LEAST_WIDTH = 560.0
+LABEL = 33.0  # from the middle of a node, to the line that its name stands on
 MOST_NAMED = 80  # links: of more, interface names are shown by hovering only
-FROM_MIDDLE = 38.0  # of a node, to its interface's name
+FROM_MIDDLE = 34.0  # of a node, to its interface's name
 FONTS = "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif"
 
 _LIGHT = {"page": "#ffffff", "frame": "#d5dce3", "ink": "#1d2731", "pale": "#5a6776"}
@@ -57,8 +58,9 @@ def svg(picture: Picture) -> Iterator[str]:
     for line in picture.lines:
         yield from _line(picture, line)
     if len(picture.lines) <= MOST_NAMED:
+        room = _Room(picture)
         for line in picture.lines:
-            yield from _names(picture, line)
+            yield from _names(picture, line, room)
     for spot in picture.spots:
         yield _spot(picture, spot)
     yield "</g>"
@@ -111,8 +113,26 @@ def _path(picture: Picture, line: Line) -> str:
     return f"M{first.x:g} {first.y:g}Q{x:.1f} {y:.1f} {second.x:g} {second.y:g}"
 
 
-def _names(picture: Picture, line: Line) -> Iterator[str]:
-    """Yield the names of a line's interfaces, each near its own node."""
+class _Room:
+    """Gives a place to who asks first: no text is written on another."""
+
+    def __init__(self, picture: Picture) -> None:
+        self._taken: list[tuple[float, float, float, float]] = []
+        for spot in picture.spots:
+            half = looks.size(spot.title)[0] / 2 - 4
+            self.take(spot.x, spot.y + LABEL - 4, half, 7)
+
+    def take(self, x: float, y: float, half_width: float, half_height: float) -> bool:
+        """Say whether a box round a point is clear, and keep it if so."""
+        left, top, right, bottom = x - half_width, y - half_height, x + half_width, y + half_height
+        if any(left < c and right > a and top < d and bottom > b for a, b, c, d in self._taken):
+            return False
+        self._taken.append((left, top, right, bottom))
+        return True
+
+
+def _names(picture: Picture, line: Line, room: _Room) -> Iterator[str]:
+    """Yield the names of a line's interfaces, near their nodes, or further away where text is."""
     first, second = picture.spots[line.first], picture.spots[line.second]
     if line.first == line.second:
         return
@@ -120,12 +140,18 @@ def _names(picture: Picture, line: Line) -> Iterator[str]:
     for end, near, far in zip(line.link.ends, (first, second), (second, first), strict=False):
         x, y = towards or (far.x, far.y)
         length = math.hypot(x - near.x, y - near.y) or 1.0
-        share = min(FROM_MIDDLE / length, 0.4 if towards is None else 0.8)
-        where_x, where_y = near.x + (x - near.x) * share, near.y + (y - near.y) * share + 3
-        yield (
-            f'<text class="pale halo" x="{where_x:.1f}" y="{where_y:.1f}" font-size="9.5"'
-            f' text-anchor="middle">{escape(looks.printable(end.ifname))}</text>'
-        )
+        name = looks.printable(end.ifname)
+        reach = FROM_MIDDLE
+        while reach < length * (0.5 if towards is None else 1.0):
+            where_x = near.x + (x - near.x) * reach / length
+            where_y = near.y + (y - near.y) * reach / length
+            if room.take(where_x, where_y, len(name) * 3.0, 6):
+                yield (
+                    f'<text class="pale halo" x="{where_x:.1f}" y="{where_y + 3:.1f}"'
+                    f' font-size="9.5" text-anchor="middle">{escape(name)}</text>'
+                )
+                break
+            reach += 8
 
 
 def _spot(picture: Picture, spot: Spot) -> str:
@@ -140,10 +166,12 @@ def _spot(picture: Picture, spot: Spot) -> str:
     return (
         f'<g transform="translate({spot.x:g} {spot.y:g})">'
         f"<title>{escape(looks.printable(', '.join(told)))}</title>"
+        # Lines end before a mark, and do not shine through one that is faint.
+        f'<circle class="page" r="{looks.MARK / 2:g}"/>'
         f'<g{faint}><circle class="ring" r="{looks.MARK / 2:g}" fill="{colour}" stroke-width="2"/>'
         f"<use href={quoteattr('#' + spot.role)}/></g>"
-        f'<text class="ink halo" y="33" text-anchor="middle">{escape(looks.label(spot.title))}'
-        "</text></g>"
+        f'<text class="ink halo" y="{LABEL:g}" text-anchor="middle">'
+        f"{escape(looks.label(spot.title))}</text></g>"
     )
 
 

@@ -15,7 +15,7 @@ Sizes = Sequence[tuple[float, float]]
 LEAST, MOST = 2, 8  # tiers
 WIDEST = 40  # nodes side by side; more would be a line, and no drawing
 SWEEPS = 8
-GAP, TIER_GAP = 14.0, 90.0
+GAP, TIER_GAP = 14.0, 105.0
 TOP = ("superspine", "super-spine", "core", "spine")
 BOTTOM = ("host", "server", "client", "pc")
 _NUMBERS = re.compile(r"[-_.]?\d[-_.\d]*")
@@ -43,7 +43,7 @@ def tiers(names: Sequence[str], neighbours: Sequence[Sequence[int]]) -> list[lis
     if len(order) != len(members):
         return None
     # A chain of single nodes is no network in tiers.
-    return [members[stem] for stem in order] if len(names) > 2 * len(order) else None
+    return [members[stem] for stem in order] if len(names) > len(order) + 1 else None
 
 
 def _upper(ends: Sequence[str], members: dict[str, list[int]]) -> str:
