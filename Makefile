@@ -42,7 +42,7 @@ PROGRAMS := dist/$(if $(LATEST),latest/)ratchet.d
 PARALLEL := -n $(WORKERS) --dist loadgroup
 SUITES := $(wildcard tests/unit tests/integration tests/e2e)
 CHECKED := $(wildcard ratchet ratchet_child ratchetctl tests benchmarks packaging)
-SOURCES := $(shell find ratchet ratchet_child ratchetctl -name '*.py' -o -name py.typed 2>/dev/null)
+SOURCES := $(shell find ratchet ratchet_child ratchetctl -name '*.py' -o -name py.typed -o -path '*/assets/*' 2>/dev/null)
 
 # Root alone is not enough in a container that may not make network namespaces.
 CAN := $(shell if [ "$$(id -u)" = 0 ] && unshare --net true 2>/dev/null; then echo root; fi)

@@ -111,6 +111,9 @@ missing_packages() {
         has_file /usr/bin/conmon /usr/libexec/podman/conmon /usr/lib/podman/conmon || echo conmon
         command -v openssl >/dev/null || echo openssl
         command -v cc >/dev/null || printf '%s\n' gcc libc6-dev
+        # The small one: 59 MB to fetch, without a window system.
+        command -v chromium-headless-shell chromium chromium-browser google-chrome >/dev/null ||
+            echo chromium-headless-shell
     fi
 }
 
@@ -140,6 +143,9 @@ install_packages() {
         # Older distributions have the server in the package `etcd`.
         if [ "${packages[$i]}" = etcd-server ] && ! has_package etcd-server; then
             packages[i]=etcd
+        fi
+        if [ "${packages[$i]}" = chromium-headless-shell ] && ! has_package chromium-headless-shell; then
+            packages[i]=chromium
         fi
     done
     say "installing ${packages[*]}"

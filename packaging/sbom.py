@@ -3,9 +3,10 @@
     python packaging/sbom.py FOLDER SOURCES     with the environment's Python that the folder is of
 
 `sbom.cdx.json` (CycloneDX 1.5) names the Python packages whose modules are in the folder, Python
-itself, and the package of the distribution from which each shared library was copied. The packages'
-.dist-info directories lie beside their modules, as where pip installs them, because most scanners
-look for those. SOURCES is what ratchet.spec has written: where each library came from.
+itself, the JavaScript library of the tool's page, and the package of the distribution from which
+each shared library was copied. The packages' .dist-info directories lie beside their modules, as
+where pip installs them, because most scanners look for those. SOURCES is what ratchet.spec has
+written: where each library came from.
 
 Nothing in it differs between two builds of the same things: packaging/install.sh tells builds by
 their content. Nothing names a path of the machine that built it.
@@ -26,6 +27,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ratchetctl.topo.graph import library as javascript
+
 OWN = "ratchet-cni"
 SBOM = "sbom.cdx.json"
 FILE = "ratchet:file"  # the property of a shared library that says which file it is
@@ -33,6 +36,7 @@ FILE = "ratchet:file"  # the property of a shared library that says which file i
 KEPT = ("METADATA", "WHEEL", "top_level.txt", "licenses", "LICENSE", "LICENCE", "NOTICE", "COPYING")
 # Packages that leave no module of theirs behind, but are in every program.
 BOOTLOADER = "pyinstaller"
+ASSETS = "ratchetctl/topo/graph/assets"
 STATIC = ("libc6-dev",)  # what the front is linked with
 
 Component = dict[str, Any]
@@ -54,6 +58,7 @@ def main(folder: Path, sources: Path) -> None:
             components.append(_package(found))
     binaries: dict[str, str] = json.loads(sources.read_text())
     components += _libraries(folder, binaries)
+    components.append(_javascript(library))
     components.append({"type": "platform", "name": "cpython", "version": platform.python_version()})
     system, release = _distribution()
     components.append({"type": "operating-system", "name": system, "version": release})
@@ -115,6 +120,21 @@ def _copy(found: metadata.Distribution, library: Path) -> None:
             copy = target.joinpath(*parts[1:])
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(str(file.locate()), copy)
+
+
+# The library of the tool's page -----------------------------------------------------------------
+
+
+def _javascript(folder: Path) -> Component:
+    digest = hashlib.sha256((folder / ASSETS / javascript.FILE).read_bytes()).hexdigest()
+    return {
+        "type": "library",
+        "name": javascript.NAME,
+        "version": javascript.VERSION,
+        "purl": f"pkg:npm/{javascript.NAME}@{javascript.VERSION}",
+        "licenses": [{"license": {"id": javascript.LICENCE}}],
+        "hashes": [{"alg": "SHA-256", "content": digest}],
+    }
 
 
 # Shared libraries --------------------------------------------------------------------------------

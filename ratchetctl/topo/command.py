@@ -17,7 +17,6 @@ from ratchetctl.topo import (
     draw,
     dump,
     findings,
-    graph,
     live,
     render,
     running,
@@ -26,6 +25,7 @@ from ratchetctl.topo import (
 from ratchetctl.topo.arguments import read_topology, reading, simulating, write_pieces
 from ratchetctl.topo.findings import Findings
 from ratchetctl.topo.model import Topology
+from ratchetctl.topo.viewer import command as viewer
 
 DIFFERS = 3  # exit status
 
@@ -156,17 +156,6 @@ def diff_(
         click.get_current_context().exit(DIFFERS)
 
 
-@topo.command(name="graph")
-@reading
-@click.option("-t", "--to", "form_", type=click.Choice(("dot", "mermaid")), default="dot")
-@click.option("-o", "--output", metavar="FILE", help="write to a file (default: standard output)")
-def graph_(form_: str, output: str | None, **source: Any) -> None:
-    """Write the topology as a drawing for Graphviz (DOT) or Mermaid."""
-    topology = read_topology(**source)
-    lines = graph.dot(topology) if form_ == "dot" else graph.mermaid(topology)
-    write_pieces(output, (f"{line}\n" for line in lines))
-
-
 def _counted(topology: Topology) -> str:
     nodes, links = len(topology.nodes), len(topology.all_links)
     return f"{topology.name}: {nodes} node{'s' * (nodes != 1)}, {links} link{'s' * (links != 1)}"
@@ -174,3 +163,4 @@ def _counted(topology: Topology) -> str:
 
 draw.register(topo)
 running.register(topo)
+topo.add_command(viewer.graph)

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from ratchetctl.topo.graph import library as javascript
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(os.environ.get("RATCHET_PLUGIN_DIR") or ROOT / "dist" / "ratchet.d")
 TIMEOUT_S = 30
@@ -307,6 +309,16 @@ def test_every_shared_library_in_the_folder_is_listed_with_its_package() -> None
         if shutil.which("dpkg-query"):
             assert component["purl"].startswith("pkg:deb/"), name
             assert component["version"] != "unknown", name
+
+
+def test_javascript_of_the_topologies_page_is_built_in_and_listed() -> None:
+    listed = named("library")[javascript.NAME]
+    assert listed["purl"] == f"pkg:npm/{javascript.NAME}@{javascript.VERSION}"
+    assert listed["hashes"] == [{"alg": "SHA-256", "content": javascript.SHA256}]
+    assets = PROGRAMS / "lib" / "ratchetctl" / "topo" / "graph" / "assets"
+    digest = hashlib.sha256((assets / javascript.FILE).read_bytes()).hexdigest()
+    assert digest == javascript.SHA256
+    assert (assets / javascript.LICENCE_FILE).exists()
 
 
 def test_nothing_is_built_in_that_only_tests_or_nobody_use() -> None:

@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from ratchetctl.cli import cli
-from ratchetctl.errors import TopologyError
+from ratchetctl.errors import SimError, TopologyError
 
 LAB = """\
 name: lab
@@ -85,6 +85,45 @@ def test_graph(lab: str) -> None:
     done = topo("graph", lab)
     assert '  "a" -- "b" [taillabel="eth1-1", headlabel="eth1"];' in done.stdout
     assert '  n1["A"]' in topo("graph", lab, "-t", "mermaid").stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("net.html", "<!doctype html>"),
+        ("net.svg", "<svg "),
+        ("net.drawio", "<?xml"),
+        ("net.dot", "graph "),
+        ("net.GV", "graph "),
+        ("net.mmd", "graph LR"),
+    ],
+)
+def test_graph_takes_the_format_from_the_files_name(
+    lab: str, tmp_path: Path, name: str, start: str
+) -> None:
+    path = tmp_path / name
+    topo("graph", lab, "-o", str(path))
+    assert path.read_text().startswith(start)
+    other = tmp_path / "other"
+    topo("graph", lab, "-t", "svg", "-o", str(other))
+    assert other.read_text().startswith("<svg ")
+
+
+def test_graph_says_what_it_cannot_tell(lab: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.png"
+    said = topo("graph", lab, "-o", str(path), status=2).stderr
+    assert "the name does not tell the format; let it end with .html" in said
+    assert not path.exists()
+    said = topo("graph", lab, "--serve", "-t", "svg", status=2).stderr
+    assert "--serve serves the page itself" in said
+
+
+def test_graph_of_what_does_not_run_is_refused(
+    lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_SIM_DIR", str(tmp_path))
+    with pytest.raises(SimError, match="no simulation 'default' is running"):
+        topo("graph", lab, "--sim", "-t", "html")
 
 
 def test_a_cluster_is_kubectls(lab: str) -> None:

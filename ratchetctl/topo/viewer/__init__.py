@@ -1,0 +1,1 @@
+"""`ratchetctl topo graph`: drawings of topologies, and of those that run, as they are now."""
