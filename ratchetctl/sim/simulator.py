@@ -199,6 +199,7 @@ class Simulator:
             etcd_prefix=plan.etcd_prefix,
             foreign_etcd=plan.etcd,
         )
+        netns.make_room(directory.netns(""))
         netns.create(directory.netns(UNDERLAY))
         for node in state.nodes:
             netns.create(directory.netns(node.name))
@@ -352,6 +353,7 @@ class Simulator:
             refused = processes.end({found for found in ids if found})
             for path in paths:
                 netns.remove(path)
+            netns.remove_room(self.directory.netns(""))
             self.directory.remove()
             # The front's socket was there. A machine that is a node has more in it.
             with suppress(OSError):

@@ -32,6 +32,7 @@ class Kind:
     config_path: str | None = None
     interactive: bool = False
     renames: tuple[Rename, ...] = ()
+    is_image: bool = False
 
 
 def _joined(prefix: str, separator: str) -> Callable[[re.Match[str]], str]:
