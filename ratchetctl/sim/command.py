@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -250,7 +251,8 @@ def execute(target: str, command: Sequence[str], node: bool, name: str) -> None:
 
 def _end_by(number: int) -> None:
     """End as the command has, so that a shell sees it too."""
-    signal.signal(number, signal.SIG_DFL)
+    with contextlib.suppress(OSError):  # SIGKILL has no other
+        signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 

@@ -60,16 +60,31 @@ def run(
     """Start what each pod is to run, anew where something of it runs already; the sentences.
 
     Commands have `timeout_s` to fail. Raises SimError that lists what does not run, after
-    everything else was started.
+    everything else was started. An interruption ends all that was started.
     """
     with ThreadPoolExecutor(parallel) as pool:
-        outcomes = list(pool.map(lambda one: _run(directory, *one), work))
+        futures = [pool.submit(_run, directory, *one) for one in work]
+        try:
+            outcomes = [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            # A pod that is being made has nothing to end yet.
+            while not all(future.done() for future in futures):
+                _kill(directory, work)
+                time.sleep(POLL_S)
+            _kill(directory, work)
+            raise
     said = [sentence for outcome in outcomes for sentence in outcome.said]
     failed = [sentence for outcome in outcomes for sentence in outcome.failed]
     failed += _ended([one for outcome in outcomes for one in outcome.running], timeout_s)
     if failed:
         raise SimError("\n".join(failed))
     return said
+
+
+def _kill(directory: SimDirectory, work: Sequence[tuple[PodState, Work]]) -> None:
+    for pod, _ in work:
+        sandbox.kill(directory, pod)
 
 
 def _run(directory: SimDirectory, state: PodState, work: Work) -> Outcome:

@@ -73,9 +73,9 @@ def is_first(pid: str) -> bool:
     return len(numbers) > 1 and numbers[-1] == "1"
 
 
-def pids(namespaces: Collection[Namespace]) -> list[int]:
+def pids(namespaces: Collection[Namespace], kind: str = "net") -> list[int]:
     """Return the processes in these namespaces."""
-    return [process.pid for process in _close(_inside(namespaces, set()))]
+    return [process.pid for process in _close(_inside(namespaces, set(), kind))]
 
 
 def _inside(

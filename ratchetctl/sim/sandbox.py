@@ -100,7 +100,7 @@ class Sandbox:
         What a terminal sends goes to the command as well, and only it decides what that means.
         """
         here = os.getcwd()
-        with self._held() as descriptor:
+        with self.held() as descriptor:
             # Of this process's children only; itself it stays outside.
             syscalls.setns(descriptor, syscalls.CLONE_NEWPID, f"into {self.pod.full_name}")
             pid = os.fork()
@@ -143,7 +143,7 @@ class Sandbox:
         """Put the calling thread inside. What it starts is born inside; itself it keeps its pid."""
         syscalls.unshare(syscalls.CLONE_FS)
         netns.enter(self.pod.netns)
-        with self._held() as descriptor:
+        with self.held() as descriptor:
             syscalls.setns(descriptor, NAMESPACES, f"into {self.pod.full_name}")
 
     def _become(
@@ -163,7 +163,7 @@ class Sandbox:
             os._exit(NOT_EXECUTABLE)
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[int]:
+    def held(self) -> Iterator[int]:
         """Give a pidfd of the first process, which its pid may no longer be. Raises SimError."""
         try:
             descriptor = os.pidfd_open(self.init)
@@ -203,6 +203,14 @@ def end(directory: SimDirectory, pod: PodState) -> None:
     if found is not None:
         processes.end_namespace(found.init)
     directory.forget_run(pod)
+
+
+def kill(directory: SimDirectory, pod: PodState) -> None:
+    """End what runs in a pod at once, whatever it is about. Safe to call twice."""
+    found = find(directory, pod)
+    if found is not None:
+        with contextlib.suppress(SimError, ProcessLookupError), found.held() as descriptor:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
 
 def _make(directory: SimDirectory, pod: PodState, folder: str) -> int:

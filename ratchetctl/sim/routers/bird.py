@@ -39,7 +39,9 @@ def start(sandbox: Sandbox, files: Mapping[str, str]) -> Started:
         started.fail("bird", str(error))
         return started
     if done.returncode != 0:
-        started.fail("bird", done.stdout.strip() or f"ended with {done.returncode}")
+        started.fail(
+            "bird", done.stdout.strip().removeprefix("bird: ") or f"ended with {done.returncode}"
+        )
     else:
         started.runs.append("bird")
     return started

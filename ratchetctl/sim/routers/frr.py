@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ratchetctl.errors import SimError
 from ratchetctl.sim.routers import frr_daemons
@@ -47,9 +47,11 @@ def start(sandbox: Sandbox, files: Mapping[str, str]) -> Started:
         if not os.path.exists(program):
             started.fail(daemon.name, f"this machine's FRR has no {program}")
             continue
-        log = ("--log", f"file:{LOG}/{daemon.name}.log")
-        if _run(sandbox, started, daemon.name, program, "-d", *log, *daemon.options):
+        log = f"{LOG}/{daemon.name}.log"
+        command = (program, "-d", "--log", f"file:{log}", *daemon.options)
+        if _run(sandbox, started, daemon.name, *command):
             started.runs.append(daemon.name)
+        _tell(started, daemon.name, _refused_by_daemon(sandbox.own(log)))
     if plan.is_integrated and started.runs:
         _run(sandbox, started, "vtysh", "vtysh", "-b")
     return started
@@ -77,16 +79,25 @@ def _run(sandbox: Sandbox, started: Started, name: str, *command: str) -> bool:
         started.fail(name, str(error))
         return False
     # A line that is not understood is no reason for FRR to stop, and none to keep silent about.
-    refused = [line.strip() for line in done.stdout.splitlines() if _is_refusal(line)]
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    refused = [line for line in lines if line.startswith("line ")]
     if done.returncode != 0 and not refused:
-        refused = done.stdout.strip().splitlines()[-_LINES:] or ["it says nothing"]
-        refused = [f"ended with {done.returncode}: {' / '.join(refused)}"]
+        refused = [f"ended with {done.returncode}: {' / '.join(lines[:2]) or 'no word'}"]
+    _tell(started, name, refused)
+    return done.returncode == 0
+
+
+def _refused_by_daemon(log: str) -> list[str]:
+    """Return the lines of its own file that a daemon has refused, which only its log tells."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            return [line.rpartition("] ")[2].strip() for line in file if " config line " in line]
+    except FileNotFoundError:
+        return []
+
+
+def _tell(started: Started, name: str, refused: Sequence[str]) -> None:
     for line in refused[:_LINES]:
         started.fail(name, line)
     if len(refused) > _LINES:
         started.fail(name, f"and {len(refused) - _LINES} more such lines")
-    return done.returncode == 0
-
-
-def _is_refusal(line: str) -> bool:
-    return line.startswith("line ") or "% " in line or "Error occurred" in line
