@@ -22,10 +22,12 @@ KIND = f"{OWN}kind"
 TITLE = f"{OWN}title"
 # In a definition: a label that chooses the pod's machine by a label of that.
 SELECTOR = f"{OWN}node-selector."
+ROUTING = f"{OWN}routing"  # in a definition a label: the protocol to write configurations for
 RENAMED = f"{OWN}interface."  # topo.ratchet/interface.eth1_1: Ethernet1/1
 
 CONTAINER = "node"
 ADDRESSES = "addresses"  # the init container that sets loopback addresses
+LINKS = "links"  # the init container that waits for the node's interfaces
 NODE_PORTS = range(30000, 32768)
 PORT_NAME_CHARS = 15
 
@@ -122,6 +124,8 @@ def metadata(
     annotations[KIND] = node.kind
     if node.title != node.name:
         annotations[TITLE] = node.title
+    if node.routing:
+        annotations[ROUTING] = node.routing
     for ifname, title in node.renamed:
         annotations[f"{RENAMED}{ifname}"] = title
     return labels, annotations
@@ -186,8 +190,11 @@ def _pod(
     spec: Object = {"terminationGracePeriodSeconds": 0}
     if node.node_selector:
         spec["nodeSelector"] = dict(node.node_selector)
-    if node.loopbacks:
-        spec["initContainers"] = [_addresses(node)]
+    first = [_addresses(node)] if node.loopbacks else []
+    if ends and kind(node.kind).waits:
+        first.append(_links(ends))
+    if first:
+        spec["initContainers"] = first
     spec["containers"] = [_container(node, ends)]
     if node.files:
         spec["volumes"] = [{"name": "files", "configMap": {"name": f"{node.name}-files"}}]
@@ -240,6 +247,12 @@ def _addresses(node: Node) -> Object:
         "command": ["/bin/sh", "-c", " && ".join(loopback_commands(node))],
         "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}},
     }
+
+
+def _links(ends: Sequence[End]) -> Object:
+    """Return what ends when all interfaces are there: a kind that looks for them only once."""
+    script = "\n".join(after_links([end.ifname for end in ends], ()))
+    return {"name": LINKS, "image": ALPINE, "command": ["/bin/sh", "-c", script]}
 
 
 def loopback_commands(node: Node) -> list[str]:

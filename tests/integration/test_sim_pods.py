@@ -184,7 +184,7 @@ def test_nothing_outlives_a_pod_not_even_what_left_its_network(
         assert len(processes.pids({inside}, "pid")) >= 2
         sim("delete", "a")
         assert shell.wait(10) == -signal.SIGKILL
-    assert processes.pids({inside}, "pid") == []
+    wait_for("the last one to be reaped", lambda: processes.pids({inside}, "pid") == [])
 
 
 def test_an_interrupted_run_leaves_what_down_removes(sim: Simulation, tmp_path: Path) -> None:
