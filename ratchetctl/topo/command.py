@@ -18,6 +18,7 @@ from ratchetctl.topo import (
     dump,
     findings,
     graph,
+    kinds,
     live,
     render,
     running,
@@ -165,6 +166,23 @@ def graph_(form_: str, output: str | None, **source: Any) -> None:
     topology = read_topology(**source)
     lines = graph.dot(topology) if form_ == "dot" else graph.mermaid(topology)
     write_pieces(output, (f"{line}\n" for line in lines))
+
+
+@topo.command(name="kinds")
+@draw.kinds_option
+def kinds_() -> None:
+    """List the device kinds: what a node runs, where its configuration lies."""
+    shown = tables.table("kind", "image", "configuration", "router", "waits", "interfaces")
+    for name, kind in sorted(kinds.KINDS.items()):
+        shown.add_row(
+            name,
+            kind.image or "",
+            kind.config_path or "",
+            kind.router or "",
+            "yes" if kind.waits else "",
+            "\n".join(f"{rule.pattern.pattern} becomes {rule.becomes}" for rule in kind.renames),
+        )
+    tables.console().print(shown)
 
 
 def _counted(topology: Topology) -> str:

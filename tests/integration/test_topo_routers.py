@@ -1,0 +1,80 @@
+"""The routers of examples/topologies/: one command brings each up, and every address answers.
+
+Configurations are those that Ratchet makes, or the example's own; the programs are this machine's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_topo import FOLDER, ROUTERS, Topologies
+from tests.lab.polling import wait_for
+from tests.lab.simulation import ratchetctl
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+CONVERGED_S = 60.0
+# A node, and the addresses that it reaches only when routes have been learnt.
+REACHED = {
+    "bird": ("frr1", ("10.128.0.2", "10.128.0.3", "10.0.0.3")),
+    "fabric": ("host1", (*(f"10.128.0.{number}" for number in range(1, 5)), "10.1.2.2")),
+    "gobgp": ("frr1", ("10.128.0.2", "10.0.0.4")),
+    "isis": ("r1", ("10.128.0.2", "10.128.0.3", "10.0.0.2")),
+    "ospf": ("r1", (*(f"10.255.0.{number}" for number in (2, 3, 4)), "10.1.3.2")),
+}
+
+
+@pytest.fixture
+def sim() -> Iterator[Topologies]:
+    made = Topologies()
+    yield made
+    made.close()
+
+
+def test_every_example_with_routers_is_here() -> None:
+    assert set(REACHED) == set(ROUTERS)
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_every_address_answers_across_the_network(sim: Topologies, name: str) -> None:
+    said = sim.topo("create", os.path.join(FOLDER, f"{name}.clab.yml"), "--run")
+    assert "links are up" in said
+    node, addresses = REACHED[name]
+    wait_for(
+        "every address to answer",
+        lambda: [one for one in addresses if not sim.pings(node, one)],
+        until=lambda silent: not silent,
+        timeout_s=CONVERGED_S,
+    )
+    if name == "gobgp":
+        rib = sim.exec("collector", "gobgp", "global", "rib")
+        assert "10.128.0.1/32" in rib
+        assert "10.128.0.2/32" in rib
+    if name == "isis":
+        _a_restarted_router_comes_back(sim)
+
+
+def _a_restarted_router_comes_back(sim: Topologies) -> None:
+    sim("restart", "r2")
+    assert "r2" in sim.exec("r2", "vtysh", "-c", "show running-config")
+    wait_for("r2 to answer", lambda: sim.pings("r1", "10.128.0.2"), timeout_s=CONVERGED_S)
+
+
+def test_a_kind_that_only_an_image_has_is_told(sim: Topologies, tmp_path: Path) -> None:
+    file = tmp_path / "lab.clab.yml"
+    file.write_text(
+        "name: lab\ntopology:\n"
+        "  nodes: {a: {kind: nokia_srlinux}, b: {image: x, exec: [hostname, no-such-program]}}\n"
+        '  links: [{endpoints: ["a:ethernet-1/1", "b:eth1"]}]\n'
+    )
+    done = sim.topo_("create", str(file), "--run")
+    assert done.returncode == 1
+    assert "a: nokia_srlinux: it is a program of its image" in done.stderr
+    assert "b: commands: ended with 127: b\n" in done.stderr
+    assert "no-such-program" in done.stderr
+    # The links came up nevertheless.
+    assert ratchetctl("sim", "status", "--name", sim.name).returncode == 0
