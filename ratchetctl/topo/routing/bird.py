@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ratchetctl.topo.routing.router import BGP, DEAD_S, HELLO_S, HOLD_S, KEEPALIVE_S, OSPF, Router
+from ratchetctl.topo.routing.router import (
+    BGP,
+    DEAD_S,
+    HELLO_S,
+    HOLD_S,
+    KEEPALIVE_S,
+    OSPF,
+    RETRANSMIT_S,
+    Router,
+)
 
 SPEAKS = (OSPF, BGP)
 _KERNEL = """\
@@ -27,15 +36,14 @@ def _ospf(router: Router) -> Iterator[str]:
     yield "  ipv4 { import all; export none; };"
     yield "  area 0 {"
     yield '    interface "lo" { stub yes; };'
+    timers = f"hello {HELLO_S}; dead {DEAD_S}; retransmit {RETRANSMIT_S};"
     for port in router.ports:
         if port.address is None:
             continue
         if port.is_passive:
             yield f'    interface "{port.ifname}" {{ stub yes; }};'
         else:
-            yield (
-                f'    interface "{port.ifname}" {{ type ptp; hello {HELLO_S}; dead {DEAD_S}; }};'
-            )
+            yield f'    interface "{port.ifname}" {{ type ptp; {timers} }};'
     yield from ("  };", "}")
 
 

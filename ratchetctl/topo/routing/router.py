@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ratchetctl.topo.model import Interface
 
 HELLO_S, DEAD_S = 1, 4
+RETRANSMIT_S = 1  # what the neighbour was not ready for
 KEEPALIVE_S, HOLD_S = 3, 9
 
 OSPF, ISIS, BGP = "ospf", "isis", "bgp"
