@@ -290,6 +290,26 @@ def test_labelled_pods_are_linked(sim: Simulation) -> None:
     wait_for("the keys to go", lambda: len(sim("keys").splitlines()) == 1)
 
 
+def test_links_that_wait_or_are_in_error_are_told_by_the_exit_status(sim: Simulation) -> None:
+    first = pod("a", labels=PRIMARY.format(ip="192.168.2.100"))
+    done = sim.try_("up", "-f", "-", stdin=first)
+    assert done.returncode == 3, done.stderr
+    assert "waiting" in done.stdout
+    assert sim.try_("status").returncode == 3
+    sim("apply", "-f", "-", stdin=pod("b", labels=PAIR))
+    wait_for("the link", lambda: sim.try_("status").returncode == 0)
+    # The same interface of b, wanted by another pod.
+    other = pod("c", labels=PRIMARY.format(ip="192.168.2.102"))
+    sim("apply", "-f", "-", stdin=other)
+    wait_for("the error", lambda: sim.try_("status", "-o", "json").returncode == 4)
+
+
+def test_up_waits_when_it_is_told_to(sim: Simulation) -> None:
+    waits = ("--wait", "--timeout", "1")
+    done = sim.try_("up", *waits, "-f", "-", stdin=pod("a", labels=PRIMARY.format(ip="10.0.0.1")))
+    assert done.returncode == 3, done.stderr
+
+
 def test_annotations_reach_ratchet(sim: Simulation) -> None:
     first = pod(
         "a",
