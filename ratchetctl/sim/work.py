@@ -40,7 +40,9 @@ class Work:
     def of(cls, pod: Pod, config_maps: ConfigMaps) -> Work:
         """Return what a pod's containers would run."""
         files: dict[str, str] = {}
-        commands, silent, unable = [], [], []
+        commands: list[Command] = []
+        silent: list[str] = []
+        unable: list[tuple[str, str]] = []
         router = None
         for container in pod.init_containers:
             files.update(_files(container, pod.namespace, config_maps))
@@ -51,10 +53,8 @@ class Work:
                 router = found
             elif container.command is None:
                 silent.append(container.name)
-            elif posixpath.basename(container.command[0]) in INITS:
-                unable.append((container.name, f"{container.command[0]} is for its image only"))
             else:
-                commands.append((container.name, container.command))
+                take((container.name, container.command), commands, unable)
         return cls(
             router,
             tuple((one.name, one.command) for one in pod.init_containers if one.command),
@@ -77,6 +77,15 @@ class Work:
             tuple((program, why) for program, why in found["unable"]),
             tuple((path, content) for path, content in found["files"]),
         )
+
+
+def take(command: Command, commands: list[Command], unable: list[tuple[str, str]]) -> None:
+    """Add a command to those that run, or to those that cannot."""
+    name, words = command
+    if posixpath.basename(words[0]) in INITS:
+        unable.append((name, f"{words[0]} is for its image only"))
+    else:
+        commands.append(command)
 
 
 def _files(

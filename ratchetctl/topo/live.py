@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from ratchet import labels
 from ratchetctl.errors import TopologyError
 from ratchetctl.manifest import Pod
-from ratchetctl.sim import containers, links
+from ratchetctl.sim import containers, links, work
 from ratchetctl.sim.directory import PodState, SimDirectory
 from ratchetctl.sim.routers import known as routers
 from ratchetctl.sim.simulator import Plan, Simulator
-from ratchetctl.sim.work import Work
+from ratchetctl.sim.work import Command, Work
 from ratchetctl.topo import names, render
 from ratchetctl.topo.kinds import kind as kind_of
 from ratchetctl.topo.model import End, Link, Node, Topology, Uplink
@@ -110,22 +110,25 @@ def run(
     attached: Iterable[PodState],
     namespace: str,
 ) -> list[str]:
-    """Start what the nodes of pods just attached run; a sentence for each.
+    """Start what nodes run that were just attached, or whose files or commands have changed.
 
-    It runs with this machine's programs. Raises SimError that lists what does not run, after
-    everything else was started.
+    It runs with this machine's programs. Returns a sentence for each; raises SimError that lists
+    what does not run, after everything else was started.
     """
     _, ends = render.by_node(topology)
     nodes = {node.name: node for node in topology.nodes}
-    work = [
-        (state, found)
-        for state in attached
-        if state.namespace == namespace
-        and state.name in nodes
-        and (found := _work(nodes[state.name], ends.get(state.name, ()))) != Work()
-    ]
+    new = {state.container_id for state in attached}
+    changed = []
+    for state in directory.pods():
+        if state.namespace != namespace or not _is_of(state, topology.name):
+            continue
+        found = _work(nodes[state.name], ends.get(state.name, ()))
+        kept = directory.read_work(state)
+        before = Work() if kept is None else Work.from_json(kept)
+        if found != before or (state.container_id in new and found != Work()):
+            changed.append((state, found))
     with directory.locked():
-        return containers.run(directory, work, PARALLEL, COMMANDS_TIMEOUT_S)
+        return containers.run(directory, changed, PARALLEL, COMMANDS_TIMEOUT_S)
 
 
 def wait(directory: SimDirectory, topology: Topology, seconds: float) -> Counter[str]:
@@ -168,12 +171,16 @@ def _work(node: Node, ends: Sequence[End]) -> Work:
     known = kind_of(node.kind)
     files = {file.path: file.content for file in node.files}
     router = routers.of(files, node.kind)
-    first, commands, unable = [], [], []
+    first: list[Command] = []
+    commands: list[Command] = []
+    unable: list[tuple[str, str]] = []
     if node.loopbacks:
         script = " && ".join(f"ip address replace {address} dev lo" for address in node.loopbacks)
         first.append((render.ADDRESSES, ("/bin/sh", "-c", script)))
     if router is None and known.is_image:
         unable.append((node.kind, "it is a program of its image, and the simulator runs none"))
+    elif router is None and (command := (*(node.command or ()), *node.args)):
+        work.take((render.CONTAINER, command), commands, unable)
     if node.commands:
         script = "\n".join(render.after_links([end.ifname for end in ends], node.commands))
         commands.append(("commands", ("/bin/sh", "-c", script)))
