@@ -133,7 +133,7 @@ def test_examples_come_up_and_every_address_answers(sim: Topologies, name: str) 
     said = sim.topo("create", file, *options)
     assert "links are up" in said
     assert unanswered(sim, file, *options) == []
-    sim.topo("destroy", file)
+    sim.topo("destroy", file, *options)
     assert not sim.directory.exists
 
 
@@ -235,7 +235,7 @@ def test_a_link_that_cannot_come_up_is_told_by_the_exit_status(
 ) -> None:
     """Another pod, which is none of the topology's, wants the same interface of b."""
     file = write(tmp_path / "lab.clab.yml", "ab", ("a:eth1", "b:eth1", 1))
-    sim("up", "-f", "-", stdin=CLAIMANT)
+    assert sim.try_("up", "-f", "-", stdin=CLAIMANT).returncode == 3
     done = sim.topo_("apply", file, "--timeout", "3")
     assert done.returncode in (3, 4), done.stderr
     assert "0 of 1 links are up" in done.stderr
