@@ -78,3 +78,24 @@ def test_a_kind_that_only_an_image_has_is_told(sim: Topologies, tmp_path: Path) 
     assert "no-such-program" in done.stderr
     # The links came up nevertheless.
     assert ratchetctl("sim", "status", "--name", sim.name).returncode == 0
+
+
+def test_apply_starts_a_router_anew_whose_configuration_changed_and_no_other(
+    sim: Topologies, tmp_path: Path
+) -> None:
+    file = tmp_path / "lab.clab.yml"
+    text = (
+        "name: lab\ntopology:\n  defaults: {kind: frr}\n"
+        '  nodes: {a: {startup-config: "ip forwarding\\n"}, b: {}}\n'
+        '  links: [{endpoints: ["a:eth1", "b:eth1"]}]\n'
+    )
+    file.write_text(text)
+    sim.topo("create", str(file), "--run")
+    containers, b = sim.containers(), sim.exec("b", "cat", "/run/frr/zebra.pid")
+    file.write_text(text.replace("forwarding", "route 10.99.0.0/16 Null0"))
+    said = sim.topo("apply", str(file), "--run")
+    assert "a: FRR (zebra, staticd)" in said
+    assert "b: FRR" not in said
+    assert sim.containers() == containers
+    assert "ip route 10.99.0.0/16 Null0" in sim.exec("a", "vtysh", "-c", "show running-config")
+    assert sim.exec("b", "cat", "/run/frr/zebra.pid") == b

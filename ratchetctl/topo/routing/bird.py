@@ -36,7 +36,8 @@ def _ospf(router: Router) -> Iterator[str]:
     yield "  ipv4 { import all; export none; };"
     yield "  area 0 {"
     yield '    interface "lo" { stub yes; };'
-    timers = f"hello {HELLO_S}; dead {DEAD_S}; retransmit {RETRANSMIT_S};"
+    # One second is what BIRD refuses.
+    timers = f"hello {HELLO_S}; dead {DEAD_S}; retransmit {RETRANSMIT_S + 1};"
     for port in router.ports:
         if port.address is None:
             continue

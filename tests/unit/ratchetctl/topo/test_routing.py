@@ -116,7 +116,7 @@ def test_other_programs_have_sessions_with_addresses(tmp_path: Path, kind: str, 
 
 def test_bird_speaks_ospf_with_the_timers_of_frr(tmp_path: Path) -> None:
     lines = config(lab(tmp_path, "ospf", "bird"), "r2")
-    assert '    interface "eth1" { type ptp; hello 1; dead 4; retransmit 1; };' in lines
+    assert '    interface "eth1" { type ptp; hello 1; dead 4; retransmit 2; };' in lines
 
 
 @pytest.mark.parametrize(("protocol", "kind"), [("isis", "bird"), ("ospf", "gobgp")])
