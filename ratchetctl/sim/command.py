@@ -151,10 +151,16 @@ def up(
         etcd=given,
         etcd_prefix="/" + etcd_prefix.strip("/"),
     )
-    directory = SimDirectory(name)
+    directory, simulator = SimDirectory(name), _simulator(name, parallel)
     with interruptible():
-        _simulator(name, parallel).up(plan, manifest.pods, keep=keep)
-        links.wait(directory, timeout_s if waits else links.SETTLE_S, all_pods=waits)
+        simulator.up(plan, manifest.pods, keep=keep)
+        try:
+            links.wait(directory, timeout_s if waits else links.SETTLE_S, all_pods=waits)
+        except BaseException:
+            # An interruption leaves nothing, as long as the command runs.
+            if not keep:
+                simulator.down()
+            raise
     _show(directory, "table")
 
 

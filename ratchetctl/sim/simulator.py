@@ -146,10 +146,13 @@ class Simulator:
                 state = self.directory.read_state()
             except (SimError, ValueError, KeyError, TypeError):
                 return self._tear_down()
-            if state.foreign_etcd:
-                # A given etcd outlives the simulation: let the children take their keys back.
-                self._try_to_detach(state)
-            return self._tear_down()
+            try:
+                if state.foreign_etcd:
+                    # A given etcd outlives the simulation: let the children take their keys back.
+                    self._try_to_detach(state)
+            finally:
+                refused = self._tear_down()
+            return refused
 
     def pod(self, name: str) -> PodState:
         """Return a pod by [NAMESPACE/]NAME. Raises SimError."""
