@@ -216,8 +216,6 @@ def _emit(
     version, loopbacks = drawing["version"], drawing["loopbacks"]
     if routing:
         drawn = _with_routers(drawn, routing)
-        if loopbacks == "none":
-            loopbacks = "ipv4"
         source = click.get_current_context().get_parameter_source("version")
         if routing == BGP and source is ParameterSource.DEFAULT:
             # Its sessions need none: what is left to number are links with hosts.

@@ -105,6 +105,10 @@ def _kind(name: str, fields: Fields, known: Mapping[str, Kind]) -> Kind:
         renames=(*(rule for rule in rules if rule), *base.renames),
     )
     _tell_unread(fields)
+    if made.router is not None and made.config_path is None:
+        findings.error(
+            fields.where, f"{fields.what}: a router needs config, the path of its configuration"
+        )
     return made
 
 

@@ -46,6 +46,7 @@ def test_a_kind_is_like_another_but_for_what_it_says() -> None:
         ("\na: {like: b}", "x.yml:2: there is no kind 'b'"),
         ("a: {router: cisco}", "router 'cisco': allowed is frr, bird, gobgp"),
         ("a: {config: frr.conf}", "must be a path from /"),
+        ("a: {router: frr}", "a router needs config"),
         ("a: {wait: maybe}", "wait must be true or false"),
         ("a: {interfaces: [{name: '(', becomes: x}]}", "is no pattern"),
         ("a: {interfaces: [{name: 'a', becomes: 'e{$1}'}]}", r"$1: the pattern has 0 groups"),
