@@ -60,6 +60,7 @@ class Container:
     name: str
     command: tuple[str, ...] | None
     mounts: tuple[Mount, ...]
+    post_start: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,11 +289,13 @@ def _containers(spec: _Fields, key: str, config_maps: Mapping[str, str]) -> tupl
         if not item.text("image"):
             raise ManifestError(item.where, item.path("image"), None, "a container needs an image")
         command = (*item.texts("command"), *item.texts("args"))
+        after = item.mapping("lifecycle").mapping("postStart").mapping("exec")
         containers.append(
             Container(
                 name=name,
                 command=command if item.texts("command") else None,
                 mounts=tuple(_mounts(item, config_maps)),
+                post_start=tuple(after.texts("command")),
             )
         )
     return tuple(containers)

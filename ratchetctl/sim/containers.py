@@ -28,6 +28,7 @@ from ratchetctl.sim.work import Command, Work
 
 INIT_TIMEOUT_S = 60.0
 AT_ONCE_S = 0.3  # a command that cannot work has ended by then
+AFTER_S = 10.0  # commands that are to end may wait for links first
 POLL_S = 0.05
 SAID_CHARS = 500
 
@@ -49,17 +50,13 @@ class _Running:
     container: str
     process: subprocess.Popen[bytes]
     log: str
+    timeout_s: float
 
 
-def run(
-    directory: SimDirectory,
-    work: Sequence[tuple[PodState, Work]],
-    parallel: int,
-    timeout_s: float = AT_ONCE_S,
-) -> list[str]:
+def run(directory: SimDirectory, work: Sequence[tuple[PodState, Work]], parallel: int) -> list[str]:
     """Start what each pod is to run, anew where something of it runs already; the sentences.
 
-    Commands have `timeout_s` to fail. Raises SimError that lists what does not run, after
+    Raises SimError that lists what does not run, after
     everything else was started. An interruption ends all that was started.
     """
     with ThreadPoolExecutor(parallel) as pool:
@@ -76,7 +73,7 @@ def run(
             raise
     said = [sentence for outcome in outcomes for sentence in outcome.said]
     failed = [sentence for outcome in outcomes for sentence in outcome.failed]
-    failed += _ended([one for outcome in outcomes for one in outcome.running], timeout_s)
+    failed += _ended([one for outcome in outcomes for one in outcome.running])
     if failed:
         raise SimError("\n".join(failed))
     return said
@@ -108,8 +105,9 @@ def _run(directory: SimDirectory, state: PodState, work: Work) -> Outcome:
         outcome.failed += [f"{name}: {program}: {why}" for program, why in work.unable]
         for container in work.silent:
             outcome.said.append(f"{name}: {container} names no command, nothing to run")
-        for command in work.commands:
-            outcome.running.append(_start(inside, command))
+        commands = [(command, AT_ONCE_S) for command in work.commands]
+        for command, timeout_s in (*commands, *((command, AFTER_S) for command in work.after)):
+            outcome.running.append(_start(inside, command, timeout_s))
             outcome.said.append(f"{name}: {command[0]}, output in {outcome.running[-1].log}")
     except SimError as error:
         outcome.failed.append(f"{name}: {error}")
@@ -131,7 +129,7 @@ def _first(inside: Sandbox, command: Command) -> None:
         )
 
 
-def _start(inside: Sandbox, command: Command) -> _Running:
+def _start(inside: Sandbox, command: Command, timeout_s: float) -> _Running:
     container, words = command
     log = _log(inside, container)
     with open(log, "ab") as output:
@@ -145,22 +143,22 @@ def _start(inside: Sandbox, command: Command) -> _Running:
             )
         except SimError as error:
             raise SimError(f"{container}: {error}") from error
-    return _Running(inside.pod, container, process, log)
+    return _Running(inside.pod, container, process, log, timeout_s)
 
 
 def _log(inside: Sandbox, container: str) -> str:
     return os.path.join(inside.folder, f"{container}.log")
 
 
-def _ended(running: Sequence[_Running], timeout_s: float) -> Iterator[str]:
-    """Yield a sentence for each command that fails within the time."""
+def _ended(running: Sequence[_Running]) -> Iterator[str]:
+    """Yield a sentence for each command that fails within its time."""
     waiting = list(running)
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
     while waiting:
-        is_over = time.monotonic() >= deadline
+        took_s = time.monotonic() - began
         for one in list(waiting):
             status = one.process.poll()
-            if status is None and not is_over:
+            if status is None and took_s < one.timeout_s:
                 continue
             waiting.remove(one)
             if status is None:

@@ -23,7 +23,7 @@ ConfigMaps = Mapping[tuple[str, str], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The commands that run first and to their end, a router, commands that run on, and the files.
+    """Commands that run first and to their end, a router, commands that run on, those that follow.
 
     Each command has its container's name. `silent` are containers whose image decides what runs,
     `unable` holds (program, reason) for what a machine without images cannot run.
@@ -32,6 +32,7 @@ class Work:
     router: str | None = None
     first: tuple[Command, ...] = ()
     commands: tuple[Command, ...] = ()
+    after: tuple[Command, ...] = ()
     silent: tuple[str, ...] = ()
     unable: tuple[tuple[str, str], ...] = ()
     files: tuple[tuple[str, str], ...] = ()
@@ -59,6 +60,11 @@ class Work:
             router,
             tuple((one.name, one.command) for one in pod.init_containers if one.command),
             tuple(commands),
+            tuple(
+                (f"{one.name}.postStart", one.post_start)
+                for one in pod.containers
+                if one.post_start
+            ),
             tuple(silent),
             tuple(unable),
             tuple(files.items()),
@@ -73,6 +79,7 @@ class Work:
             found["router"],
             tuple((name, tuple(command)) for name, command in found["first"]),
             tuple((name, tuple(command)) for name, command in found["commands"]),
+            tuple((name, tuple(command)) for name, command in found["after"]),
             tuple(found["silent"]),
             tuple((program, why) for program, why in found["unable"]),
             tuple((path, content) for path, content in found["files"]),

@@ -22,8 +22,7 @@ from ratchetctl.topo.kinds import kind as kind_of
 from ratchetctl.topo.model import End, Link, Node, Topology, Uplink
 
 PARALLEL = 4
-# A node's commands wait for its links; what is to run on has not failed by then.
-COMMANDS_TIMEOUT_S = 10.0
+COMMANDS = "commands"  # of the topology's file, as a log is named by them
 
 
 def pods(topology: Topology, namespace: str = "default") -> list[Pod]:
@@ -128,7 +127,7 @@ def run(
         if found != before or (state.container_id in new and found != Work()):
             changed.append((state, found))
     with directory.locked():
-        return containers.run(directory, changed, PARALLEL, COMMANDS_TIMEOUT_S)
+        return containers.run(directory, changed, PARALLEL)
 
 
 def wait(directory: SimDirectory, topology: Topology, seconds: float) -> Counter[str]:
@@ -173,9 +172,10 @@ def _work(node: Node, ends: Sequence[End]) -> Work:
     router = routers.of(files, node.kind)
     first: list[Command] = []
     commands: list[Command] = []
+    after: list[Command] = []
     unable: list[tuple[str, str]] = []
     if node.loopbacks:
-        script = " && ".join(f"ip address replace {address} dev lo" for address in node.loopbacks)
+        script = " && ".join(render.loopback_commands(node))
         first.append((render.ADDRESSES, ("/bin/sh", "-c", script)))
     if router is None and known.is_image:
         unable.append((node.kind, "it is a program of its image, and the simulator runs none"))
@@ -183,5 +183,12 @@ def _work(node: Node, ends: Sequence[End]) -> Work:
         work.take((render.CONTAINER, command), commands, unable)
     if node.commands:
         script = "\n".join(render.after_links([end.ifname for end in ends], node.commands))
-        commands.append(("commands", ("/bin/sh", "-c", script)))
-    return Work(router, tuple(first), tuple(commands), (), tuple(unable), tuple(files.items()))
+        after.append((COMMANDS, ("/bin/sh", "-c", script)))
+    return Work(
+        router=router,
+        first=tuple(first),
+        commands=tuple(commands),
+        after=tuple(after),
+        unable=tuple(unable),
+        files=tuple(files.items()),
+    )

@@ -7,10 +7,13 @@ back what was rendered.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ratchet.impairment import ENDS, QUANTITIES, Impairment
+from ratchetctl.sim.routers import frr_daemons
 from ratchetctl.topo.dump import Value
 from ratchetctl.topo.kinds import ALPINE, kind
 from ratchetctl.topo.model import End, File, Link, Node, Port, Topology, Uplink
@@ -55,6 +58,7 @@ def node_objects(
 ) -> Iterator[Object]:
     """Yield one node's objects: `declared` are the links that it is primary of."""
     mine = identity(topology, node)
+    node = replace(node, files=files(node))
     if node.files:
         yield {
             "apiVersion": "v1",
@@ -108,6 +112,22 @@ def impairments(link: Link | Uplink) -> dict[str, str]:
                 # A label's value cannot hold a percent sign.
                 found[f"{prefix}{quantity.label}"] = value.rstrip("%")
     return found
+
+
+def files(node: Node) -> tuple[File, ...]:
+    """Return a node's files, with FRR's list of daemons beside a configuration that Ratchet wrote.
+
+    FRR's image starts none of the daemons that its own list does not name.
+    """
+    known = kind(node.kind)
+    paths = {file.path for file in node.files}
+    if not node.routing or known.router != "frr" or known.config_path not in paths:
+        return node.files
+    path = f"{posixpath.dirname(known.config_path or '')}/{frr_daemons.DAEMONS}"
+    if path in paths:
+        return node.files
+    plan = frr_daemons.plan({file.path: file.content for file in node.files}, node.name)
+    return (*node.files, File(path, frr_daemons.written(plan.daemons)))
 
 
 def config_map(node: Node) -> dict[str, str]:
@@ -256,7 +276,8 @@ def _links(ends: Sequence[End]) -> Object:
 
 
 def loopback_commands(node: Node) -> list[str]:
-    return [f"ip address add {address} dev lo" for address in node.loopbacks]
+    """Return what sets a node's loopback addresses, and may do so twice."""
+    return [f"ip address replace {address} dev lo" for address in node.loopbacks]
 
 
 def _service(node: Node, namespace: str | None, mine: Mapping[str, Value]) -> Object:

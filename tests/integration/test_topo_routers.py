@@ -64,6 +64,18 @@ def _a_restarted_router_comes_back(sim: Topologies) -> None:
     wait_for("r2 to answer", lambda: sim.pings("r1", "10.128.0.2"), timeout_s=CONVERGED_S)
 
 
+def test_a_rendered_network_runs_and_runs_again(sim: Topologies) -> None:
+    rendered = ratchetctl("topo", "render", os.path.join(FOLDER, "bird.clab.yml"))
+    assert rendered.returncode == 0, rendered.stderr
+    sim("up", "--wait", "-f", "-", stdin=rendered.stdout)
+    for _ in range(2):
+        # FRR's list of daemons is among the files, and the script of its package starts staticd.
+        said = sim("run", "-f", "-", stdin=rendered.stdout)
+        assert "frr1: FRR (zebra, ospfd, staticd)" in said
+        assert "bird1: BIRD (bird)" in said
+    wait_for("the far router", lambda: sim.pings("frr1", "10.128.0.3"), timeout_s=CONVERGED_S)
+
+
 def test_a_kind_that_only_an_image_has_is_told(sim: Topologies, tmp_path: Path) -> None:
     file = tmp_path / "lab.clab.yml"
     file.write_text(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 FOLDERS = ("/etc/frr", "/etc/quagga")
@@ -96,6 +96,15 @@ def plan(files: Mapping[str, str], hostname: str) -> Plan:
         elif name in named:
             left_out.append((name, f"the file daemons does not start it: write {name}=yes there"))
     return Plan(tuple(runs), found, others, tuple(left_out))
+
+
+def written(daemons: Iterable[Daemon]) -> str:
+    """Return the file `daemons` that has FRR's own script start these."""
+    lines = ["vtysh_enable=yes"]
+    for daemon in daemons:
+        lines.append(f"{daemon.name}=yes")
+        lines.append(f'{daemon.name}_options="{shlex.join(daemon.options)}"')
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _files(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -35,7 +35,7 @@ POD_KEYS = {
     "affinity": "a topology has none",
     "securityContext": "containers are privileged",
 }
-_LOOPBACK = re.compile(r"ip address add (\S+) dev lo\Z")
+_LOOPBACK = re.compile(r"ip address (?:add|replace) (\S+) dev lo\Z")
 _WAIT = re.compile(r"until \[ -e '/proc/sys/net/ipv4/conf/[^']+' \]; do sleep 1; done\Z")
 
 

@@ -55,7 +55,7 @@ def configured(topology: Topology, everywhere: str | None = None) -> Topology:
                 loopbacks=node.loopbacks,
                 ports=tuple(ports.get(node.name, ())),
             )
-            node = replace(node, files=(*node.files, _file(node, router)))  # noqa: PLW2901 - same node, completed
+            node = replace(node, routing=router.protocol, files=(*node.files, _file(node, router)))  # noqa: PLW2901 - same node, completed
         nodes.append(node)
     return replace(topology, nodes=tuple(nodes))
 

@@ -23,7 +23,9 @@ spec:
     - {name: own, image: i}
   containers:
     - {name: shell, image: i, command: [sleep, "9"], volumeMounts: [%s]}
-    - {name: silent, image: i}
+    - name: silent
+      image: i
+      lifecycle: {postStart: {exec: {command: [ip, route]}}}
     - {name: system, image: i, command: [/sbin/init]}
   volumes: [{name: v, configMap: {name: m}}]
 """
@@ -41,6 +43,7 @@ def test_commands_run_first_or_on_and_what_begins_a_system_does_not(tmp_path: Pa
     assert found.router is None
     assert found.first == (("first", ("ip", "link")),)
     assert found.commands == (("shell", ("sleep", "9")),)
+    assert found.after == (("silent.postStart", ("ip", "route")),)
     assert found.silent == ("silent",)
     assert found.unable == (("system", "/sbin/init is for its image only"),)
     assert found.files == (("/srv/x", "1"),)

@@ -92,7 +92,7 @@ def test_files_ports_commands_and_loopbacks_become_objects() -> None:
     assert isinstance(spec, dict)
     assert spec["nodeSelector"] == {"side": "left"}
     (init,) = spec["initContainers"]
-    assert init["command"][-1] == "ip address add 10.9.9.9/32 dev lo"
+    assert init["command"][-1] == "ip address replace 10.9.9.9/32 dev lo"
     (container,) = spec["containers"]
     assert [one["subPath"] for one in container["volumeMounts"]] == ["frr.conf", "2-frr.conf"]
     script = container["lifecycle"]["postStart"]["exec"]["command"][-1]

@@ -8,6 +8,7 @@ import pytest
 
 from ratchetctl.errors import TopologyError
 from ratchetctl.sim.routers import frr_daemons
+from ratchetctl.topo import render
 from ratchetctl.topo.model import File, Topology
 from ratchetctl.topo.routing.configured import configured
 from tests.unit.ratchetctl.topo import reading
@@ -143,6 +144,18 @@ def test_every_router_is_configured_where_the_command_says_so(tmp_path: Path) ->
     text = LAB.format(protocol="", kind="frr", addresses="", loopbacks="[]")
     assert configured(read(tmp_path, text)).nodes[0].files == ()
     assert "router isis 1" in config(configured(read(tmp_path, text), "isis"))
+
+
+def test_the_image_of_frr_is_told_which_daemons_to_start(tmp_path: Path) -> None:
+    found = lab(tmp_path, "bgp")
+    maps = [one for one in render.objects(found) if one["kind"] == "ConfigMap"]
+    data = maps[0]["data"]
+    assert isinstance(data, dict)
+    assert set(data) == {"frr.conf", "daemons"}
+    assert "bgpd=yes" in str(data["daemons"]).splitlines()
+    files = {f"/etc/frr/{name}": str(text) for name, text in data.items()}
+    runs = [daemon.name for daemon in frr_daemons.plan(files, "r1").daemons]
+    assert runs == ["zebra", "bgpd", "staticd"]
 
 
 @pytest.mark.parametrize("protocol", ["ospf", "isis", "bgp"])
