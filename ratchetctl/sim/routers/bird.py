@@ -23,7 +23,9 @@ def is_configuration(path: str) -> bool:
 def start(sandbox: Sandbox, files: Mapping[str, str]) -> Started:
     """Start BIRD with these files of the container, one of which is its configuration."""
     started = Started("BIRD")
-    if shutil.which("bird") is None:
+    # Debian has it where only root looks.
+    program = shutil.which("bird") or shutil.which("/usr/sbin/bird")
+    if program is None:
         started.fail("bird", "is not installed on this machine: install bird2")
         return started
     os.makedirs(sandbox.own(RUN), exist_ok=True)
@@ -34,7 +36,7 @@ def start(sandbox: Sandbox, files: Mapping[str, str]) -> Started:
         started.fail("bird", f"there is no {NAME} among the pod's files")
         return started
     try:
-        done = sandbox.run(("bird", "-c", path), START_TIMEOUT_S)
+        done = sandbox.run((program, "-c", path), START_TIMEOUT_S)
     except SimError as error:
         started.fail("bird", str(error))
         return started
