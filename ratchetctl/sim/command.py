@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ratchetctl import tables
 from ratchetctl.errors import SimError
-from ratchetctl.interruption import interruptible
+from ratchetctl.interruption import interruptible, undone
 from ratchetctl.manifest import Manifest, read
 from ratchetctl.sim import (
     configuration,
@@ -154,13 +154,8 @@ def up(
     directory, simulator = SimDirectory(name), _simulator(name, parallel)
     with interruptible():
         simulator.up(plan, manifest.pods, keep=keep)
-        try:
+        with undone(lambda: None if keep else simulator.down()):
             links.wait(directory, timeout_s if waits else links.SETTLE_S, all_pods=waits)
-        except BaseException:
-            # An interruption leaves nothing, as long as the command runs.
-            if not keep:
-                simulator.down()
-            raise
     _show(directory, "table")
 
 

@@ -63,6 +63,7 @@ def run(directory: SimDirectory, work: Sequence[tuple[PodState, Work]], parallel
         futures = [pool.submit(_run, directory, *one) for one in work]
         try:
             outcomes = [future.result() for future in futures]
+            ended = list(_ended([one for outcome in outcomes for one in outcome.running]))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             # A pod that is being made has nothing to end yet.
@@ -73,7 +74,7 @@ def run(directory: SimDirectory, work: Sequence[tuple[PodState, Work]], parallel
             raise
     said = [sentence for outcome in outcomes for sentence in outcome.said]
     failed = [sentence for outcome in outcomes for sentence in outcome.failed]
-    failed += _ended([one for outcome in outcomes for one in outcome.running])
+    failed += ended
     if failed:
         raise SimError("\n".join(failed))
     return said

@@ -6,6 +6,8 @@ Configurations are those that Ratchet makes, or the example's own; the programs 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from tests.integration.test_topo import FOLDER, ROUTERS, Topologies
 from tests.lab.polling import wait_for
-from tests.lab.simulation import ratchetctl
+from tests.lab.simulation import PROGRAM, ratchetctl
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -111,3 +113,18 @@ def test_apply_starts_a_router_anew_whose_configuration_changed_and_no_other(
     assert sim.containers() == containers
     assert "ip route 10.99.0.0/16 Null0" in sim.exec("a", "vtysh", "-c", "show running-config")
     assert sim.exec("b", "cat", "/run/frr/zebra.pid") == b
+
+
+def test_a_create_that_is_interrupted_as_commands_run_leaves_nothing(
+    sim: Topologies, tmp_path: Path
+) -> None:
+    file = tmp_path / "lab.clab.yml"
+    file.write_text("name: lab\ntopology:\n  nodes: {a: {image: x, exec: [sleep 300]}}\n")
+    command = ("topo", "create", str(file), "--sim", "--run", "--name", sim.name)
+    create = subprocess.Popen((*PROGRAM, *command), stderr=subprocess.DEVNULL)
+    log = Path(sim.directory.path, "run", "default_a", "commands.log")
+    wait_for("the command", log.exists, timeout_s=30)
+    namespaces = sim.namespaces()
+    create.send_signal(signal.SIGINT)
+    assert create.wait(30) == 128 + signal.SIGINT
+    assert sim.remains(namespaces) == []
