@@ -56,8 +56,8 @@ class _Running:
 def run(directory: SimDirectory, work: Sequence[tuple[PodState, Work]], parallel: int) -> list[str]:
     """Start what each pod is to run, anew where something of it runs already; the sentences.
 
-    Raises SimError that lists what does not run, after
-    everything else was started. An interruption ends all that was started.
+    Raises SimError that lists what does not run, after everything else was started. An interruption
+    ends all that was started.
     """
     with ThreadPoolExecutor(parallel) as pool:
         futures = [pool.submit(_run, directory, *one) for one in work]
