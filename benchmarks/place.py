@@ -6,18 +6,14 @@ Each machine has one /run/ratchet/front.sock. Nodes that shared it would share o
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ratchetctl.sim import netns
+from ratchetctl.sim import netns, syscalls
 
-CLONE_FS = 0x00000200
 SOCKETS = "/run/ratchet"
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +31,14 @@ class Place:
                 yield
                 return
             # setns(2): a thread that shares its root and working directory cannot change mounts.
-            _call(_libc.unshare(CLONE_FS), "unshare")
+            syscalls.unshare(syscalls.CLONE_FS)
             directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
             home = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                _call(_libc.setns(self.mounts, netns.CLONE_NEWNS), "setns")
+                syscalls.setns(self.mounts, syscalls.CLONE_NEWNS, "a place")
                 yield
             finally:
-                _call(_libc.setns(home, netns.CLONE_NEWNS), "setns home")
+                syscalls.setns(home, syscalls.CLONE_NEWNS, "home")
                 os.fchdir(directory)
                 os.close(home)
                 os.close(directory)
@@ -79,9 +75,3 @@ def mounts() -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _call(result: int, what: str) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")

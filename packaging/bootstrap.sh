@@ -110,6 +110,8 @@ missing_packages() {
         command -v podman >/dev/null || echo podman
         has_file /usr/bin/conmon /usr/libexec/podman/conmon /usr/lib/podman/conmon || echo conmon
         command -v openssl >/dev/null || echo openssl
+        has_file /usr/sbin/bird || echo bird2
+        has_file /usr/bin/gobgpd /usr/sbin/gobgpd || echo gobgpd
         command -v cc >/dev/null || printf '%s\n' gcc libc6-dev
         # The small one: 59 MB to fetch, without a window system.
         command -v chromium-headless-shell chromium chromium-browser google-chrome >/dev/null ||
@@ -166,7 +168,8 @@ install_packages() {
         for package in "${packages[@]}"; do
             case $package in
                 etcd | etcd-server) systemctl disable --quiet etcd.service 2>/dev/null || true ;;
-                frr | containerd) systemctl disable --quiet "$package.service" 2>/dev/null || true ;;
+                frr | containerd | gobgpd) systemctl disable --quiet "$package.service" 2>/dev/null || true ;;
+                bird2) systemctl disable --quiet bird.service 2>/dev/null || true ;;
                 podman)
                     systemctl disable --quiet podman.socket podman.service podman-restart.service \
                         podman-auto-update.timer podman-auto-update.service 2>/dev/null || true

@@ -22,15 +22,17 @@ from rich.console import Console
 from ratchetctl import manifest
 from ratchetctl.errors import DemoError
 from ratchetctl.interruption import interruptible
-from ratchetctl.sim import containers, environment, etcd, netns, processes, routers, runtime
+from ratchetctl.sim import containers, environment, etcd, netns, processes, runtime, sandbox
 from ratchetctl.sim.directory import PodState, SimDirectory
 from ratchetctl.sim.progress import Progress
 from ratchetctl.sim.simulator import UNDERLAY, Plan, Simulator
+from ratchetctl.sim.work import Work
 
 LINK_TIMEOUT_S = 15.0
 OSPF_TIMEOUT_S = 60.0
 CLEAN_TIMEOUT_S = 15.0
 COMMAND_TIMEOUT_S = 30.0
+PARALLEL = 2
 
 FIRST_VNI = 11
 VXLAN_PORT = 4789
@@ -127,26 +129,25 @@ class _Demo:
         _heading("The cloud router: four pods at once, three links, two routers that speak OSPF")
         found = self._read("cloud-router/cloud-router.yaml")
         states = {state.name: state for state in self._sim.apply(found.pods)}
-        for pod in found.pods:
-            for said in containers.run(self._directory, states[pod.name], pod, found):
-                click.echo(f"  {said}")
+        work = [(states[pod.name], Work.of(pod, found.config_maps)) for pod in found.pods]
+        for said in containers.run(self._directory, work, PARALLEL):
+            click.echo(f"  {said}")
         kinds = {"centosa": ("in1", "veth"), "quagga-a": ("mid1", "vxlan")}
         kinds |= {"quagga-b": ("out1", "veth")}
         for name, (ifname, kind) in kinds.items():
             link = self._wait_for_link(states[name], ifname)
             _claim(f"{ifname} of {name} is {kind}", link["linkinfo"]["info_kind"] == kind)
         router, host = states["quagga-a"], states["centosa"]
-        folder = self._directory.run(router)
         started = time.monotonic()
         _wait(
             "the routers are neighbours",
             OSPF_TIMEOUT_S,
             lambda: self._speaks(router, "show ip ospf neighbor", "Full"),
         )
-        click.echo(_indented(self._router(folder, router, "show ip ospf neighbor")))
+        click.echo(_indented(self._router(router, "show ip ospf neighbor")))
         said = self._ping(host, "192.168.4.101", OSPF_TIMEOUT_S)
         click.echo(f"  ({time.monotonic() - started:.1f} s after the routers were started)")
-        click.echo(_indented(self._router(folder, router, "show ip route ospf")))
+        click.echo(_indented(self._router(router, "show ip route ospf")))
         ttls = re.findall(r"ttl=(\d+)", said)
         _claim("the replies come with ttl 62: through both routers", set(ttls) == {"62"})
 
@@ -210,11 +211,11 @@ class _Demo:
         return self._show(pod, "ping", "-c", "3", "-i", "0.2", "-W", "1", address)
 
     def _speaks(self, pod: PodState, command: str, word: str) -> bool:
-        return word in self._router(self._directory.run(pod), pod, command)
+        return word in self._router(pod, command)
 
-    def _router(self, folder: str, pod: PodState, command: str) -> str:
-        with netns.inside(pod.netns):
-            return routers.show(folder, command)
+    def _router(self, pod: PodState, command: str) -> str:
+        inside = sandbox.of(self._directory, pod)
+        return inside.run(("vtysh", "-c", command), COMMAND_TIMEOUT_S).stdout
 
     def _etcd(self) -> dict[str, str]:
         return etcd.keys(self._directory.netns(UNDERLAY), "/ratchet")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import click
@@ -39,6 +39,16 @@ def interruptible() -> Iterator[None]:
         if not interrupted:
             for one, handler in zip(WATCHED, before, strict=True):
                 signal.signal(one, handler)
+
+
+@contextlib.contextmanager
+def undone(undo: Callable[[], object]) -> Iterator[None]:
+    """Undo what was done before the block if it is interrupted; inside `interruptible`."""
+    try:
+        yield
+    except SystemExit:
+        undo()
+        raise
 
 
 @contextlib.contextmanager

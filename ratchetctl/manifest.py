@@ -45,12 +45,22 @@ Document = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A ConfigMap at a path of a container: its keys as files of a folder, or one key as a file."""
+
+    config_map: str
+    path: str
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Container:
     """What of a container the simulator can make use of; command is None for the image's own."""
 
     name: str
     command: tuple[str, ...] | None
-    config_maps: tuple[str, ...]
+    mounts: tuple[Mount, ...]
+    post_start: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,15 +289,27 @@ def _containers(spec: _Fields, key: str, config_maps: Mapping[str, str]) -> tupl
         if not item.text("image"):
             raise ManifestError(item.where, item.path("image"), None, "a container needs an image")
         command = (*item.texts("command"), *item.texts("args"))
-        mounts = (mount.text("name") or "" for mount in item.objects("volumeMounts"))
+        after = item.mapping("lifecycle").mapping("postStart").mapping("exec")
         containers.append(
             Container(
                 name=name,
                 command=command if item.texts("command") else None,
-                config_maps=tuple(config_maps[mount] for mount in mounts if mount in config_maps),
+                mounts=tuple(_mounts(item, config_maps)),
+                post_start=tuple(after.texts("command")),
             )
         )
     return tuple(containers)
+
+
+def _mounts(container: _Fields, config_maps: Mapping[str, str]) -> Iterator[Mount]:
+    for mount in container.objects("volumeMounts"):
+        config_map = config_maps.get(mount.text("name") or "")
+        if config_map is None:
+            continue
+        path = mount.text("mountPath")
+        if path is None or not path.startswith("/"):
+            raise ManifestError(mount.where, mount.path("mountPath"), path, "must be a path from /")
+        yield Mount(config_map, path.rstrip("/") or "/", mount.text("subPath"))
 
 
 @dataclass(frozen=True, slots=True)

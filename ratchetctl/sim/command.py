@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -13,7 +15,7 @@ from rich.console import Console
 
 from ratchetctl import tables
 from ratchetctl.errors import SimError
-from ratchetctl.interruption import interruptible
+from ratchetctl.interruption import interruptible, undone
 from ratchetctl.manifest import Manifest, read
 from ratchetctl.sim import (
     configuration,
@@ -21,18 +23,20 @@ from ratchetctl.sim import (
     environment,
     etcd,
     forward,
+    links,
     netns,
     runtime,
+    sandbox,
     schedule,
     status,
 )
 from ratchetctl.sim.directory import SimDirectory
 from ratchetctl.sim.progress import Progress
 from ratchetctl.sim.simulator import DEFAULT_PARALLEL, UNDERLAY, Plan, Simulator
+from ratchetctl.sim.work import Work
 
 DEFAULT_NODES = 2
-# As a shell answers: execve(2) says that there is no such program, or that it cannot be run.
-NOT_FOUND, NOT_EXECUTABLE = 127, 126
+DEFAULT_WAIT_S = 60.0
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -96,6 +100,21 @@ def sim() -> None:
     help="the boot network of eligible pods, for instance loopback",
 )
 @click.option("--keep", is_flag=True, help="leave everything as it is when something fails")
+@click.option(
+    "--wait",
+    "waits",
+    is_flag=True,
+    help="wait for every link (without it: a moment, for those whose pods are both there)",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=DEFAULT_WAIT_S,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="how long to wait at most",
+)
 def up(
     files: Sequence[str],
     name: str,
@@ -108,8 +127,14 @@ def up(
     conf: str | None,
     boot_network: str | None,
     keep: bool,
+    waits: bool,
+    timeout_s: float,
 ) -> None:
-    """Make a cluster, and attach the pods of the files if there are any."""
+    """Make a cluster, and attach the pods of the files if there are any.
+
+    Exit status: 0 every link is up, 1 the command failed and has left nothing, 2 wrong arguments,
+    3 a link waits, 4 a link is in error.
+    """
     if conf and boot_network:
         raise click.UsageError(
             "--boot-network is for the simulator's own configuration, not --conf"
@@ -126,9 +151,12 @@ def up(
         etcd=given,
         etcd_prefix="/" + etcd_prefix.strip("/"),
     )
+    directory, simulator = SimDirectory(name), _simulator(name, parallel)
     with interruptible():
-        _simulator(name, parallel).up(plan, manifest.pods, keep=keep)
-    status.show(SimDirectory(name), tables.console())
+        simulator.up(plan, manifest.pods, keep=keep)
+        with undone(lambda: None if keep else simulator.down()):
+            links.wait(directory, timeout_s if waits else links.SETTLE_S, all_pods=waits)
+    _show(directory, "table")
 
 
 @sim.command()
@@ -158,9 +186,18 @@ def delete(pods: Sequence[str], name: str, parallel: int) -> None:
 @_name
 @_parallel
 def restart(pods: Sequence[str], node: str | None, name: str, parallel: int) -> None:
-    """Delete pods and attach them again, as new containers."""
+    """Delete pods and attach them again, as new containers.
+
+    What `sim run` started in a pod is started again.
+    """
+    directory, simulator = SimDirectory(name), _simulator(name, parallel)
     with interruptible():
-        _simulator(name, parallel).restart(pods, node)
+        work = {pod: directory.read_work(simulator.pod(pod)) for pod in pods}
+        simulator.restart(pods, node)
+        again = [(simulator.pod(pod), Work.from_json(one)) for pod, one in work.items() if one]
+        with directory.locked():
+            for sentence in containers.run(directory, again, parallel):
+                click.echo(sentence)
 
 
 @sim.command()
@@ -170,21 +207,23 @@ def restart(pods: Sequence[str], node: str | None, name: str, parallel: int) -> 
 def run(pods: Sequence[str], files: Sequence[str], name: str) -> None:
     """Start what the pods' containers would run.
 
-    This machine's programs run in the pods' network namespaces: FRR for a container that mounts a
-    ConfigMap with an frr.conf, and the container's command for any other. Only the network is
-    isolated, so run only files that you would run as root.
+    This machine's programs run in namespaces of the pods: FRR, BIRD or GoBGP for a container that
+    mounts a configuration of it, and the container's command for any other. What runs already is
+    ended first. Files are the machine's, so run only what you would run as root.
+
+    What cannot run is listed, and makes the exit status 1.
     """
     manifest = read(files)
     directory = SimDirectory(name)
     simulator = _simulator(name)
     wanted = {simulator.pod(pod).full_name for pod in pods}
+    chosen = [pod for pod in manifest.pods if not wanted or pod.full_name in wanted]
     with interruptible(), directory.locked():
-        for pod in manifest.pods:
-            if wanted and pod.full_name not in wanted:
-                continue
-            state = simulator.pod(pod.full_name)
-            for sentence in containers.run(directory, state, pod, manifest):
-                click.echo(sentence)
+        work = [
+            (simulator.pod(pod.full_name), Work.of(pod, manifest.config_maps)) for pod in chosen
+        ]
+        for sentence in containers.run(directory, work, DEFAULT_PARALLEL):
+            click.echo(sentence)
 
 
 @sim.command(name="exec")
@@ -193,30 +232,50 @@ def run(pods: Sequence[str], files: Sequence[str], name: str) -> None:
 @click.option("--node", is_flag=True, help="POD is the name of a node")
 @_name
 def execute(target: str, command: Sequence[str], node: bool, name: str) -> None:
-    """Run a command in the network of a pod or node.
+    """Run a command in a pod, or in the network of a node.
 
-    ratchetctl ends with the exit status of the command.
+    It is one of this machine's programs, and finds the pod's own network, processes, host name and
+    /run: `vtysh` reaches the router of the pod. ratchetctl ends with the command's exit status.
     """
     directory, simulator = SimDirectory(name), _simulator(name)
-    path = directory.netns(simulator.node(target).name) if node else simulator.pod(target).netns
-    netns.enter_for_exec(path)
-    try:
-        os.execvpe(command[0], list(command), environment.without_bundle(dict(os.environ)))  # noqa: S606 - what exec is for
-    except OSError as error:
-        click.echo(f"ratchetctl: {command[0]}: {error.strerror}", err=True)
-        sys.exit(NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE)
+    environ = environment.without_bundle(dict(os.environ))
+    if not node:
+        pod = simulator.pod(target)
+        inside = sandbox.of(directory, pod)
+        status = inside.execute(command, {**environ, "HOSTNAME": pod.name})
+        if os.WIFSIGNALED(status):
+            _end_by(os.WTERMSIG(status))
+        sys.exit(os.waitstatus_to_exitcode(status))
+    netns.enter_for_exec(directory.netns(simulator.node(target).name))
+    sandbox.become(command, environ)
+
+
+def _end_by(number: int) -> None:
+    """End as the command has, so that a shell sees it too."""
+    with contextlib.suppress(OSError):  # SIGKILL has no other
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 @sim.command(name="status")
 @_name
 @click.option("-o", "--output", type=click.Choice(("table", "json")), default="table")
 def show_status(name: str, output: str) -> None:
-    """Show nodes, pods and links."""
-    directory = SimDirectory(name)
+    """Show nodes, pods and links.
+
+    Exit status: 0 every link is up, 1 there is no simulation, 3 a link waits, 4 a link is in error.
+    """
+    _show(SimDirectory(name), output)
+
+
+def _show(directory: SimDirectory, output: str) -> None:
+    """Show the simulation, and end with an exit status that says how its links are."""
+    found = status.collect(directory)
     if output == "json":
-        click.echo(json.dumps(status.collect(directory), indent=2))
+        click.echo(json.dumps(found, indent=2))
     else:
-        status.show(directory, tables.console())
+        status.show(found, tables.console())
+    click.get_current_context().exit(links.exit_status(found["pods"]))
 
 
 @sim.command()

@@ -6,7 +6,8 @@
       etcd/                 data and log of the private etcd
       nodes/<node>/         10-ratchet.conf (or .conflist), state/, cni/, ratchet.log
       pods/<ns>_<pod>.json  a pod and its attachment, written before its ADD
-      run/<ns>_<pod>/       logs and sockets of what `sim run` started in a pod
+      pods/<ns>_<pod>.work  what `sim run` started in it, for `sim restart`
+      run/<ns>_<pod>/       a pod's /run: sockets, pid files and logs of what runs in it
 
 Nothing of a simulation's files lies anywhere else. A call that changes something holds a lock on
 the directory itself, so that no lock file has to be left behind.
@@ -118,28 +119,12 @@ class SimDirectory:
         Blocks at most LOCK_TIMEOUT_S, after calling waiting once. Raises SimError when there is no
         such simulation or the lock is not to be had.
         """
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
+        if not self.exists:
             raise SimError(
                 f"no simulation {self.name!r} is running; start one with `ratchetctl sim up`"
-            ) from error
-        try:
-            deadline = time.monotonic() + LOCK_TIMEOUT_S
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if waiting:
-                        waiting()
-                        waiting = None
-                    if time.monotonic() > deadline:
-                        raise SimError(f"{self.path} is held by another ratchetctl") from error
-                    time.sleep(LOCK_PAUSE_S)
+            )
+        with held(self.path, waiting):
             yield
-        finally:
-            os.close(descriptor)
 
     def netns(self, name: str) -> str:
         """Return the namespace of the underlay, of a node or of a container."""
@@ -208,16 +193,60 @@ class SimDirectory:
 
     def forget_pod(self, pod: PodState) -> None:
         """Remove a pod's record and its run directory. Safe to call twice."""
+        self.forget_run(pod)
+        for path in (self._pod(pod.namespace, pod.name), self._work(pod)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def forget_run(self, pod: PodState) -> None:
+        """Empty a pod's run directory. Safe to call twice."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.run(pod))
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._pod(pod.namespace, pod.name))
+
+    def write_work(self, pod: PodState, work: Mapping[str, Any]) -> None:
+        """Keep what was started in a pod."""
+        _write_json(self._work(pod), work)
+
+    def read_work(self, pod: PodState) -> dict[str, Any] | None:
+        """Return what was started in a pod; None when nothing was."""
+        try:
+            return _read_json(self._work(pod))
+        except FileNotFoundError:
+            return None
+
+    def _work(self, pod: PodState) -> str:
+        return os.path.join(self.path, "pods", f"{_file_name(pod.namespace, pod.name)}.work")
 
     def _pod(self, namespace: str, name: str) -> str:
         return os.path.join(self.path, "pods", _file_name(namespace, name) + ".json")
 
     def _option(self) -> str:
         return "" if self.name == "default" else f" --name {self.name}"
+
+
+@contextlib.contextmanager
+def held(path: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a folder against other calls that hold it; `locked` says how long. Raises SimError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise SimError(f"{path} was removed meanwhile") from error
+    try:
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if waiting:
+                    waiting()
+                    waiting = None
+                if time.monotonic() > deadline:
+                    raise SimError(f"{path} is held by another ratchetctl") from error
+                time.sleep(LOCK_PAUSE_S)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _file_name(namespace: str, name: str) -> str:

@@ -1,9 +1,7 @@
 """Network namespaces: make them, enter them, remove them, find who is inside.
 
 A namespace is kept by a bind mount of its /proc file, as `ip netns` and container runtimes do, so
-it outlives whoever made it. System calls are made through ctypes because 750 pods times one `ip`
-process each would take longer than attaching them: a namespace made here costs 0.4 ms. (Python has
-os.setns and os.unshare only from 3.12 on.)
+it outlives whoever made it. One that is made here costs 0.4 ms.
 
 Entering is per thread: the functions that enter are meant for threads that do nothing else, and
 what such a thread starts is born inside.
@@ -12,20 +10,14 @@ what such a thread starts is born inside.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import fcntl
 import os
 import socket
 import struct
 from collections.abc import Iterator
 
-CLONE_NEWNS = 0x00020000
-CLONE_NEWNET = 0x40000000
-MS_BIND = 0x1000
-MS_REC = 0x4000
-MS_SLAVE = 0x80000
-MNT_DETACH = 2
+from ratchetctl.sim import syscalls
+
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
@@ -33,8 +25,6 @@ IFREQ = struct.Struct("16sH22x")
 
 # The thread's own, not the process's: threads of ours sit in different namespaces.
 OWN_NAMESPACE = "/proc/thread-self/ns/net"
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def create(path: str) -> None:
@@ -45,19 +35,34 @@ def create(path: str) -> None:
     """
     with open(path, "xb"), _restored():
         try:
-            _call(_libc.unshare(CLONE_NEWNET), "unshare")
-            _mount(OWN_NAMESPACE, path, None, MS_BIND)
+            syscalls.unshare(syscalls.CLONE_NEWNET)
+            syscalls.mount(OWN_NAMESPACE, path, None, syscalls.MS_BIND)
             _set_loopback_up()
         except OSError:
             remove(path)
             raise
 
 
+def make_room(folder: str) -> None:
+    """Make a folder for namespaces one that a mount namespace can let go of as a whole.
+
+    The machine's other mount namespaces see none of it.
+    """
+    syscalls.mount(folder, folder, None, syscalls.MS_BIND)
+    syscalls.mount("none", folder, None, syscalls.MS_PRIVATE)
+
+
+def remove_room(folder: str) -> None:
+    """Make the folder an ordinary one again. Safe to call twice, and without `make_room`."""
+    while syscalls.unmount(folder):
+        pass
+
+
 def enter(path: str) -> None:
     """Put the calling thread into the namespace at path, for good."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _call(_libc.setns(descriptor, CLONE_NEWNET), f"setns {path}")
+        syscalls.setns(descriptor, syscalls.CLONE_NEWNET, path)
     finally:
         os.close(descriptor)
 
@@ -78,7 +83,7 @@ def remove(path: str) -> None:
     if not os.path.lexists(path):
         return
     # EINVAL: not a mount point, a create that was cut short.
-    while _libc.umount2(os.fsencode(path), MNT_DETACH) == 0:
+    while syscalls.unmount(path):
         pass
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -96,18 +101,18 @@ def identity(path: str) -> tuple[int, int] | None:
 
 
 def enter_for_exec(path: str) -> None:
-    """Put the process into the namespace at path and show it that namespace's /sys.
+    """Put the process into a node's namespace and show it that namespace's /sys.
 
     Needs to be the last thing before exec: the mount namespace is left as well. Everything that is
     not network is the host's.
     """
     enter(path)
-    _call(_libc.unshare(CLONE_NEWNS), "unshare")
-    _mount("none", "/", None, MS_REC | MS_SLAVE)
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
     # Without its own /sys a program would list the host's interfaces in /sys/class/net. What needs
     # no list works without, so a machine that forbids the mount is no reason to stop.
     with contextlib.suppress(OSError):
-        _mount("sysfs", "/sys", "sysfs", 0)
+        syscalls.mount("sysfs", "/sys", "sysfs", 0)
 
 
 @contextlib.contextmanager
@@ -116,7 +121,7 @@ def _restored() -> Iterator[None]:
     try:
         yield
     finally:
-        _call(_libc.setns(home, CLONE_NEWNET), "setns home")
+        syscalls.setns(home, syscalls.CLONE_NEWNET, "home")
         os.close(home)
 
 
@@ -124,25 +129,3 @@ def _set_loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
         name, flags = IFREQ.unpack(fcntl.ioctl(control, SIOCGIFFLAGS, IFREQ.pack(b"lo", 0)))
         fcntl.ioctl(control, SIOCSIFFLAGS, IFREQ.pack(name, flags | IFF_UP))
-
-
-def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
-    _call(
-        _libc.mount(
-            os.fsencode(source),
-            os.fsencode(target),
-            kind and os.fsencode(kind),
-            ctypes.c_ulong(flags),
-            None,
-        ),
-        f"mount {target}",
-    )
-
-
-def _call(result: int, what: str) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        reason = os.strerror(number)
-        if number == errno.EPERM:
-            reason += ": this needs root (CAP_SYS_ADMIN)"
-        raise OSError(number, f"{what}: {reason}")

@@ -4,6 +4,9 @@ Who belongs to a simulation is read from the kernel: a process whose network nam
 the simulation made. So etcd, ratchet children, routers and shells are found alike, also after a
 crash, with no pid file to trust. A process is held by a pidfd while it is looked at, so that a pid
 that is used again cannot be hit.
+
+The first process of a PID namespace takes no SIGTERM. When it is killed, the kernel kills all of
+its namespace with it, also what has left the network namespace.
 """
 
 from __future__ import annotations
@@ -37,41 +40,69 @@ def end(namespaces: Collection[Namespace], grace_s: float = GRACE_S) -> list[int
     """
     spared = _ourselves()
     found = _inside(namespaces, spared)
-    _signal(found, signal.SIGTERM)
-    left = _wait(found, grace_s)
+    first = [process for process in found if is_first(str(process.pid))]
+    others = [process for process in found if process not in first]
+    _signal(others, signal.SIGTERM)
+    left = _wait(others, grace_s) + first
     # What SIGTERM made others start meanwhile, and what ignored it.
     left += _inside(namespaces, spared | {process.pid for process in left})
     _signal(left, signal.SIGKILL)
     return [process.pid for process in _close(_wait(left, KILLED_S))]
 
 
-def pids(namespaces: Collection[Namespace]) -> list[int]:
+def end_namespace(first: int, grace_s: float = GRACE_S) -> None:
+    """End what is in the PID namespace whose first process this is, and that process."""
+    its = namespace(str(first), "pid")
+    if its is None:
+        return
+    found = _inside({its}, (), "pid")
+    others = [process for process in found if process.pid != first]
+    _signal(others, signal.SIGTERM)
+    left = _wait(others, grace_s) + [process for process in found if process.pid == first]
+    _signal(left, signal.SIGKILL)
+    _close(_wait(left, KILLED_S))
+
+
+def is_first(pid: str) -> bool:
+    """Say whether a process is the first one of a PID namespace below ours."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            numbers = next((line.split()[1:] for line in file if line.startswith("NSpid:")), [])
+    except OSError:
+        return False
+    return len(numbers) > 1 and numbers[-1] == "1"
+
+
+def pids(namespaces: Collection[Namespace], kind: str = "net") -> list[int]:
     """Return the processes in these namespaces."""
-    return [process.pid for process in _close(_inside(namespaces, set()))]
+    return [process.pid for process in _close(_inside(namespaces, set(), kind))]
 
 
-def _inside(namespaces: Collection[Namespace], spared: Collection[int]) -> list[Process]:
+def _inside(
+    namespaces: Collection[Namespace], spared: Collection[int], kind: str = "net"
+) -> list[Process]:
     found = []
     for entry in os.listdir("/proc"):
         if not entry.isdecimal() or int(entry) in spared:
             continue
-        if _namespace(entry) not in namespaces:
+        if namespace(entry, kind) not in namespaces:
             continue
         try:
             descriptor = os.pidfd_open(int(entry))
         except OSError:
             continue
         # Once more, now that the pid cannot be given to another process.
-        if _namespace(entry) in namespaces:
+        if namespace(entry, kind) in namespaces:
             found.append(Process(int(entry), descriptor))
         else:
             os.close(descriptor)
     return found
 
 
-def _namespace(pid: str) -> Namespace | None:
+def namespace(pid: str, kind: str = "net") -> Namespace | None:
+    """Return the network namespace of a process, or one of another kind; None: it has gone."""
     try:
-        status = os.stat(f"/proc/{pid}/ns/net")
+        status = os.stat(f"/proc/{pid}/ns/{kind}")
     except OSError:
         return None
     return (status.st_dev, status.st_ino)

@@ -146,10 +146,13 @@ class Simulator:
                 state = self.directory.read_state()
             except (SimError, ValueError, KeyError, TypeError):
                 return self._tear_down()
-            if state.foreign_etcd:
-                # A given etcd outlives the simulation: let the children take their keys back.
-                self._try_to_detach(state)
-            return self._tear_down()
+            try:
+                if state.foreign_etcd:
+                    # A given etcd outlives the simulation: let the children take their keys back.
+                    self._try_to_detach(state)
+            finally:
+                refused = self._tear_down()
+            return refused
 
     def pod(self, name: str) -> PodState:
         """Return a pod by [NAMESPACE/]NAME. Raises SimError."""
@@ -199,6 +202,7 @@ class Simulator:
             etcd_prefix=plan.etcd_prefix,
             foreign_etcd=plan.etcd,
         )
+        netns.make_room(directory.netns(""))
         netns.create(directory.netns(UNDERLAY))
         for node in state.nodes:
             netns.create(directory.netns(node.name))
@@ -352,6 +356,7 @@ class Simulator:
             refused = processes.end({found for found in ids if found})
             for path in paths:
                 netns.remove(path)
+            netns.remove_room(self.directory.netns(""))
             self.directory.remove()
             # The front's socket was there. A machine that is a node has more in it.
             with suppress(OSError):

@@ -25,7 +25,7 @@ def collect(directory: SimDirectory) -> dict[str, Any]:
     """Return the simulation as JSON. Raises SimError when there is none."""
     state = directory.read_state()
     pods = directory.pods()
-    seen = {node.name: _seen(directory.state_dir(node.name)) for node in state.nodes}
+    known = seen(directory)
     return {
         "name": directory.name,
         "directory": directory.path,
@@ -52,16 +52,23 @@ def collect(directory: SimDirectory) -> dict[str, Any]:
                 "netns": pod.netns,
                 "attached": pod.result is not None,
                 "addresses": addresses(pod),
-                **seen[pod.node].get(pod.container_id, {"superseded": False, "links": []}),
+                **known.get(pod.container_id, {"superseded": False, "links": []}),
             }
             for pod in pods
         ],
     }
 
 
-def show(directory: SimDirectory, console: Console) -> None:
-    """Print it as tables."""
-    found = collect(directory)
+def seen(directory: SimDirectory) -> dict[str, dict[str, Any]]:
+    """Return every pod's links by container ID, as the nodes' children see them."""
+    found: dict[str, dict[str, Any]] = {}
+    for node in directory.read_state().nodes:
+        found.update(_seen(directory.state_dir(node.name)))
+    return found
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print what `collect` has found as tables."""
     nodes = tables.table("node", "address", "pods", "processes", "labels")
     for node in found["nodes"]:
         nodes.add_row(

@@ -7,7 +7,7 @@ networks that a given address lies in are skipped.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 from ratchetctl.errors import TopologyError
@@ -25,8 +25,9 @@ def hand_out(
     version: int,
     prefix_len: int | None = None,
     pool: str | None = None,
+    chosen: Callable[[Link], bool] = lambda _: True,
 ) -> Topology:
-    """Give both ends of every link without addresses one each, of IP version 4 or 6.
+    """Give both ends of every (chosen) link without addresses one each, of IP version 4 or 6.
 
     A link gets a /31 or /127 (RFC 3021, RFC 6164), or a network of `prefix_len`. A link with one
     address gets the other from the same network where there is room. Raises TopologyError when the
@@ -42,7 +43,9 @@ def hand_out(
     networks = _free(_network(pool or LINKS[version]), length, _given(topology), skip=version == 6)
     links = []
     for link in topology.links:
-        if link.first.address is None and link.second.address is None:
+        if not chosen(link):
+            links.append(link)
+        elif link.first.address is None and link.second.address is None:
             network = next(networks, None)
             if network is None:
                 raise TopologyError(
@@ -55,13 +58,22 @@ def hand_out(
     return replace(topology, links=tuple(links))
 
 
-def hand_out_loopbacks(topology: Topology, version: int, pool: str | None = None) -> Topology:
-    """Give every node without a loopback address of this IP version one. Raises TopologyError."""
+def hand_out_loopbacks(
+    topology: Topology,
+    version: int,
+    pool: str | None = None,
+    chosen: Collection[str] | None = None,
+) -> Topology:
+    """Give every node without a loopback address of this IP version one. Raises TopologyError.
+
+    With `chosen`, only nodes of these names.
+    """
     length = 32 if version == 4 else 128
     networks = _free(_network(pool or LOOPBACKS[version]), length, _given(topology), skip=1)
     nodes = []
     for node in topology.nodes:
-        if any(one.version == version for one in node.loopbacks):
+        has_one = any(one.version == version for one in node.loopbacks)
+        if has_one or (chosen is not None and node.name not in chosen):
             nodes.append(node)
             continue
         network = next(networks, None)

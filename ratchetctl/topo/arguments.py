@@ -8,8 +8,11 @@ from typing import Any, TypeVar
 import click
 
 from ratchetctl.topo import draw, findings, read
+from ratchetctl.topo.draw import kinds_option
 from ratchetctl.topo.findings import Findings
 from ratchetctl.topo.model import Topology
+from ratchetctl.topo.routing.configured import configured
+from ratchetctl.topo.routing.router import PROTOCOLS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,6 +34,12 @@ def reading(command: F) -> F:
                 help="leave out what Ratchet cannot do, with a note, instead of an error",
             ),
             *draw.addressing("none"),
+            click.option(
+                "--routing",
+                type=click.Choice(PROTOCOLS),
+                help="write configurations for routers (FRR, BIRD, GoBGP) that have none",
+            ),
+            kinds_option,
         )
     ):
         command = option(command)
@@ -65,6 +74,7 @@ def read_topology(
     prefix_len: int | None,
     pool: str | None,
     loopbacks: str,
+    routing: str | None = None,
 ) -> Topology:
     """Read a topology as the options say, and show the notes. Raises OperatorError."""
     found = Findings(leave_out=leave_out)
@@ -74,7 +84,8 @@ def read_topology(
             found.note(node.where, f"interface {title} of {node.title} becomes {ifname}")
     for line in findings.shown(found.notes):
         click.echo(f"note: {line}", err=True)
-    return draw.addressed(topology, version, prefix_len, pool, loopbacks)
+    topology = draw.addressed(topology, version, prefix_len, pool, loopbacks)
+    return configured(topology, routing)
 
 
 def write_pieces(output: str | None, pieces: Iterable[str]) -> None:

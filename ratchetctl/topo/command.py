@@ -17,6 +17,7 @@ from ratchetctl.topo import (
     draw,
     dump,
     findings,
+    kinds,
     live,
     render,
     running,
@@ -154,6 +155,23 @@ def diff_(
         click.echo(line)
     if found:
         click.get_current_context().exit(DIFFERS)
+
+
+@topo.command(name="kinds")
+@draw.kinds_option
+def kinds_() -> None:
+    """List the device kinds: what a node runs, where its configuration lies."""
+    shown = tables.table("kind", "image", "configuration", "router", "waits", "interfaces")
+    for name, kind in sorted(kinds.KINDS.items()):
+        shown.add_row(
+            name,
+            kind.image or "",
+            kind.config_path or "",
+            kind.router or "",
+            "yes" if kind.waits else "",
+            "\n".join(f"{rule.pattern.pattern} becomes {rule.becomes}" for rule in kind.renames),
+        )
+    tables.console().print(shown)
 
 
 def _counted(topology: Topology) -> str:

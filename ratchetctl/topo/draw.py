@@ -8,19 +8,45 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from ratchetctl.topo import addresses, generate, ospf, write
-from ratchetctl.topo.kinds import KINDS
+from ratchetctl.topo import addresses, generate, kinds, write
 from ratchetctl.topo.kinds import kind as kind_of
-from ratchetctl.topo.model import Topology
+from ratchetctl.topo.model import Link, Topology
 from ratchetctl.topo.names import pod_name
+from ratchetctl.topo.routing.configured import configured
+from ratchetctl.topo.routing.router import BGP, OSPF, PROTOCOLS
 
 MOST_SEEDS = 1 << 32
 VERSIONS = {"ipv4": (4,), "ipv6": (6,), "none": (), "both": (4, 6)}
-ROUTER_KIND = "frr"
+ROUTER_KIND, HOST_KIND = "frr", "linux"
+HOSTS = "host"  # how the names of hosts begin in the shapes that have them
 
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[F], F]
+
+
+def _extend(_context: click.Context, _parameter: click.Parameter, files: Sequence[str]) -> None:
+    for path in files:
+        kinds.extend(path)
+
+
+kinds_option = click.option(
+    "--kinds",
+    envvar="RATCHET_KINDS",
+    multiple=True,
+    type=click.Path(),
+    is_eager=True,
+    expose_value=False,
+    callback=_extend,
+    help="a file with further device kinds (also RATCHET_KINDS)",
+)
+
+
+def _known(name: str | None) -> str | None:
+    if name is not None and name not in kinds.KINDS:
+        raise click.BadParameter(f"{name!a}: the kinds are {', '.join(sorted(kinds.KINDS))}")
+    return name
 
 
 def addressing(default: str) -> Sequence[Callable[[Any], Any]]:
@@ -73,20 +99,20 @@ def register(group: click.Group) -> None:
 def _drawing(command: F) -> F:
     options: tuple[Callable[[Any], Any], ...] = (
         click.option("--name", help="the topology's name (default: the shape)"),
+        kinds_option,
         click.option(
             "--kind",
-            default="linux",
-            show_default=True,
-            type=click.Choice(sorted(KINDS)),
-            help="the nodes' kind",
+            callback=lambda _context, _parameter, value: _known(value),
+            metavar="KIND",
+            help="the nodes' kind (default: linux, and frr with --routing); `kinds` lists them",
         ),
         click.option("--image", help="the nodes' image (default: the kind's)"),
         click.option(
-            "--ospf",
-            "with_ospf",
-            is_flag=True,
-            help="FRR routers with OSPF on every link and a loopback address each",
+            "--routing",
+            type=click.Choice(PROTOCOLS),
+            help="routers with this protocol on every link and a loopback address each",
         ),
+        click.option("--ospf", "routing", flag_value=OSPF, help="the same as --routing ospf"),
         *addressing("ipv4"),
     )
     for option in reversed(options):
@@ -181,17 +207,59 @@ def _emit(
     drawing: dict[str, Any],
 ) -> None:
     """Write a drawing to standard output."""
-    with_ospf = drawing["with_ospf"]
-    kind = ROUTER_KIND if with_ospf else drawing["kind"]
+    routing = drawing["routing"]
+    kind = drawing["kind"] or (ROUTER_KIND if routing else HOST_KIND)
     image = drawing["image"] or kind_of(kind).image
     if image is None:
         raise click.UsageError(f"--kind {kind} has no image of its own: give --image")
     drawn = generate.topology(drawing["name"] or shape, names, pairs, kind, image)
-    loopbacks = drawing["loopbacks"]
-    if with_ospf and loopbacks == "none":
-        loopbacks = "ipv4"
-    drawn = addressed(drawn, drawing["version"], drawing["prefix_len"], drawing["pool"], loopbacks)
-    if with_ospf:
-        drawn = replace(drawn, nodes=ospf.configured(drawn))
+    version, loopbacks = drawing["version"], drawing["loopbacks"]
+    if routing:
+        drawn = _with_routers(drawn, routing)
+        source = click.get_current_context().get_parameter_source("version")
+        if routing == BGP and source is ParameterSource.DEFAULT:
+            # Its sessions need none: what is left to number are links with hosts.
+            version = "none"
+            drawn = addresses.hand_out(
+                drawn, 4, drawing["prefix_len"], drawing["pool"], chosen=_has_host
+            )
+    drawn = addressed(drawn, version, drawing["prefix_len"], drawing["pool"], loopbacks)
+    if routing:
+        drawn = configured(_with_routes(drawn))
     for piece in write.definition(drawn, comment):
         click.echo(piece, nl=False)
+
+
+def _with_routers(drawn: Topology, routing: str) -> Topology:
+    """Return the drawing with its switches as routers, and its hosts as hosts."""
+    host = kind_of(HOST_KIND)
+    nodes = [
+        replace(node, kind=HOST_KIND, image=host.image or "", command=host.command, env=host.env)
+        if node.name.startswith(HOSTS)
+        else replace(node, routing=routing)
+        for node in drawn.nodes
+    ]
+    return replace(drawn, nodes=tuple(nodes))
+
+
+def _with_routes(drawn: Topology) -> Topology:
+    """Return the drawing with the hosts' routes to everything else in it."""
+    gateways = {
+        near.node: far.address
+        for link in drawn.links
+        for near, far in (link.ends, reversed(link.ends))
+        if near.node.startswith(HOSTS) and far.address is not None
+    }
+    nodes = []
+    for node in drawn.nodes:
+        gateway = gateways.get(node.name)
+        if gateway is not None:
+            pools = (addresses.LINKS[gateway.version], addresses.LOOPBACKS[gateway.version])
+            routes = tuple(f"ip route replace {pool} via {gateway.ip}" for pool in pools)
+            node = replace(node, commands=(*node.commands, *routes))  # noqa: PLW2901 - same node, completed
+        nodes.append(node)
+    return replace(drawn, nodes=tuple(nodes))
+
+
+def _has_host(link: Link) -> bool:
+    return any(end.node.startswith(HOSTS) for end in link.ends)

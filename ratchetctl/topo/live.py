@@ -6,32 +6,31 @@ detaches what is gone; the others are not touched.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 
 from ratchet import labels
 from ratchetctl.errors import TopologyError
-from ratchetctl.manifest import Container, Manifest, Pod
-from ratchetctl.sim import containers, status
+from ratchetctl.manifest import Pod
+from ratchetctl.sim import containers, links, work
 from ratchetctl.sim.directory import PodState, SimDirectory
+from ratchetctl.sim.routers import known as routers
 from ratchetctl.sim.simulator import Plan, Simulator
+from ratchetctl.sim.work import Command, Work
 from ratchetctl.topo import names, render
-from ratchetctl.topo.model import Link, Node, Topology, Uplink
+from ratchetctl.topo.kinds import kind as kind_of
+from ratchetctl.topo.model import End, Link, Node, Topology, Uplink
 
-POLL_S = 0.5
 PARALLEL = 4
-FRR_CONF = "frr.conf"
+COMMANDS = "commands"  # of the topology's file, as a log is named by them
 
 
 def pods(topology: Topology, namespace: str = "default") -> list[Pod]:
     """Return the topology's pods as the simulator takes them: those that `render` writes."""
-    declared, ends = render.by_node(topology)
+    declared, _ = render.by_node(topology)
     made = []
     for node in topology.nodes:
         own_labels, annotations = render.metadata(topology, node, declared.get(node.name, ()))
-        interfaces = [end.ifname for end in ends.get(node.name, ())]
         made.append(
             Pod(
                 namespace=namespace,
@@ -41,8 +40,8 @@ def pods(topology: Topology, namespace: str = "default") -> list[Pod]:
                 node_name=None,
                 node_selector=dict(node.node_selector),
                 host_network=False,
-                init_containers=tuple(_addresses(node)),
-                containers=tuple(_containers(node, interfaces)),
+                init_containers=(),
+                containers=(),
                 where=str(node.where),
             )
         )
@@ -110,51 +109,34 @@ def run(
     attached: Iterable[PodState],
     namespace: str,
 ) -> list[str]:
-    """Set loopback addresses, start FRR and run the nodes' commands in pods just attached.
+    """Start what nodes run that were just attached, or whose files or commands have changed.
 
-    Runs with this machine's programs; what an image would run is left alone.
+    It runs with this machine's programs. Returns a sentence for each; raises SimError that lists
+    what does not run, after everything else was started.
     """
-    manifest = Manifest(config_maps=dict(_config_maps(topology, namespace)))
-    by_name = {(pod.namespace, pod.name): pod for pod in pods(topology, namespace)}
-    work = [
-        (state, by_name[state.namespace, state.name])
-        for state in attached
-        if (state.namespace, state.name) in by_name
-    ]
-    work = [(state, pod) for state, pod in work if pod.init_containers or pod.containers]
-
-    def start(one: tuple[PodState, Pod]) -> list[str]:
-        return containers.run(directory, one[0], one[1], manifest)
-
-    with directory.locked(), ThreadPoolExecutor(PARALLEL) as pool:
-        return [sentence for said in pool.map(start, work) for sentence in said]
+    _, ends = render.by_node(topology)
+    nodes = {node.name: node for node in topology.nodes}
+    new = {state.container_id for state in attached}
+    changed = []
+    for state in directory.pods():
+        if state.namespace != namespace or not _is_of(state, topology.name):
+            continue
+        found = _work(nodes[state.name], ends.get(state.name, ()))
+        kept = directory.read_work(state)
+        before = Work() if kept is None else Work.from_json(kept)
+        if found != before or (state.container_id in new and found != Work()):
+            changed.append((state, found))
+    with directory.locked():
+        return containers.run(directory, changed, PARALLEL)
 
 
 def wait(directory: SimDirectory, topology: Topology, seconds: float) -> Counter[str]:
-    """Wait until every link of the topology is up at both ends, or one is in error for good.
+    """Wait until every link of the topology is up at both ends.
 
     Blocks at most `seconds`. Returns how many ends are in which state.
     """
-    deadline = time.monotonic() + seconds
-    wanted = topology.ends
-    while True:
-        counts = states(directory, topology.name)
-        missing = wanted - sum(counts.values())
-        if missing > 0:
-            counts["waiting"] += missing
-        if counts["up"] >= wanted or time.monotonic() >= deadline:
-            return counts
-        time.sleep(POLL_S)
-
-
-def states(directory: SimDirectory, name: str) -> Counter[str]:
-    """Return how many ends of the topology's links are in which state."""
-    mine = {pod.container_id for pod in directory.pods() if _is_of(pod, name)}
-    return Counter(
-        link["state"]
-        for pod in status.collect(directory)["pods"]
-        if pod["container_id"] in mine
-        for link in pod["links"]
+    return links.wait(
+        directory, seconds, chosen=lambda pod: _is_of(pod, topology.name), wanted=topology.ends
     )
 
 
@@ -168,39 +150,45 @@ def running(directory: SimDirectory, topology: Topology) -> Topology:
     mine = [pod for pod in directory.pods() if _is_of(pod, topology.name)]
     known = {node.name: node for node in topology.nodes}
     nodes = tuple(known.get(pod.name, Node(pod.name, pod.name, "", "")) for pod in mine)
-    links: list[Link] = []
+    cables: list[Link] = []
     uplinks: list[Uplink] = []
     for pod in mine:
         wiring = labels.parse(
             pod.labels, pod.annotations, own_name=pod.name, cni_ifname=names.CNI_IFNAME
         )
-        links += [Link.of(pod.name, link) for link in wiring.links]
+        cables += [Link.of(pod.name, link) for link in wiring.links]
         uplinks += [Uplink.of(pod.name, uplink) for uplink in wiring.uplinks]
-    return Topology(topology.name, nodes, tuple(links), tuple(uplinks))
+    return Topology(topology.name, nodes, tuple(cables), tuple(uplinks))
 
 
 def _is_of(pod: PodState, topology: str) -> bool:
     return pod.labels.get(render.TOPOLOGY) == render.label_value(topology)
 
 
-def _addresses(node: Node) -> Iterator[Container]:
+def _work(node: Node, ends: Sequence[End]) -> Work:
+    """Return what of a node can run here: a router by its configuration, and its own commands."""
+    known = kind_of(node.kind)
+    files = {file.path: file.content for file in node.files}
+    router = routers.of(files, node.kind)
+    first: list[Command] = []
+    commands: list[Command] = []
+    after: list[Command] = []
+    unable: list[tuple[str, str]] = []
     if node.loopbacks:
         script = " && ".join(render.loopback_commands(node))
-        yield Container(render.ADDRESSES, ("/bin/sh", "-c", script), ())
-
-
-def _containers(node: Node, interfaces: Sequence[str]) -> Iterator[Container]:
-    """Yield what can run here: FRR by its configuration, and the node's own commands."""
-    if any(file.path.endswith(f"/{FRR_CONF}") for file in node.files):
-        yield Container(render.CONTAINER, None, (f"{node.name}-files",))
+        first.append((render.ADDRESSES, ("/bin/sh", "-c", script)))
+    if router is None and known.is_image:
+        unable.append((node.kind, "it is a program of its image, and the simulator runs none"))
+    elif router is None and (command := (*(node.command or ()), *node.args)):
+        work.take((render.CONTAINER, command), commands, unable)
     if node.commands:
-        script = "\n".join(render.after_links(interfaces, node.commands))
-        yield Container("commands", ("/bin/sh", "-c", script), ())
-
-
-def _config_maps(
-    topology: Topology, namespace: str
-) -> Iterator[tuple[tuple[str, str], Mapping[str, str]]]:
-    for node in topology.nodes:
-        if node.files:
-            yield (namespace, f"{node.name}-files"), render.config_map(node)
+        script = "\n".join(render.after_links([end.ifname for end in ends], node.commands))
+        after.append((COMMANDS, ("/bin/sh", "-c", script)))
+    return Work(
+        router=router,
+        first=tuple(first),
+        commands=tuple(commands),
+        after=tuple(after),
+        unable=tuple(unable),
+        files=tuple(files.items()),
+    )

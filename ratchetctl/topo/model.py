@@ -42,7 +42,8 @@ class Node:
 
     `name` is the pod's, a DNS label; `title` is the name as the file spells it. `command` None is
     the image's own. `commands` run in the container after it has started. `renamed` holds
-    (interface, name in the file) for each interface whose name the kernel could not take.
+    (interface, name in the file) for each interface whose name the kernel could not take. `routing`
+    is the protocol that Ratchet is to write the configuration for.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Node:
     node_selector: tuple[tuple[str, str], ...] = ()
     loopbacks: tuple[Interface, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
+    routing: str = ""
     where: Position = field(default=NOWHERE, compare=False)
 
 

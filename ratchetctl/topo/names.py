@@ -14,6 +14,7 @@ from ratchet.label_values import check_ifname
 from ratchet.names import IFNAME_MAX_BYTES
 from ratchetctl.manifest import DNS_LABEL
 from ratchetctl.topo.kinds import kind as kind_of
+from ratchetctl.topo.renaming import Renaming
 
 CNI_IFNAME = "eth0"
 LONGEST_POD_NAME = 63
@@ -48,18 +49,22 @@ def is_template(name: str) -> bool:
     return bool(_TEMPLATE.search(name))
 
 
-@functools.lru_cache(maxsize=4096)
 def interface(kind: str, title: str) -> str:
     """Return the kernel's name for an interface of a node of this kind.
 
     Raises ValueError, with the reason, where there is none.
     """
+    return _interface(kind_of(kind).renames, title)
+
+
+@functools.lru_cache(maxsize=4096)
+def _interface(rules: tuple[Renaming, ...], title: str) -> str:
     if is_template(title):
         raise ValueError("is a template, which only the program that it was written for fills in")
-    for pattern, made in kind_of(kind).renames:
-        match = pattern.match(title)
-        if match and _refused(made(match)) is None:
-            return made(match)
+    for rule in rules:
+        made = rule.apply(title)
+        if made is not None and _refused(made) is None:
+            return made
     why = _refused(title)
     if why is None:
         return title

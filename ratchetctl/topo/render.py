@@ -7,10 +7,13 @@ back what was rendered.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ratchet.impairment import ENDS, QUANTITIES, Impairment
+from ratchetctl.sim.routers import frr_daemons
 from ratchetctl.topo.dump import Value
 from ratchetctl.topo.kinds import ALPINE, kind
 from ratchetctl.topo.model import End, File, Link, Node, Port, Topology, Uplink
@@ -22,10 +25,12 @@ KIND = f"{OWN}kind"
 TITLE = f"{OWN}title"
 # In a definition: a label that chooses the pod's machine by a label of that.
 SELECTOR = f"{OWN}node-selector."
+ROUTING = f"{OWN}routing"  # in a definition a label: the protocol to write configurations for
 RENAMED = f"{OWN}interface."  # topo.ratchet/interface.eth1_1: Ethernet1/1
 
 CONTAINER = "node"
 ADDRESSES = "addresses"  # the init container that sets loopback addresses
+LINKS = "links"  # the init container that waits for the node's interfaces
 NODE_PORTS = range(30000, 32768)
 PORT_NAME_CHARS = 15
 
@@ -53,6 +58,7 @@ def node_objects(
 ) -> Iterator[Object]:
     """Yield one node's objects: `declared` are the links that it is primary of."""
     mine = identity(topology, node)
+    node = replace(node, files=files(node))
     if node.files:
         yield {
             "apiVersion": "v1",
@@ -108,6 +114,22 @@ def impairments(link: Link | Uplink) -> dict[str, str]:
     return found
 
 
+def files(node: Node) -> tuple[File, ...]:
+    """Return a node's files, with FRR's list of daemons beside a configuration that Ratchet wrote.
+
+    FRR's image starts none of the daemons that its own list does not name.
+    """
+    known = kind(node.kind)
+    paths = {file.path for file in node.files}
+    if not node.routing or known.router != "frr" or known.config_path not in paths:
+        return node.files
+    path = f"{posixpath.dirname(known.config_path or '')}/{frr_daemons.DAEMONS}"
+    if path in paths:
+        return node.files
+    plan = frr_daemons.plan({file.path: file.content for file in node.files}, node.name)
+    return (*node.files, File(path, frr_daemons.written(plan.daemons)))
+
+
 def config_map(node: Node) -> dict[str, str]:
     """Return the data of a node's ConfigMap."""
     return {key: file.content for key, file in _keyed(node.files)}
@@ -122,6 +144,8 @@ def metadata(
     annotations[KIND] = node.kind
     if node.title != node.name:
         annotations[TITLE] = node.title
+    if node.routing:
+        annotations[ROUTING] = node.routing
     for ifname, title in node.renamed:
         annotations[f"{RENAMED}{ifname}"] = title
     return labels, annotations
@@ -186,8 +210,11 @@ def _pod(
     spec: Object = {"terminationGracePeriodSeconds": 0}
     if node.node_selector:
         spec["nodeSelector"] = dict(node.node_selector)
-    if node.loopbacks:
-        spec["initContainers"] = [_addresses(node)]
+    first = [_addresses(node)] if node.loopbacks else []
+    if ends and kind(node.kind).waits:
+        first.append(_links(ends))
+    if first:
+        spec["initContainers"] = first
     spec["containers"] = [_container(node, ends)]
     if node.files:
         spec["volumes"] = [{"name": "files", "configMap": {"name": f"{node.name}-files"}}]
@@ -242,8 +269,15 @@ def _addresses(node: Node) -> Object:
     }
 
 
+def _links(ends: Sequence[End]) -> Object:
+    """Return what ends when all interfaces are there: a kind that looks for them only once."""
+    script = "\n".join(after_links([end.ifname for end in ends], ()))
+    return {"name": LINKS, "image": ALPINE, "command": ["/bin/sh", "-c", script]}
+
+
 def loopback_commands(node: Node) -> list[str]:
-    return [f"ip address add {address} dev lo" for address in node.loopbacks]
+    """Return what sets a node's loopback addresses, and may do so twice."""
+    return [f"ip address replace {address} dev lo" for address in node.loopbacks]
 
 
 def _service(node: Node, namespace: str | None, mine: Mapping[str, Value]) -> Object:

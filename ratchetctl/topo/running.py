@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from ratchetctl.errors import TopologyError
-from ratchetctl.interruption import interruptible
+from ratchetctl.interruption import interruptible, undone
 from ratchetctl.sim import configuration, runtime
 from ratchetctl.sim.directory import SimDirectory
 from ratchetctl.sim.progress import Progress
@@ -108,7 +108,8 @@ def create(
     simulator = _simulator(name, parallel)
     with interruptible():
         attached = live.create(simulator, plan, topology, namespace)
-        _finish(simulator, topology, attached, namespace, wait, timeout_s, runs)
+        with undone(simulator.down):
+            _finish(simulator, topology, attached, namespace, wait, timeout_s, runs)
 
 
 @click.command()

@@ -16,7 +16,7 @@ from ratchetctl.topo import render
 from ratchetctl.topo.dump import Value, document, text
 from ratchetctl.topo.kinds import kind as kind_of
 from ratchetctl.topo.model import End, File, Link, Node, Topology, Uplink
-from ratchetctl.topo.render import SELECTOR
+from ratchetctl.topo.render import ROUTING, SELECTOR
 
 
 def definition(topology: Topology, comment: str = "", files: str = "files") -> Iterator[str]:
@@ -82,6 +82,8 @@ def _node(node: Node, images: dict[str, str], files: str) -> dict[str, Value]:
         body["env"] = env
     labels = dict(node.labels)
     labels |= {f"{SELECTOR}{key}": value for key, value in node.node_selector}
+    if node.routing:
+        labels[ROUTING] = node.routing
     if labels:
         body["labels"] = labels
     binds = []

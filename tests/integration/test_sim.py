@@ -290,6 +290,36 @@ def test_labelled_pods_are_linked(sim: Simulation) -> None:
     wait_for("the keys to go", lambda: len(sim("keys").splitlines()) == 1)
 
 
+def test_links_that_wait_or_are_in_error_are_told_by_the_exit_status(sim: Simulation) -> None:
+    first = pod("a", labels=PRIMARY.format(ip="192.168.2.100"))
+    done = sim.try_("up", "-f", "-", stdin=first)
+    assert done.returncode == 3, done.stderr
+    assert "waiting" in done.stdout
+    assert sim.try_("status").returncode == 3
+    sim("apply", "-f", "-", stdin=pod("b", labels=PAIR))
+    wait_for("the link", lambda: sim.try_("status").returncode == 0)
+    # The same interface of b, wanted by another pod.
+    other = pod("c", labels=PRIMARY.format(ip="192.168.2.102"))
+    sim("apply", "-f", "-", stdin=other)
+    wait_for("the error", lambda: sim.try_("status", "-o", "json").returncode == 4)
+
+
+def test_an_up_that_waits_for_links_and_is_interrupted_leaves_nothing(
+    sim: Simulation, tmp_path: Path
+) -> None:
+    file = tmp_path / "pods.yaml"
+    file.write_text(pod("a", labels=PRIMARY.format(ip="192.168.2.100")))
+    arguments = ("--name", sim.name, "--wait", "--timeout", "100", "-f", str(file))
+    up = subprocess.Popen((*PROGRAM, "sim", "up", *arguments), stderr=subprocess.DEVNULL)
+    # The pod is attached, and then only the link is missing.
+    wait_for("the link to wait", lambda: sim.try_("status").returncode == 3, timeout_s=30)
+    namespaces = sim.namespaces()
+    assert up.poll() is None
+    up.send_signal(signal.SIGINT)
+    assert up.wait(30) == 128 + signal.SIGINT
+    assert sim.remains(namespaces) == []
+
+
 def test_annotations_reach_ratchet(sim: Simulation) -> None:
     first = pod(
         "a",

@@ -18,7 +18,8 @@ from ratchetctl.topo.findings import Findings, Position
 from ratchetctl.topo.kinds import kind as kind_of
 from ratchetctl.topo.model import File, Interface, Node, Port, Topology
 from ratchetctl.topo.readers import clab_links
-from ratchetctl.topo.render import SELECTOR
+from ratchetctl.topo.render import ROUTING, SELECTOR
+from ratchetctl.topo.routing.router import PROTOCOLS
 from ratchetctl.topo.tree import Fields, Scalar, Table, Tree, is_null, shown
 
 DEFAULT_KIND = "linux"
@@ -192,14 +193,27 @@ def _node(
         commands=tuple(commands),
         loopbacks=tuple(loopbacks),
         ports=ports,
-        labels=tuple(one for one in labels if not one[0].startswith(SELECTOR)),
+        labels=tuple(
+            one for one in labels if one[0] != ROUTING and not one[0].startswith(SELECTOR)
+        ),
         node_selector=tuple(
             (key.removeprefix(SELECTOR), value) for key, value in labels if key.startswith(SELECTOR)
         ),
+        routing=_routing(dict(labels).get(ROUTING, ""), title, findings),
         where=title.where,
     )
     own.fields.tell_unread(NODE_KEYS)
     return node if name else None
+
+
+def _routing(protocol: str, title: Scalar, findings: Findings) -> str:
+    if protocol and protocol not in PROTOCOLS:
+        findings.error(
+            title.where,
+            f"node {title.text}: {ROUTING} {shown(protocol)}",
+            f"write one of {', '.join(PROTOCOLS)}",
+        )
+    return protocol
 
 
 def _loopbacks(commands: list[str]) -> tuple[list[Interface], list[str]]:

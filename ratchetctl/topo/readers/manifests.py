@@ -35,7 +35,7 @@ POD_KEYS = {
     "affinity": "a topology has none",
     "securityContext": "containers are privileged",
 }
-_LOOPBACK = re.compile(r"ip address add (\S+) dev lo\Z")
+_LOOPBACK = re.compile(r"ip address (?:add|replace) (\S+) dev lo\Z")
 _WAIT = re.compile(r"until \[ -e '/proc/sys/net/ipv4/conf/[^']+' \]; do sleep 1; done\Z")
 
 
@@ -157,6 +157,7 @@ class _Pod:
                     if key.startswith(render.RENAMED)
                 )
             ),
+            routing=self._annotations.get(render.ROUTING, ""),
             where=self.where,
         )
 
@@ -234,6 +235,8 @@ class _Pod:
     def _loopbacks(self) -> Iterator[Interface]:
         for one in self._spec.items("initContainers"):
             container = Fields.of(one, "initContainer", self._findings)
+            if container.text("name") == render.LINKS:
+                continue
             commands = (container.texts("command") or [""])[-1].split(" && ")
             found = [_loopback(command) for command in commands]
             if container.text("name") == render.ADDRESSES and all(found):

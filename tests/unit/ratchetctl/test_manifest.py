@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ratchetctl.errors import ManifestError, OperatorError
-from ratchetctl.manifest import Manifest, read
+from ratchetctl.manifest import Manifest, Mount, read
 
 POD = """
 apiVersion: v1
@@ -104,10 +104,18 @@ def test_finds_the_config_maps_that_a_container_mounts(tmp_path: Path) -> None:
         spec:
           volumes: [{name: v, configMap: {name: m}}, {name: w, emptyDir: {}}]
           containers:
-            - {name: c, image: i, volumeMounts: [{name: v}, {name: w}]}
+            - name: c
+              image: i
+              volumeMounts:
+                - {name: v, mountPath: /etc/frr/}
+                - {name: v, mountPath: /x.conf, subPath: frr.conf}
+                - {name: w, mountPath: /w}
         """,
     )
-    assert found.pods[0].containers[0].config_maps == ("m",)
+    assert found.pods[0].containers[0].mounts == (
+        Mount("m", "/etc/frr"),
+        Mount("m", "/x.conf", "frr.conf"),
+    )
     assert found.config_maps["default", "m"] == {"frr.conf": "x"}
 
 

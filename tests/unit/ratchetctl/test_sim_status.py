@@ -13,11 +13,10 @@ from ratchet.links import Link
 from ratchet.status import PodStatus
 from ratchetctl import tables
 from ratchetctl.sim import status
-from ratchetctl.sim.directory import SimDirectory
 
 
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def found() -> dict[str, Any]:
     link = {"ifname": "in[1]", "peer": "b", "peer_ifname": ":bug:", "state": "up", "kind": "veth"}
     pod = {"namespace": "default", "node": "node1", "addresses": [], "attached": True}
     shown: dict[str, Any] = {
@@ -27,16 +26,13 @@ def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             {**pod, "name": "new", "superseded": False, "links": [link]},
         ],
     }
-    monkeypatch.setattr(status, "collect", lambda directory: shown)
     return shown
 
 
-def test_superseded_pod_is_shown_and_names_are_shown_as_they_are(
-    found: dict[str, Any], tmp_path: Path
-) -> None:
+def test_superseded_pod_is_shown_and_names_are_shown_as_they_are(found: dict[str, Any]) -> None:
     console = Console(width=200, record=True, markup=False, emoji=False)
     with console.capture() as capture:
-        status.show(SimDirectory("x", str(tmp_path)), console)
+        status.show(found, console)
     old, new = (
         next(line for line in capture.get().splitlines() if line.startswith(f"{name} "))
         for name in ("old", "new")
@@ -48,17 +44,15 @@ def test_superseded_pod_is_shown_and_names_are_shown_as_they_are(
 
 def test_a_pod_takes_one_line_when_piped_and_nothing_is_cut_when_narrow(
     found: dict[str, Any],
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     name = "a-deployment-with-a-long-name-7d9f8c6b5-x2x4z"
     found["pods"][0]["name"] = found["pods"][1]["links"][0]["peer"] = name
-    directory = SimDirectory("x", str(tmp_path))
-    status.show(directory, tables.console())
+    status.show(found, tables.console())
     assert f"in[1] to :bug: of {name} (veth, up)" in capsys.readouterr().out
     monkeypatch.setattr(tables, "PIPED_WIDTH", 40)
-    status.show(directory, tables.console())
+    status.show(found, tables.console())
     said = capsys.readouterr().out
     assert "…" not in said
     assert max(map(len, said.splitlines())) <= 40

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from ratchetctl.cli import cli
 from ratchetctl.errors import SimError, TopologyError
+from ratchetctl.topo import kinds
 
 LAB = """\
 name: lab
@@ -145,3 +146,31 @@ def test_a_seed_is_written_into_the_file() -> None:
 def test_names_of_drawn_nodes_are_pods_names() -> None:
     assert "    sw-1: {kind: linux}\n" in topo("ring", "3", "--prefix", "sw-").stdout
     assert "--prefix 'R_'" in topo("ring", "3", "--prefix", "R_", status=2).stderr
+
+
+def test_a_drawn_fabric_has_routers_without_link_addresses_and_hosts_with_routes() -> None:
+    found = yaml.safe_load(topo("clos", "1", "2", "1", "--routing", "bgp").stdout)["topology"]
+    leaf, host = found["nodes"]["leaf1"], found["nodes"]["host1"]
+    assert "neighbor eth1 interface remote-as external" in leaf["startup-config"]
+    assert "network 10.0.0.0/31" in leaf["startup-config"]
+    assert host["kind"] == "linux"
+    assert host["exec"] == [
+        "ip route replace 10.0.0.0/9 via 10.0.0.1",
+        "ip route replace 10.128.0.0/12 via 10.0.0.1",
+    ]
+    addressed = [one for one in found["links"] if "ipv4" in one]
+    assert all("host" in str(one) for one in addressed)
+    assert len(addressed) == 2
+
+
+def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
+    assert "the kinds are arista_ceos" in topo("ring", "3", "--kind", "cisco", status=2).output
+
+
+def test_kinds_lists_a_persons_own(tmp_path: Path) -> None:
+    own = tmp_path / "kinds.yml"
+    own.write_text("acme: {image: acme/switch, wait: true}\n")
+    shown = topo("kinds", "--kinds", str(own)).stdout
+    assert "acme/switch" in shown
+    assert "nokia_srlinux" in shown
+    kinds.KINDS.pop("acme")

@@ -10,12 +10,18 @@ from pathlib import Path
 import pytest
 
 from ratchetctl.errors import OperatorError
-from ratchetctl.topo import check, dump, read, render
+from ratchetctl.topo import check, dump, kinds, kinds_table, read, render
 from ratchetctl.topo.findings import Findings
+from ratchetctl.topo.routing.configured import configured
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__)))))
 EXAMPLES = Path(ROOT, "examples", "topologies")
-FILES = sorted(one.name for one in EXAMPLES.iterdir() if one.suffix in (".yml", ".txt", ".graphml"))
+KINDS = "kinds.yml"  # no topology
+FILES = sorted(
+    one.name
+    for one in EXAMPLES.iterdir()
+    if one.suffix in (".yml", ".txt", ".graphml") and one.name != KINDS
+)
 ROUNDS = 150
 # What a value is replaced by, and what is put in between.
 PIECES = (
@@ -48,6 +54,29 @@ def broken(text: str, chance: random.Random) -> str:
     return text
 
 
+@pytest.fixture(autouse=True)
+def table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "KINDS", dict(kinds.KINDS))
+    kinds.extend(str(EXAMPLES / KINDS))
+
+
+def test_a_broken_table_of_kinds_is_read_or_refused() -> None:
+    whole = (EXAMPLES / KINDS).read_text(encoding="utf-8") + kinds_table.TABLE
+    chance = random.Random(KINDS)
+    refused = 0
+    for _ in range(ROUNDS):
+        text = broken(whole, chance)
+        try:
+            for kind in kinds.parse("kinds.yml", text, {}).values():
+                assert all(rule.apply("ge-0/0") != "" for rule in kind.renames)
+        except OperatorError as error:
+            refused += 1
+            assert str(error), text
+        except Exception as error:
+            raise AssertionError(f"{error!r} for\n{text}") from error
+    assert refused
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("leave_out", [False, True])
 def test_a_broken_file_is_read_or_refused(tmp_path: Path, name: str, leave_out: bool) -> None:
@@ -57,7 +86,7 @@ def test_a_broken_file_is_read_or_refused(tmp_path: Path, name: str, leave_out: 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_broken_manifest_is_read_or_refused(tmp_path: Path, name: str) -> None:
-    found = read.read(str(EXAMPLES / name), Findings())
+    found = configured(read.read(str(EXAMPLES / name), Findings()))
     try_broken("".join(dump.documents(render.objects(found))), tmp_path / "pods.yaml", False)
 
 
@@ -69,7 +98,7 @@ def try_broken(whole: str, path: Path, leave_out: bool) -> None:
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
         start = time.process_time()
         try:
-            found = read.read(str(path), Findings(leave_out=leave_out))
+            found = configured(read.read(str(path), Findings(leave_out=leave_out)))
             findings = Findings()
             check.check(found, findings)
             assert "".join(dump.documents(render.objects(found)))

@@ -92,7 +92,7 @@ def test_files_ports_commands_and_loopbacks_become_objects() -> None:
     assert isinstance(spec, dict)
     assert spec["nodeSelector"] == {"side": "left"}
     (init,) = spec["initContainers"]
-    assert init["command"][-1] == "ip address add 10.9.9.9/32 dev lo"
+    assert init["command"][-1] == "ip address replace 10.9.9.9/32 dev lo"
     (container,) = spec["containers"]
     assert [one["subPath"] for one in container["volumeMounts"]] == ["frr.conf", "2-frr.conf"]
     script = container["lifecycle"]["postStart"]["exec"]["command"][-1]
@@ -150,7 +150,7 @@ def topologies(draw: st.DrawFn) -> Topology:
         Node(
             name=name,
             title=draw(st.sampled_from([name, name.upper()])),
-            kind=draw(st.sampled_from(["linux", "frr", "something"])),
+            kind=draw(st.sampled_from(["linux", "frr", "cisco_xrd", "something"])),
             image=draw(st.sampled_from(["alpine:3", "a.b/c:1@sha256:00"])),
             command=draw(st.none() | st.lists(LINES, min_size=1, max_size=3).map(tuple)),
             args=tuple(draw(st.lists(LINES, max_size=3))),
@@ -164,6 +164,7 @@ def topologies(draw: st.DrawFn) -> Topology:
             labels=tuple(draw(st.dictionaries(NAMES, NAMES, max_size=2)).items()),
             node_selector=tuple(draw(st.dictionaries(NAMES, NAMES, max_size=2)).items()),
             loopbacks=tuple(draw(st.sampled_from([(), (address("10.9.0.1/32"),)]))),
+            routing=draw(st.sampled_from(["", "ospf"])),
         )
         for name in pods
     )

@@ -44,6 +44,7 @@ def test_examples_are_valid(name: str) -> None:
     [
         "random 12 4 --seed 3 --loopbacks both --addresses ipv6",
         "random 5 1 --seed 3 --ospf",
+        "clos 2 2 1 --routing bgp",
         "clos 2 3",
         "fat-tree 4 --addresses none",
         "ring 5 --kind nokia_srlinux",
