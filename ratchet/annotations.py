@@ -13,6 +13,7 @@ ValueError, which names the key. The parent does not load this.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,6 +140,11 @@ class Asked:
 
     secret: str
     peers: tuple[str, ...]
+
+    @property
+    def number(self) -> str:
+        """What it is called by whoever is not to learn the secret."""
+        return hashlib.sha256(self.secret.encode()).hexdigest()[:16]
 
     def dumps(self) -> str:
         return _dumps({"secret": self.secret, "peers": list(self.peers)})

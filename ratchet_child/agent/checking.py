@@ -48,7 +48,7 @@ class Check:
         mtu_bytes: int | None,
         on_end: Callable[[], None],
     ) -> None:
-        self.number = frames.number(asked.secret)
+        self.number = asked.number
         self.result: Heard | None = None
         self._asked = asked
         self._address = address

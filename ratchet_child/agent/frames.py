@@ -35,11 +35,6 @@ def overhead(version: int) -> int:
     return _IP_HEADER_BYTES[version] + UDP_HEADER_BYTES + VXLAN_HEADER_BYTES + ETHERNET_HEADER_BYTES
 
 
-def number(secret: str) -> str:
-    """Return a check's number, by which it may be spoken of."""
-    return hashlib.sha256(secret.encode()).hexdigest()[:16]
-
-
 def make(secret: str, kind: str, sender: Host, receiver: Host, mtu_bytes: int) -> bytes:
     """Return what is sent by UDP: a frame for one receiver, filled up to the MTU if it is large."""
     body = _MAGIC + kind.encode() + _padded(sender) + _padded(receiver)

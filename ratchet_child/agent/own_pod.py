@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from ratchet import annotations as told
 from ratchet import log
 from ratchet.annotations import Asked, Heard, NodeTold
-from ratchet_child.agent import frames
 from ratchet_child.agent.checking import Check
 from ratchet_child.agent.errors import ApiError, AwayError, ForbiddenError, RefusedError
 from ratchet_child.agent.reporter import PATCH_STATUS, Writing
@@ -77,10 +76,9 @@ class OwnPod:
             log.warning("what is asked of the agent is not understood", error=str(error))
             self._wrong = text
             return
-        number = frames.number(asked.secret)
-        if self._check is not None and self._check.number == number:
+        if self._check is not None and self._check.number == asked.number:
             return
-        if _answered(pod) == number:  # by the agent before
+        if _answered(pod) == asked.number:  # by the agent before
             return
         mtu = node.mtu_bytes
         self._check = Check(asked, node.address, node.vxlan_port, mtu, self.on_end)

@@ -95,16 +95,32 @@ class Client:
         fields: str | None = None,
     ) -> Listing:
         """Return all objects that selectors such as "app=router" take."""
-        query = _selecting(labels, fields) | {"limit": str(PAGE)}
         items: list[Obj] = []
+        version = ""
+        for page in self.pages(resource, namespace, labels=labels, fields=fields):
+            items += page.items
+            version = page.version
+        return Listing(tuple(items), version)
+
+    def pages(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        labels: str | None = None,
+        fields: str | None = None,
+    ) -> Iterator[Listing]:
+        """Yield the objects as they come, so that nobody has to hold all of a large cluster's."""
+        query = _selecting(labels, fields) | {"limit": str(PAGE)}
+        head = _head(resource)
         while True:
             page = self._ask("GET", "list", resource, namespace, query=query)
-            head = _head(resource)
-            # Those of a list have neither kind nor version of their own.
-            items += ({**head, **one} for one in page.get("items") or ())
             metadata = page.get("metadata") or {}
+            # Those of a list have neither kind nor version of their own.
+            items = tuple({**head, **one} for one in page.get("items") or ())
+            yield Listing(items, str(metadata.get("resourceVersion", "")))
             if not metadata.get("continue"):
-                return Listing(tuple(items), str(metadata.get("resourceVersion", "")))
+                return
             query["continue"] = metadata["continue"]
 
     def apply(
@@ -140,11 +156,21 @@ class Client:
         change: Mapping[str, Any],
         manager: str,
         namespace: str | None = None,
+        *,
+        subresource: str = "",
     ) -> Obj:
-        """Change an object by a merge patch (RFC 7386)."""
+        """Change an object, or its `subresource` ("status"), by a merge patch (RFC 7386)."""
         query = {"fieldManager": manager}
         return self._ask(
-            "PATCH", "patch", resource, namespace, name, query, change, content_type=_MERGE
+            "PATCH",
+            "patch",
+            resource,
+            namespace,
+            name,
+            query,
+            change,
+            content_type=_MERGE,
+            subresource=subresource,
         )
 
     def delete(
@@ -241,9 +267,12 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: object = None,
         content_type: str = "application/json",
+        subresource: str = "",
     ) -> dict[str, Any]:
         return self._connection.ask(
-            self._request(method, verb, resource, namespace, name, query, body, content_type)
+            self._request(
+                method, verb, resource, namespace, name, query, body, content_type, subresource
+            )
         )
 
     def _request(
@@ -256,6 +285,7 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: object = None,
         content_type: str = "application/json",
+        subresource: str = "",
     ) -> Request:
         within = None if namespace == ALL else namespace or self.namespace
         about = name or ""
@@ -264,8 +294,8 @@ class Client:
             about = f"{about} {where}".strip()
         return Request(
             method,
-            resource.path(within, name),
-            f"{verb} {resource.named}",
+            resource.path(within, name) + (f"/{subresource}" if subresource else ""),
+            f"{verb} {resource.named}" + (f"/{subresource}" if subresource else ""),
             about,
             query or {},
             None if body is None else json.dumps(body).encode(),

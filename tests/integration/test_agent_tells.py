@@ -10,7 +10,6 @@ import pytest
 from ratchet import annotations as told
 from ratchet.annotations import Asked, Heard, NodeTold, PodTold
 from ratchet.status import LinkStatus
-from ratchet_child.agent import frames
 from ratchet_child.agent.checking import Check
 from tests.lab.agent import AgentBed
 from tests.lab.api_objects import Objects
@@ -89,7 +88,7 @@ def wait_told(bed: AgentBed, pod: Pod, state: str) -> LinkStatus:
 def check(beds: list[AgentBed], secret: str) -> dict[str, Heard]:
     """Have all nodes look for each other's frames; what each has heard, by its name."""
     asked = Asked(secret * 32, tuple(node_of(bed).address for bed in beds))
-    number = frames.number(asked.secret)
+    number = asked.number
     for bed in beds:
         bed.write(agent_of(bed), "annotations", {told.ASKED: asked.dumps()})
 

@@ -64,3 +64,9 @@ def test_what_is_none_is_refused_by_name(kind: Any, obj: Any, named: str) -> Non
 def test_what_is_nested_without_end_is_refused() -> None:
     with pytest.raises(ValueError, match="nested"):
         PodTold.loads("[" * 100_000)
+
+
+def test_a_check_is_called_by_a_number_that_does_not_tell_its_secret() -> None:
+    one, other = Asked("s" * 32, ()), Asked("t" * 32, ())
+    assert one.secret not in one.number
+    assert one.number != other.number

@@ -10,7 +10,7 @@ import pytest
 
 from ratchet import annotations as told
 from ratchet.annotations import Asked, Heard, NodeTold
-from ratchet_child.agent import frames, own_pod
+from ratchet_child.agent import own_pod
 from ratchet_child.agent.errors import AwayError, ForbiddenError
 from ratchet_child.agent.own_pod import OwnPod
 from ratchet_child.agent.seen import SeenPods
@@ -51,7 +51,7 @@ class FakeCheck:
     def __init__(
         self, asked: Asked, address: str, port: int, mtu: int | None, on_end: object
     ) -> None:
-        self.number = frames.number(asked.secret)
+        self.number = asked.number
         self.asked, self.address, self.port, self.mtu = asked, address, port, mtu
         self.result: Heard | None = None
         FakeCheck.begun.append(self)
@@ -129,7 +129,7 @@ def test_a_check_is_done_once_and_told_when_it_is_over(own: OwnPod, server: Serv
 
 
 def test_what_the_agent_before_has_answered_is_not_done_again(own: OwnPod, server: Server) -> None:
-    answered = Heard(frames.number(ASKED.secret)).dumps()
+    answered = Heard(ASKED.number).dumps()
     server.shows(**{told.ASKED: ASKED.dumps(), told.HEARD: answered})
     own.tell(NODE, 10.0)
     assert FakeCheck.begun == []
