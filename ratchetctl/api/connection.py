@@ -289,7 +289,8 @@ def _refusal(
         )
     if code == 403:
         return ForbiddenError(
-            f"not allowed to {request.needs}{about} (403); ask for a role with this right{said}"
+            f"not allowed to {request.needs}{about} (403); check the roles of the user, and quotas"
+            f" and pod security of the namespace{said}"
         )
     if code == 404:
         return MissingError(f"{request.needs}{about}: not found (404){said}")

@@ -1,7 +1,8 @@
 """What a cluster can answer instead of what was asked for.
 
 ClusterError            (ratchetctl/errors.py) shown as one line; exit status 1
-├── ConfigError         no kubeconfig, a context that is not there, a plugin that gives nothing
+├── ConfigError         a context that is not there, a plugin that gives nothing
+│   └── NoConfigError   there is no kubeconfig at all
 ├── AwayError           the API server cannot be reached, or is busy or broken
 ├── RefusedError        401: who asks is not known, or TLS fails
 ├── ForbiddenError      403: who asks is known, and lacks a right
@@ -20,6 +21,10 @@ from ratchetctl.errors import ClusterError
 
 class ConfigError(ClusterError):
     """It is not known which cluster is meant, or as whom."""
+
+
+class NoConfigError(ConfigError):
+    """There is no kubeconfig, and this is no pod."""
 
 
 class AwayError(ClusterError):

@@ -18,7 +18,7 @@ from typing import Any
 
 from ratchet import kubeconfig
 from ratchet.errors import PodSourceError
-from ratchetctl.api.errors import ConfigError
+from ratchetctl.api.errors import ConfigError, NoConfigError
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 DEFAULT_FILE = "~/.kube/config"
@@ -88,7 +88,7 @@ def find(
     if not files:
         own = None if context else _in_cluster(namespace, environ, account)
         if own is None:
-            raise ConfigError(
+            raise NoConfigError(
                 f"there is no kubeconfig: {DEFAULT_FILE} does not exist and KUBECONFIG names no"
                 " file; name one with --kubeconfig"
             )

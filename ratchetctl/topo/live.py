@@ -19,6 +19,7 @@ from ratchetctl.sim.directory import PodState, SimDirectory
 from ratchetctl.sim.simulator import Plan, Simulator
 from ratchetctl.topo import names, render
 from ratchetctl.topo.model import Link, Node, Topology, Uplink
+from ratchetctl.topo.reports import ERROR, UP, WAITING, Report
 
 POLL_S = 0.5
 PARALLEL = 4
@@ -156,6 +157,28 @@ def states(directory: SimDirectory, name: str) -> Counter[str]:
         if pod["container_id"] in mine
         for link in pod["links"]
     )
+
+
+def reports(directory: SimDirectory, topology: Topology, namespace: str) -> list[Report]:
+    """Return how each of the topology's pods and its links are. Raises SimError."""
+    mine = {pod.name: pod for pod in directory.pods() if _is_of(pod, topology.name)}
+    seen = {
+        pod["name"]: pod["links"]
+        for pod in status.collect(directory)["pods"]
+        if pod["namespace"] == namespace
+    }
+    _, ends = render.by_node(topology)
+    found = []
+    for node in topology.nodes:
+        wanted = len(ends.get(node.name, ()))
+        pod, links = mine.get(node.name), seen.get(node.name, [])
+        up = min(sum(link["state"] == UP for link in links), wanted)
+        errors = [link.get("error") or "" for link in links if link["state"] == ERROR]
+        state = ERROR if errors else UP if pod is not None and up == wanted else WAITING
+        machine, phase = ("", "missing") if pod is None else (pod.node, "attached")
+        trouble = "; ".join(errors)
+        found.append(Report(node.name, machine, phase, up, wanted, state, trouble, True))
+    return found
 
 
 def running(directory: SimDirectory, topology: Topology) -> Topology:
