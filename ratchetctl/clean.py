@@ -7,24 +7,17 @@ first; nodes write the keys of pods that still run again within seconds. Request
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import quote
 
 import click
 import requests
 
-from ratchetctl.api.client import connect
 from ratchetctl.errors import EtcdError
 
 DEFAULT_PORT = 2379
 REQUEST_TIMEOUT_S = 10.0
-# A node is heard of for a minute after it said so last.
-LEAST_PAUSE_S = 75
-MOST_SUMMARY_LINES = 30
 KEY_NOT_FOUND = 100  # etcd v2 API, errorCode
 
 PATH = click.Path(exists=True, dir_okay=False, readable=True)
@@ -42,41 +35,6 @@ PATH = click.Path(exists=True, dir_okay=False, readable=True)
 @click.option("--username", help="the etcd user")
 @click.option("--password-file", type=PATH, help="the file that holds the user's password")
 @click.option("--yes", is_flag=True, help="remove the keys without asking")
-@click.option(
-    "--stale",
-    is_flag=True,
-    help="remove only what nodes and pods have left that no longer exist, after two looks",
-)
-@click.option("--dry-run", is_flag=True, help="with --stale: only show what would be removed")
-@click.option(
-    "--pause",
-    metavar="SECONDS",
-    type=click.IntRange(LEAST_PAUSE_S, 3600),
-    default=LEAST_PAUSE_S + 15,
-    show_default=True,
-    help="with --stale: between the two looks",
-)
-@click.option(
-    "--node",
-    "nodes",
-    multiple=True,
-    metavar="ADDRESS",
-    help="with --stale: a node (parent_address) that is gone for good; may be given several times",
-)
-@click.option(
-    "--no-kubernetes",
-    is_flag=True,
-    help="with --stale: do not ask the API server which pods there are; only --node counts",
-)
-@click.option("--with-v010", is_flag=True, help="with --stale: remove what v0.1.0 has left, too")
-@click.option("--kubeconfig", type=PATH, help="with --stale: how to reach the API server")
-@click.option("--context", help="with --stale: which context of the kubeconfig")
-@click.option(
-    "--summary",
-    metavar="FILE",
-    type=click.Path(dir_okay=False),
-    help="with --stale: write what was done into this file as well",
-)
 def clean(
     etcd_host: str,
     etcd_port: int,
@@ -87,37 +45,14 @@ def clean(
     username: str | None,
     password_file: str | None,
     yes: bool,
-    stale: bool,
-    **more: Any,
 ) -> None:
-    """Remove every key below a prefix from etcd, or with --stale only those that nobody owns.
-
-    With --stale, a node's keys stay while its child is heard of in etcd, and a pod's while
-    Kubernetes has a pod of that name. What was found is looked at again after a pause, and removed
-    if nothing about it has changed.
-    """
+    """Remove every key below a prefix from etcd."""
     directory = _directory(prefix)
     if (cert is None) != (key is None):
         raise click.UsageError("--cert and --key go together")
     if (username is None) != (password_file is None):
         raise click.UsageError("--username and --password-file go together")
     urls = endpoints(etcd_host, etcd_port, tls=bool(ca_cert or cert))
-    if stale:
-        settings = {
-            "etcd_host": etcd_host,
-            "etcd_port": etcd_port,
-            "etcd_prefix": directory,
-            "etcd_ca_cert": ca_cert,
-            "etcd_cert": cert,
-            "etcd_key": key,
-            "etcd_username": username,
-            "etcd_password_file": password_file,
-        }
-        _stale({name: value for name, value in settings.items() if value is not None}, yes, more)
-        return
-    unused = [name for name, value in more.items() if _is_given(name, value)]
-    if unused:
-        raise click.UsageError(f"--{unused[0].replace('_', '-')} goes with --stale")
     if not yes:
         click.confirm(f"Remove every key below {directory} from {', '.join(urls)}?", abort=True)
     with requests.Session() as session:
@@ -132,60 +67,6 @@ def clean(
             click.echo(f"removed {directory}")
         else:
             click.echo(f"{directory} was not there")
-
-
-def _stale(settings: dict[str, object], yes: bool, more: Mapping[str, Any]) -> None:
-    """Remove what nobody owns, as the options say."""
-    from ratchetctl.kube import removing  # noqa: PLC0415 - loads the child's store, for this alone
-
-    nodes, summary = frozenset(more["nodes"]), more["summary"]
-    if more["no_kubernetes"] and not nodes:
-        raise click.UsageError("--no-kubernetes: name the nodes that are gone, with --node ADDRESS")
-    lines: list[str] = []
-
-    def say(line: str) -> None:
-        lines.append(line)
-        click.echo(line)
-
-    with contextlib.ExitStack() as stack:
-        client = None
-        if not more["no_kubernetes"]:
-            client = stack.enter_context(connect(more["kubeconfig"], more["context"]))
-
-        def living() -> removing.Living:
-            return removing.Living(None if client is None else removing.living_pods(client), nodes)
-
-        store = removing.store_of(settings)
-        click.echo(f"looking, and again in {more['pause']} s if there is something", err=True)
-        found = removing.look_twice(store, living, more["pause"], time.sleep)
-        for line in removing.shown(found):
-            say(line)
-        if not found:
-            say("nothing is left of nodes and pods that no longer exist")
-        elif more["dry_run"]:
-            say("nothing was removed (--dry-run)")
-        else:
-            if not yes:
-                click.confirm("Remove these?", abort=True)
-            count = removing.remove(store, found, with_old=more["with_v010"])
-            say(f"removed {count}")
-            if found.old and not more["with_v010"]:
-                say("what v0.1.0 has left was kept; --with-v010 removes it")
-    if summary is not None:
-        with open(summary, "w", encoding="utf-8") as file:
-            file.write(_summarized(lines))
-
-
-def _summarized(lines: Sequence[str]) -> str:
-    """Return what was done in so few bytes that Kubernetes takes it as a last message."""
-    if len(lines) > MOST_SUMMARY_LINES:
-        left = len(lines) - MOST_SUMMARY_LINES
-        lines = [*lines[: MOST_SUMMARY_LINES - 2], f"and {left} more", *lines[-2:]]
-    return "\n".join(line[:100] for line in lines) + "\n"
-
-
-def _is_given(name: str, value: object) -> bool:
-    return bool(value) and name != "pause"
 
 
 def endpoints(hosts: str, port: int, *, tls: bool) -> list[str]:

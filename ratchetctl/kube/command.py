@@ -20,7 +20,7 @@ from ratchetctl.api.client import ALL, Client
 from ratchetctl.api.errors import ForbiddenError, MissingError
 from ratchetctl.api.resources import PODS
 from ratchetctl.errors import StatusError
-from ratchetctl.kube import checking, completion, explaining, nodes, reading, shown
+from ratchetctl.kube import checking, cleaning, completion, explaining, nodes, reading, shown
 from ratchetctl.kube import links as joining
 from ratchetctl.kube import output as printing
 from ratchetctl.kube.cluster import Cluster, Pod
@@ -214,6 +214,9 @@ def check(cluster: Client, system_namespace: str, output: str, no_frames: bool) 
         printing.show_one(shown.check_object(found, problems), output)
     status = WRONG if any(one.is_grave for one in problems) else WAITS if problems else WELL
     click.get_current_context().exit(status)
+
+
+kube.add_command(cleaning.clean)
 
 
 def exit_status(states: Iterable[str]) -> int:

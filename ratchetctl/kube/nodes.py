@@ -108,8 +108,8 @@ def _of_node(node: NodeState) -> Iterator[Problem]:
     if told.address and told.mtu_bytes is None:
         what = f"there is no interface {told.interface}"
         yield Problem(where, what, "correct parent_interface: tunnels need it")
-    if told.guard is not None and told.guard not in ("on", "off"):
-        what = f"its tunnels are not guarded: {told.guard}"
+    if told.guard is not None and told.guard not in ("on", "off, as configured"):
+        what = f"the guard of its tunnels is {told.guard}"
         yield Problem(where, what, "see docs/configuration.md, guard", is_grave=False)
 
 

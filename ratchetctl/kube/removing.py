@@ -39,7 +39,7 @@ def store_of(settings: dict[str, object]) -> Store:
 def living_pods(client: Client) -> frozenset[PodKey]:
     """Return every name that a pod of the cluster may have to others. *Raises* ClusterError.
 
-    Also pods that do not ask for Ratchet now: they may have, and v0.1.0 took any value of its label.
+    Also pods that do not ask for Ratchet now: they may have, and v0.1.0 took any label value.
     """
     found: set[PodKey] = set()
     for page in client.pages(PODS, ALL):

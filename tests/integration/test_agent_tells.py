@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +14,16 @@ from ratchet.annotations import Asked, Heard, NodeTold, PodTold
 from ratchet.status import LinkStatus
 from ratchet_child.agent.checking import Check
 from tests.lab.agent import AgentBed
-from tests.lab.api_objects import Objects
+from tests.lab.api_objects import Obj, Objects
 from tests.lab.api_server import Authority
 from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, in1_in2
+from tests.lab.simulation import ROOT
 
 pytestmark = pytest.mark.root
+
+AGENT_LABELS = {"app.kubernetes.io/name": "ratchet", "app.kubernetes.io/component": "node"}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def beds(cluster: Cluster, tmp_path: Path, authority: Authority) -> Iterator[lis
     try:
         for bed in beds:
             pod = agent_of(bed)
-            bed.create(pod, {"app.kubernetes.io/name": "ratchet"})
+            bed.create(pod, AGENT_LABELS)
             bed.running(pod)
             bed.start("--pod-uid", pod.uid)
             bed.wait_watching()
@@ -102,6 +107,24 @@ def check(beds: list[AgentBed], secret: str) -> dict[str, Heard]:
     )
 
 
+def mark_ready(bed: AgentBed) -> None:
+    """Have the kubelet say that the agent's pod is ready."""
+
+    def change(obj: Obj) -> None:
+        obj["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+
+    pod = agent_of(bed)
+    bed.objects.change_pod(pod.namespace, pod.name, change)
+
+
+def kubectl_ratchet(bed: AgentBed, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command on a node, whose API server listens there."""
+    argv = [sys.executable, "-m", "ratchetctl", "kube", *arguments, "--kubeconfig", bed.kubeconfig]
+    return subprocess.run(
+        bed.node.namespace.command(*argv), cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+
 def test_links_and_nodes_are_told(cluster: Cluster, beds: list[AgentBed]) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     here, there = beds
@@ -114,6 +137,12 @@ def test_links_and_nodes_are_told(cluster: Cluster, beds: list[AgentBed]) -> Non
     assert (far.peer, far.peer_ifname, far.ifname) == ("a", "in1", "in2")
     there.node.delete(right).succeeded()
     assert wait_told(here, left, "waiting").kind is None
+    there.objects.delete_pod(right.namespace, right.name)
+    for bed in beds:
+        mark_ready(bed)
+    shown = kubectl_ratchet(here, "links", "-o", "wide")
+    assert shown.returncode == 3, shown.stdout + shown.stderr
+    assert shown.stdout.splitlines()[1].split()[:5] == ["default", "a:in1", "b:in2", "-", "waiting"]
     node = node_of(here)
     assert (node.address, node.interface) == (here.node.address, "eth0")
     assert (node.mtu_bytes, node.vxlan_port, node.etcd) == (1450, 4789, "reachable")
@@ -121,12 +150,16 @@ def test_links_and_nodes_are_told(cluster: Cluster, beds: list[AgentBed]) -> Non
 
 def test_frames_between_nodes_pass_or_it_is_said_which_do_not(beds: list[AgentBed]) -> None:
     here, there = beds
-    heard = check(beds, "a")
-    for name in ("node-1", "node-2"):
-        one = heard[name]
-        assert (one.silent, one.small_only, one.fragmented) == ((), (), ())
-        assert not one.unsent
-        assert one.error is None
+    node_of(there)
+    for bed in beds:
+        mark_ready(bed)
+    here.api.rights.add("list nodes")
+    asked = kubectl_ratchet(here, "check")
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    head, *rows = (line.split() for line in asked.stdout.splitlines()[:3])
+    assert head[-1] == "FRAMES"
+    assert [(row[0], row[-1]) for row in rows] == [("node-1", "1/1"), ("node-2", "1/1")]
+    assert "Everything is well." in asked.stdout
     # What cannot pass whole is fragmented, as the frames of links are; an underlay may drop them.
     here.node.namespace.ip("link", "set", "eth0", "mtu", "1400")
     # Its links have an MTU of 1350 from now on: what comes from it is whole, what goes to it not.

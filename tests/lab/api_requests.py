@@ -83,7 +83,8 @@ def respond(handler: Handler, method: str, body: Any) -> None:
             _object(handler, method, asked, body)
         elif (method, asked.resource, asked.sub) == ("PATCH", "pods", "status"):
             _require(handler, "patch pods/status", asked)
-            _require_type(handler, "application/strategic-merge-patch+json")
+            # Of what the agents and kubectl ratchet write, both kinds of patches make the same.
+            _require_type(handler, "application/strategic-merge-patch+json", _MERGE)
             objects = handler.server.api.objects
             handler.answer(200, objects.patch_status(asked.namespace or "", asked.name or "", body))
         else:
@@ -176,8 +177,8 @@ def _require(handler: Handler, right: str, asked: Asked) -> None:
         )
 
 
-def _require_type(handler: Handler, wanted: str) -> None:
-    if handler.headers["Content-Type"] != wanted:
+def _require_type(handler: Handler, *wanted: str) -> None:
+    if handler.headers["Content-Type"] not in wanted:
         raise StatusError(415, "UnsupportedMediaType", "the body was in an unknown format")
 
 
