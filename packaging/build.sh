@@ -25,6 +25,9 @@ else
     ln -s ratchet-parent "$work/dist/ratchet.d/ratchet"
     front="without the front, because there is no C compiler: pods wait for Python to start"
 fi
+# kubectl finds its plugins, and what completes their words, by these names.
+ln -s ratchetctl "$work/dist/ratchet.d/kubectl-ratchet"
+ln -s ratchetctl "$work/dist/ratchet.d/kubectl_complete-ratchet"
 # The programs are of the environment's Python, and so is what is said of them.
 "$venv/bin/python" "$root/packaging/sbom.py" "$work/dist/ratchet.d" "$work/work/ratchet/sources.json"
 rm -rf "$target"

@@ -15,6 +15,8 @@ what=$1 programs=$2 destdir=$3 bindir=$4 ctldir=$5 unitdir=${6:-}
 plugins=$destdir$bindir
 tree=$plugins/ratchet.d
 unit=ratchet-child@.service
+# ratchetctl, and the names by which kubectl finds it
+tools=(ratchetctl kubectl-ratchet kubectl_complete-ratchet)
 
 # link TARGET NAME: NAME becomes a symbolic link to TARGET, from one moment to the next.
 link() {
@@ -25,7 +27,7 @@ link() {
 }
 
 install_programs() {
-    local build old
+    local build old name
     build=$(cd "$programs" && find . -type f -not -name .built -print0 | LC_ALL=C sort -z |
         xargs -0 sha256sum | sha256sum | cut -c1-12)
     mkdir -p "$tree" "$destdir$ctldir"
@@ -43,8 +45,9 @@ install_programs() {
     # The child first: a new parent never starts an old child.
     link "ratchet.d/$build/ratchet-child" "$plugins/ratchet-child"
     link "ratchet.d/$build/ratchet" "$plugins/ratchet"
-    link "$(realpath -ms --relative-to="$destdir$ctldir" "$tree/$build/ratchetctl")" \
-        "$destdir$ctldir/ratchetctl"
+    for name in "${tools[@]}"; do
+        link "$(realpath -ms --relative-to="$destdir$ctldir" "$tree/$build/$name")" "$destdir$ctldir/$name"
+    done
     find "$tree" -mindepth 1 -maxdepth 1 -not -name "$build" -not -name "${old:-$build}" \
         -exec rm -rf {} +
     install_unit
@@ -65,7 +68,7 @@ install_unit() {
 # Only what is ours: a program of the same name that was put there in another way stays.
 uninstall_programs() {
     local name
-    for name in "$plugins/ratchet" "$plugins/ratchet-child" "$destdir$ctldir/ratchetctl"; do
+    for name in "$plugins/ratchet" "$plugins/ratchet-child" "${tools[@]/#/$destdir$ctldir/}"; do
         case $(readlink "$name" || true) in
             *ratchet.d/*) rm -f "$name" ;;
         esac

@@ -42,6 +42,7 @@ ORDER = (
     "StatefulSet",
     "PodDisruptionBudget",
     "Job",
+    "CronJob",
     "DaemonSet",
 )
 Object = dict[str, Any]

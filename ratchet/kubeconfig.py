@@ -67,6 +67,11 @@ def read(path: str) -> Kubeconfig:
     return parse(_read_file(path, "kubeconfig", path), path)
 
 
+def load(path: str) -> dict[Any, Any]:
+    """Read the file's content and nothing of what it means. Raises `PodSourceError`."""
+    return _decode(_read_file(path, "kubeconfig", path), path)
+
+
 def parse(content: bytes, path: str) -> Kubeconfig:
     """Read a kubeconfig's content; relative paths in it start at its directory.
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _STACK_BYTES = 512 * 1024
 # What the agent may write; as in ratchet_child.agent.reporter, which is not loaded for it.
-REPORTS = ("events", "conditions", "network-status")
+REPORTS = ("events", "conditions", "network-status", "links")
 _ASK_AGAIN_S = 2.0
 # How long a thread that computes keeps others waiting that have heard from the kernel or from etcd.
 _SWITCH_S = 0.0005
@@ -141,6 +141,11 @@ def _parser() -> argparse.ArgumentParser:
         default="/proc",
         help='with "attach": "agent": the host\'s /proc, if it is not this one',
     )
+    agent.add_argument(
+        "--pod-uid",
+        metavar="UID",
+        help="the UID of the agent's own pod, on which it tells of the node (default: $POD_UID)",
+    )
     return parser
 
 
@@ -171,7 +176,8 @@ def _new_agent(arguments: argparse.Namespace, config: Config) -> Agent | None:
     from ratchet_child.agent.agent import Agent, Wishes  # noqa: PLC0415 - memory that others need not pay for
 
     node = arguments.node_name or os.environ.get("NODE_NAME") or os.uname().nodename.lower()
-    wishes = Wishes(node, arguments.kubeconfig, arguments.report, arguments.proc)
+    pod = arguments.pod_uid or os.environ.get("POD_UID") or None
+    wishes = Wishes(node, arguments.kubeconfig, arguments.report, arguments.proc, pod)
     return Agent(wishes, kubeconfig, config.state_dir)
 
 

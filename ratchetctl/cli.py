@@ -11,6 +11,7 @@ from ratchet import __version__
 from ratchetctl import capture, clean, demo, link, status
 from ratchetctl.install import certificates
 from ratchetctl.install import command as install
+from ratchetctl.kube import command as kube
 from ratchetctl.sim import command as sim
 from ratchetctl.topo import command as topo
 
@@ -31,6 +32,7 @@ cli.add_command(capture.capture)
 cli.add_command(certificates.certificates)
 cli.add_command(clean.clean)
 cli.add_command(demo.demo)
+cli.add_command(kube.kube)
 cli.add_command(link.link)
 cli.add_command(install.node)
 cli.add_command(sim.sim)

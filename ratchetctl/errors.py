@@ -5,6 +5,7 @@
     ├── SimError            the simulated cluster cannot do what was asked
     │   └── PluginError     a plugin answered with a CNI error
     ├── TopologyError       a topology is wrong, or asks for what Ratchet cannot do
+    ├── ClusterError        a cluster's API server cannot do what was asked (api/errors.py)
     ├── EtcdError           etcd cannot be reached, or refuses
     ├── InstallError        Ratchet cannot be put onto this node, or taken from it
     ├── StatusError         the node, network or pod that was asked for is not there
@@ -59,6 +60,10 @@ class PluginError(SimError):
 
 class TopologyError(OperatorError):
     """A topology is wrong, or asks for what Ratchet cannot do: a line each, with file and line."""
+
+
+class ClusterError(OperatorError):
+    """A cluster's API server cannot be asked, or does not do what was asked."""
 
 
 class EtcdError(OperatorError):

@@ -10,12 +10,15 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from ratchet import log
+from ratchet import __version__, log
+from ratchet.annotations import NodeTold
 from ratchet.attachments import Attachment
-from ratchet.config import Config
+from ratchet.config import DEFAULT_VXLAN_PORT, Config
 from ratchet.labels import Wiring
 from ratchet.status import AgentStatus
+from ratchet_child.agent import frames
 from ratchet_child.agent.attacher import Attacher
+from ratchet_child.agent.checking import mtu_of
 from ratchet_child.agent.connection import Connection
 from ratchet_child.agent.credentials import Credentials
 from ratchet_child.agent.errors import ApiError, AwayError
@@ -23,7 +26,8 @@ from ratchet_child.agent.events import About, EventLog
 from ratchet_child.agent.follower import Follower
 from ratchet_child.agent.lasting import Lasting
 from ratchet_child.agent.notes import Note
-from ratchet_child.agent.reporter import CONDITIONS, EVENTS, NETWORK, REPORTS, Reporter, about_pod
+from ratchet_child.agent.own_pod import OwnPod
+from ratchet_child.agent.reporter import EVENTS, REPORTS, Reporter, about_pod
 from ratchet_child.agent.seen import SeenPods, Words
 from ratchet_child.agent.troubles import (
     AWAY_S,
@@ -58,6 +62,7 @@ class Wishes:
     kubeconfig: str | None = None  # in place of the network configuration's
     reports: frozenset[str] = field(default_factory=lambda: frozenset(REPORTS))
     proc: str = "/proc"
+    pod: str | None = None  # the UID of the agent's own pod, where it is one
 
 
 class Agent:
@@ -75,6 +80,7 @@ class Agent:
         self._engine: Engine | None = None
         self._follows = self._attaches = False
         self._network = ""
+        self._vxlan_port = DEFAULT_VXLAN_PORT
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._troubles: tuple[str, ...] = ()
@@ -88,7 +94,7 @@ class Agent:
         )
         rights = READING
         rights += EVENT_RIGHTS if EVENTS in wishes.reports else ()
-        rights += STATUS if wishes.reports & {CONDITIONS, NETWORK} else ()
+        rights += STATUS if wishes.reports - {EVENTS} else ()
         who = f"kubeconfig {kubeconfig}"
         self._rights = Rights(rights, self._clock, who, wishes.node)
         self._events = EventLog(wishes.node)
@@ -99,6 +105,11 @@ class Agent:
             wishes.reports,
             self._clock,
             self._rights.hurry,
+        )
+        self._own = (
+            None
+            if wishes.pod is None
+            else OwnPod(wishes.pod, self._connection, self._seen, self.changed)
         )
         self._follower = Follower(self._seen, self._rewrite)
         self._attacher = Attacher(self._seen, wishes.proc)
@@ -122,6 +133,7 @@ class Agent:
         self._follows = config.label_source in _FOLLOWED
         self._attaches = config.attach == "agent"
         self._network = config.name
+        self._vxlan_port = config.vxlan_port
         self._engine = engine
         self._wake.set()
 
@@ -218,6 +230,8 @@ class Agent:
         self._look_at_etcd(engine)
         try:
             due = self._reporter.report(there)
+            if self._own is not None:
+                dues.append(self._own.tell(self._told(engine), now))
         except ApiError as error:
             log.debug("nothing can be written now", error=str(error))
             dues.append(now + self._backoff.failed())
@@ -226,6 +240,28 @@ class Agent:
             if due is not None:
                 dues.append(now + due - self._clock.time())
         return max(min(one for one in dues if one is not None) - self._clock.monotonic(), 0.0)
+
+    def _told(self, engine: Engine) -> NodeTold:
+        """Return how the node is, for `kubectl ratchet`."""
+        node, etcd = engine.node, engine.etcd
+        below = mtu_of(node.interface) if node.address else None
+        fits = None
+        if below is not None:
+            fits = below - frames.overhead(6 if ":" in node.address else 4)
+        return NodeTold(
+            version=__version__,
+            network=self._network,
+            address=node.address,
+            interface=node.interface,
+            vxlan_port=self._vxlan_port,
+            mtu_bytes=node.mtu_bytes or fits,
+            etcd="reachable" if etcd.error is None else "away" if etcd.is_away else "unknown",
+            etcd_since=etcd.since,
+            etcd_error=etcd.error if etcd.is_away else None,
+            guard=None if engine.guard is None else engine.guard.state,
+            watching=self._watch.is_live,
+            troubles=(*([engine.trouble] if engine.trouble else []), *self._troubles),
+        )
 
     def _rewrite(self, attachment: Attachment, wiring: Wiring) -> bool:
         engine = self._engine

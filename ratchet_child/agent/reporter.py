@@ -11,8 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ratchet import annotations as told
 from ratchet import log
-from ratchet.status import UP
+from ratchet.annotations import PodTold
+from ratchet.cni.frozen import replace
+from ratchet.status import UP, LinkStatus
 from ratchet_child.agent import notes
 from ratchet_child.agent.conditions import condition
 from ratchet_child.agent.errors import (
@@ -30,8 +33,8 @@ from ratchet_child.agent.seen import CONDITION, NETWORK_STATUS, Condition, SeenP
 from ratchet_child.agent.views import PodView
 from ratchet_child.model.clock import Clock
 
-EVENTS, CONDITIONS, NETWORK = "events", "conditions", "network-status"
-REPORTS = (EVENTS, CONDITIONS, NETWORK)
+EVENTS, CONDITIONS, NETWORK, LINKS = "events", "conditions", "network-status", "links"
+REPORTS = (EVENTS, CONDITIONS, NETWORK, LINKS)
 PATCH_STATUS = "patch pods/status"
 _FORBIDDEN_S = 60.0
 _UNSEEN_S = 60.0
@@ -39,6 +42,9 @@ _BUSY_S = 5.0
 _UNTOLD_S = 30.0
 _AGAIN_S = 45 * 60.0  # before the API server forgets an Event of what is still so
 _MOST_SENDINGS, _REST_S = 20, 1.0  # in one round, and until the next one goes on
+# Of how links are, what was so for a while is written; of a link that flaps, not every change.
+_SETTLES_S, _MOST_CHANGES, _CHANGE_S = 1.0, 5.0, 10.0
+_FIRST_LOOK_S = 60.0  # a child that starts knows by then how each link is
 
 
 class Writing(Protocol):
@@ -54,6 +60,16 @@ class _PodNotes:
 
     container: str
     told: dict[tuple[str, ...], tuple[tuple[object, ...], float]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Changes:
+    """What is to be told of one pod's links, since when, and how much more may be (epoch)."""
+
+    text: str
+    since: float
+    left: float = _MOST_CHANGES
+    filled_at: float = 0.0
 
 
 class Reporter:
@@ -81,6 +97,7 @@ class Reporter:
         self._due: list[float] = []  # epoch
         self._paused: dict[str, float] = {}  # until when, epoch
         self._written: dict[str, tuple[str, float]] = {}  # by UID: on top of which version
+        self._changes: dict[str, _Changes] = {}  # by UID
 
     def report(self, views: list[PodView]) -> float | None:
         """Write what is to be written; the moment (epoch) at which more is, None without one.
@@ -91,12 +108,14 @@ class Reporter:
         if now < self._now:  # the clock was set back: what was to wait until then has waited
             self._paused.clear()
             self._written.clear()
+            self._changes.clear()
         self._now, self._due = now, []
         # One that has lost its name by being deleted is not worth a word.
         views = [one for one in views if not one.superseded or self._seen.get(one.uid) is not None]
         there = {view.uid for view in views}
         self._pods = {uid: known for uid, known in self._pods.items() if uid in there}
         self._written = {uid: one for uid, one in self._written.items() if uid in there}
+        self._changes = {uid: one for uid, one in self._changes.items() if uid in there}
         sent = 0
         # Somebody may wait for a condition; Events are for people.
         for view in views:
@@ -228,6 +247,8 @@ class Reporter:
             self._due.append(until)
             return 0
         self._written[view.uid] = pod.version, now + _UNSEEN_S
+        if told.POD in body["metadata"].get("annotations", {}):
+            self._changes[view.uid].left -= 1
         self._due.append(now + _UNSEEN_S)
         path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/status"
         try:
@@ -257,10 +278,71 @@ class Reporter:
                 metadata["annotations"] = {NETWORK_STATUS: annotation}
                 # A list with several owners: what another has written meanwhile must not be lost.
                 metadata["resourceVersion"] = pod.version
+        if LINKS in self._reports:
+            text = self._links_told(view, pod, now)
+            if text is not None:
+                metadata.setdefault("annotations", {})[told.POD] = text
         if not metadata and not status:
             return None
         metadata["uid"] = pod.uid
         return {"metadata": metadata, "status": status} if status else {"metadata": metadata}
+
+    def _links_told(self, view: PodView, pod: SeenPod, now: float) -> str | None:
+        """Return how a pod's links are, for `kubectl ratchet`; None when that is not to be written.
+
+        Nobody waits for it, so what passes within a second is left out.
+        """
+        if not (view.is_settled or view.superseded):
+            return None
+        text = PodTold(
+            name=view.key.name,
+            node=self._events.instance,
+            address=view.address,
+            links=self._dated(view, pod),
+            superseded=view.superseded,
+            error=view.trouble,
+        ).dumps()
+        changes = self._changes.setdefault(view.uid, _Changes(text, now, filled_at=now))
+        if changes.text != text:
+            changes.text, changes.since = text, now
+        if text == pod.told.get(told.POD):
+            return None
+        filled = changes.left + (now - changes.filled_at) / _CHANGE_S
+        changes.left, changes.filled_at = min(filled, _MOST_CHANGES), now
+        due = max(changes.since + _SETTLES_S, now + (1 - changes.left) * _CHANGE_S)
+        if due > now:
+            self._due.append(due)
+            return None
+        return text
+
+    def _dated(self, view: PodView, pod: SeenPod) -> tuple[LinkStatus, ...]:
+        """Return a pod's links, each since when it was as it is before this agent came."""
+        text = pod.told.get(told.POD)
+        if text is None or view.attachment.attached_at >= self._started_at:
+            return view.links
+        try:
+            before = {link.ifname: link for link in PodTold.loads(text).links}
+        except ValueError:
+            return view.links
+        return tuple(
+            replace(link, since=before[link.ifname].since)
+            if link.ifname in before and self._is_older(before[link.ifname], link)
+            else link
+            for link in view.links
+        )
+
+    def _is_older(self, before: LinkStatus, link: LinkStatus) -> bool:
+        """Say whether a link is as it was told, and was only looked at anew by this process."""
+        if before.since is None or link.since is None or before.since >= link.since:
+            return False
+        is_same = (before.state, before.peer, before.kind, before.vni, before.peer_node) == (
+            link.state,
+            link.peer,
+            link.kind,
+            link.vni,
+            link.peer_node,
+        )
+        return is_same and link.since < self._started_at + _FIRST_LOOK_S
 
     # What goes wrong ------------------------------------------------------------------------------
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from ratchet import annotations as told
 from ratchet.labels import PREFIX
 from ratchet.pods import ELIGIBLE_KEY
 
@@ -49,6 +50,8 @@ class SeenPod:
     has_gate: bool = False
     condition: Condition | None = None
     network_status: str | None = None
+    told: Words = field(default_factory=dict)
+    """The annotations of `ratchet.annotations`."""
     has_address: bool = False
     is_over: bool = False
     is_hosts: bool = False  # in the host's network
@@ -151,6 +154,7 @@ def read_pod(obj: object) -> SeenPod:
         ),
         condition=_condition(status),
         network_status=None if shown is None or len(shown) > _LONGEST_NETWORK_STATUS else shown,
+        told={key: annotations[key] for key in told.EVERY if key in annotations},
         has_address=bool(_get(status, "podIP")),
         is_over=_get(status, "phase") in _OVER,
         is_hosts=_get(spec, "hostNetwork") is True,

@@ -39,6 +39,8 @@ class PodView:
     attachment: Attachment
     links: tuple[LinkStatus, ...]
     ends: tuple[End, ...]
+    address: str = ""
+    """Of the node, for tunnels."""
     superseded: bool = False
     trouble: str | None = None
     """What keeps it from being worked on, but for etcd, which keeps every pod."""
@@ -72,6 +74,7 @@ def views(engine: Engine) -> list[PodView]:
                 attachment=attachment,
                 links=links,
                 ends=_ends(state, links),
+                address=engine.node.address,
                 superseded=state.progress.memory.superseded,
                 trouble=None if engine.etcd.is_away else state.trouble,
                 trouble_since=state.progress.last_error_at,
@@ -87,7 +90,18 @@ def views(engine: Engine) -> list[PodView]:
             known.add(attachment.uid)
             key = PodKey(attachment.namespace, attachment.pod)
             name = attachment.kubernetes_name
-            found.append(PodView(key, attachment.uid, name, attachment, (), (), superseded=True))
+            found.append(
+                PodView(
+                    key,
+                    attachment.uid,
+                    name,
+                    attachment,
+                    (),
+                    (),
+                    address=engine.node.address,
+                    superseded=True,
+                )
+            )
     return found
 
 

@@ -20,7 +20,7 @@ class Progress:
         self._console = console
 
     @contextlib.contextmanager
-    def task(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+    def task(self, what: str, total: int, of: str = "pods") -> Iterator[Callable[[], None]]:
         """Show one step; the function that is given counts one thing as done."""
         if total == 0:
             yield lambda: None
@@ -35,14 +35,14 @@ class Progress:
                 task = bar.add_task(what, total=total)
                 yield lambda: bar.advance(task)
         else:
-            lines = _Lines(self._console, what, total)
+            lines = _Lines(self._console, what, total, of)
             yield lines.advance
             lines.finish()
 
 
 class _Lines:
-    def __init__(self, console: Console, what: str, total: int) -> None:
-        self._console, self._what, self._total = console, what, total
+    def __init__(self, console: Console, what: str, total: int, of: str) -> None:
+        self._console, self._what, self._total, self._of = console, what, total, of
         self._done = 0
         self._started = self._said = time.monotonic()
 
@@ -55,5 +55,6 @@ class _Lines:
     def finish(self) -> None:
         took_s = time.monotonic() - self._started
         self._console.print(
-            f"{self._what}: {self._done} of {self._total} pods in {took_s:.1f} s", highlight=False
+            f"{self._what}: {self._done} of {self._total} {self._of} in {took_s:.1f} s",
+            highlight=False,
         )

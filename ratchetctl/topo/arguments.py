@@ -46,26 +46,6 @@ def reading(command: F) -> F:
     return command
 
 
-def simulating(command: F) -> F:
-    for option in reversed(
-        (
-            click.option("--sim", is_flag=True, help="on this machine, in the simulator"),
-            click.option(
-                "--name", default="default", show_default=True, help="which simulation, of several"
-            ),
-            click.option(
-                "-n",
-                "--namespace",
-                default="default",
-                show_default=True,
-                help="the pods' namespace",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
 def read_topology(
     file: str,
     form: str | None,

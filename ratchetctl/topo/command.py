@@ -10,7 +10,6 @@ import click
 
 from ratchetctl import tables
 from ratchetctl.errors import TopologyError
-from ratchetctl.sim.directory import SimDirectory
 from ratchetctl.topo import (
     check,
     diff,
@@ -19,13 +18,15 @@ from ratchetctl.topo import (
     findings,
     kinds,
     live,
+    on_cluster,
     render,
     running,
     write,
 )
-from ratchetctl.topo.arguments import read_topology, reading, simulating, write_pieces
+from ratchetctl.topo.arguments import read_topology, reading, write_pieces
 from ratchetctl.topo.findings import Findings
 from ratchetctl.topo.model import Topology
+from ratchetctl.topo.placing import Place, only, placing
 from ratchetctl.topo.viewer import command as viewer
 
 DIFFERS = 3  # exit status
@@ -38,8 +39,11 @@ def topo() -> None:
     FILE is a topology of containerlab, k8s-topo, meshnet or kne, a GraphML file of the Internet
     Topology Zoo, labelled pods, or - for standard input.
 
+    create, apply, destroy and diff work on the current cluster of your kubeconfig, or with --sim
+    on this machine.
+
     Exit status: 0 done, 1 the command failed or the topology is wrong, 2 wrong arguments, 3 the
-    two sides of a diff differ, or a link still waits, 4 a link is in error.
+    two sides of a diff differ, or a link still waits, 4 a link or a pod is in error.
     """
     # A large topology is millions of objects that all live to the end: looking for garbage among
     # them again and again takes as long as the work.
@@ -53,7 +57,7 @@ def topo() -> None:
 def render_(namespace: str | None, output: str | None, **source: Any) -> None:
     """Write the topology as labelled pods, ConfigMaps and Services.
 
-    On a cluster: ratchetctl topo render FILE | kubectl apply -f -
+    `create` brings them up on a cluster; to look at them first, or for GitOps, this writes them.
     """
     topology = read_topology(**source)
     write_pieces(output, dump.documents(render.objects(topology, namespace)))
@@ -85,9 +89,28 @@ def import_(output: str | None, **source: Any) -> None:
 
 @topo.command()
 @reading
-def show(**source: Any) -> None:
-    """Show the nodes and links, and how names were mapped."""
+@click.option("--cluster", is_flag=True, help="show what runs on a cluster")
+@placing
+def show(cluster: bool, place: Place, **source: Any) -> None:
+    """Show the nodes and links of the file, and how names were mapped.
+
+    With --cluster or --sim: its pods by machine, and how their links are. Exit status 3: a link
+    waits, 4: one is in error.
+    """
+    if cluster and place.sim:
+        raise click.UsageError("give either --cluster or --sim")
+    only(cluster, "--cluster", "kubeconfig", "context")
+    only(cluster or place.sim, "--cluster and --sim", "namespace")
     topology = read_topology(**source)
+    if cluster:
+        on_cluster.show(place, topology)
+    elif place.sim:
+        running.show(place, topology)
+    else:
+        _show(topology)
+
+
+def _show(topology: Topology) -> None:
     titles = {node.name: dict(node.renamed) for node in topology.nodes}
     nodes = tables.table("node", "kind", "image", "links", "loopback")
     _, ends = render.by_node(topology)
@@ -135,22 +158,23 @@ def check_(**source: Any) -> None:
 @topo.command(name="diff")
 @reading
 @click.argument("other", required=False, metavar="[OTHER]")
-@simulating
-def diff_(
-    other: str | None,
-    sim: bool,
-    name: str,
-    namespace: str,  # noqa: ARG001 - of all that work on a simulation
-    **source: Any,
-) -> None:
-    """Show what OTHER has that FILE has not, or (--sim) what applying FILE would change."""
-    if (other is None) == (not sim):
-        raise click.UsageError("give either a second topology or --sim")
+@placing
+def diff_(other: str | None, place: Place, **source: Any) -> None:
+    """Show what OTHER has that FILE has not; without OTHER what applying FILE would change.
+
+    That is on a cluster, or with --sim in a simulation. Lines begin with + (made), - (removed), ~
+    (changed in place) and ! (a pod that is made anew). Exit status 3: there is a difference.
+    """
+    only(other is None, "a running topology", "sim", "kubeconfig", "context", "namespace")
     topology = read_topology(**source)
     if other is not None:
         found = diff.diff(topology, read_topology(**{**source, "file": other}))
+    elif place.sim:
+        found = diff.diff(live.running(place.directory(), topology), topology)
     else:
-        found = diff.diff(live.running(SimDirectory(name), topology), topology)
+        if on_cluster.diff(place, topology):
+            click.get_current_context().exit(DIFFERS)
+        return
     for line in found.lines():
         click.echo(line)
     if found:

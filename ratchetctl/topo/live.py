@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ratchet import labels
 from ratchetctl.errors import TopologyError
 from ratchetctl.manifest import Pod
-from ratchetctl.sim import containers, links, work
+from ratchetctl.sim import containers, links, status, work
 from ratchetctl.sim.directory import PodState, SimDirectory
 from ratchetctl.sim.routers import known as routers
 from ratchetctl.sim.simulator import Plan, Simulator
@@ -20,6 +20,7 @@ from ratchetctl.sim.work import Command, Work
 from ratchetctl.topo import names, render
 from ratchetctl.topo.kinds import kind as kind_of
 from ratchetctl.topo.model import End, Link, Node, Topology, Uplink
+from ratchetctl.topo.reports import ERROR, UP, WAITING, Report
 
 PARALLEL = 4
 COMMANDS = "commands"  # of the topology's file, as a log is named by them
@@ -138,6 +139,28 @@ def wait(directory: SimDirectory, topology: Topology, seconds: float) -> Counter
     return links.wait(
         directory, seconds, chosen=lambda pod: _is_of(pod, topology.name), wanted=topology.ends
     )
+
+
+def reports(directory: SimDirectory, topology: Topology, namespace: str) -> list[Report]:
+    """Return how each of the topology's pods and its links are. Raises SimError."""
+    mine = {pod.name: pod for pod in directory.pods() if _is_of(pod, topology.name)}
+    seen = {
+        pod["name"]: pod["links"]
+        for pod in status.collect(directory)["pods"]
+        if pod["namespace"] == namespace
+    }
+    _, ends = render.by_node(topology)
+    found = []
+    for node in topology.nodes:
+        wanted = len(ends.get(node.name, ()))
+        pod, its = mine.get(node.name), seen.get(node.name, [])
+        up = min(sum(link["state"] == UP for link in its), wanted)
+        errors = [link.get("error") or "" for link in its if link["state"] == ERROR]
+        state = ERROR if errors else UP if pod is not None and up == wanted else WAITING
+        machine, phase = ("", "missing") if pod is None else (pod.node, "attached")
+        trouble = "; ".join(errors)
+        found.append(Report(node.name, machine, phase, up, wanted, state, trouble, True))
+    return found
 
 
 def running(directory: SimDirectory, topology: Topology) -> Topology:

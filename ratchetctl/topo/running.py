@@ -11,15 +11,16 @@ from rich.console import Console
 from ratchetctl.errors import TopologyError
 from ratchetctl.interruption import interruptible, undone
 from ratchetctl.sim import configuration, runtime
-from ratchetctl.sim.directory import SimDirectory
 from ratchetctl.sim.progress import Progress
 from ratchetctl.sim.simulator import DEFAULT_PARALLEL, Plan, Simulator
-from ratchetctl.topo import check, live
-from ratchetctl.topo.arguments import read_topology, reading, simulating
+from ratchetctl.topo import check, live, on_cluster
+from ratchetctl.topo.arguments import read_topology, reading
 from ratchetctl.topo.findings import Findings
 from ratchetctl.topo.model import Topology
+from ratchetctl.topo.placing import Place, only, placing
 
-WAITS, WRONG = 3, 4  # exit statuses, as `status` has them
+WAITS, WRONG = on_cluster.WAITS, on_cluster.WRONG
+SIM_ONLY = ("runs", "parallel")
 DEFAULT_NODES = 2
 DEFAULT_WAIT_S = 60.0
 
@@ -27,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def register(group: click.Group) -> None:
-    """Add the commands that work on a simulation."""
+    """Add the commands that work on a cluster or a simulation."""
     for command in (create, apply, destroy):
         group.add_command(command)
 
@@ -41,25 +42,24 @@ def _waiting(command: F) -> F:
             click.option(
                 "--timeout",
                 "timeout_s",
-                default=DEFAULT_WAIT_S,
-                show_default=True,
                 type=click.FloatRange(min=0),
                 metavar="SECONDS",
-                help="how long to wait at most",
+                help=f"how long to wait at most (default: {on_cluster.DEFAULT_WAIT_S:.0f}; with"
+                f" --sim {DEFAULT_WAIT_S:.0f})",
             ),
             click.option(
                 "--run",
                 "runs",
                 is_flag=True,
-                help="set loopback addresses, start FRR and run the nodes' exec commands, with this"
-                " machine's programs",
+                help="with --sim: set loopback addresses, start FRR and run the nodes' exec"
+                " commands, with this machine's programs",
             ),
             click.option(
                 "--parallel",
                 default=DEFAULT_PARALLEL,
                 show_default=True,
                 type=click.IntRange(1, 64),
-                help="plugins that run at once on each node",
+                help="with --sim: plugins that run at once on each machine",
             ),
         )
     ):
@@ -67,102 +67,152 @@ def _waiting(command: F) -> F:
     return command
 
 
+def _dry(command: F) -> F:
+    return click.option(
+        "--dry-run",
+        "dry_run",
+        type=click.Choice(on_cluster.DRY_RUNS),
+        help="on a cluster: show what would be done, and ask the API server too whether it would"
+        " take that (server), or not (client)",
+    )(command)
+
+
 @click.command()
 @reading
-@simulating
+@placing
 @_waiting
-@click.option("--nodes", default=DEFAULT_NODES, show_default=True, help="how many machines")
+@click.option(
+    "--nodes", default=DEFAULT_NODES, show_default=True, help="with --sim: how many machines"
+)
 @click.option(
     "--plugin-dir",
     "plugin_dirs",
     multiple=True,
     type=click.Path(exists=True, file_okay=False),
-    help="where CNI plugins are (before the usual places)",
+    help="with --sim: where CNI plugins are (before the usual places)",
 )
 @click.option(
     "--conf",
     type=click.Path(exists=True, dir_okay=False),
-    help="network configuration (.conf or .conflist) for the machines, fitted to each",
+    help="with --sim: network configuration (.conf or .conflist) for the machines, fitted to each",
 )
+@_dry
 def create(
-    sim: bool,
-    name: str,
-    namespace: str,
+    place: Place,
     wait: bool,
-    timeout_s: float,
+    timeout_s: float | None,
     runs: bool,
     parallel: int,
     nodes: int,
     plugin_dirs: Sequence[str],
     conf: str | None,
+    dry_run: str | None,
     **source: Any,
 ) -> None:
-    """Make a simulation and bring the topology up in it."""
-    _only_sim(sim, "apply", source["file"])
+    """Bring a topology up on a cluster, or with --sim in a new simulation.
+
+    What fails leaves nothing behind. On a cluster, pods are listed by machine at the end.
+    """
+    only(place.sim, "--sim", *SIM_ONLY, "nodes", "plugin_dirs", "conf")
+    only(not place.sim, "a cluster", "dry_run")
     topology = _checked(**source)
+    if not place.sim:
+        on_cluster.create(place, topology, dry_run, wait, _timeout(place, timeout_s))
+        return
     plan = Plan(
         nodes=nodes,
         template=configuration.read(conf) if conf else None,
         plugin_dirs=runtime.search_path(plugin_dirs),
     )
-    simulator = _simulator(name, parallel)
+    simulator = _simulator(place, parallel)
     with interruptible():
-        attached = live.create(simulator, plan, topology, namespace)
+        attached = live.create(simulator, plan, topology, place.pods_namespace)
         with undone(simulator.down):
-            _finish(simulator, topology, attached, namespace, wait, timeout_s, runs)
+            _finish(simulator, topology, attached, place, wait, _timeout(place, timeout_s), runs)
 
 
 @click.command()
 @reading
-@simulating
+@placing
 @_waiting
+@_dry
+@click.option(
+    "--force-conflicts",
+    "force",
+    is_flag=True,
+    help="on a cluster: take over fields that somebody else manages",
+)
+@click.option(
+    "--restart", is_flag=True, help="on a cluster: make pods anew whose files changed, too"
+)
 def apply(
-    sim: bool,
-    name: str,
-    namespace: str,
+    place: Place,
     wait: bool,
-    timeout_s: float,
+    timeout_s: float | None,
     runs: bool,
     parallel: int,
+    dry_run: str | None,
+    force: bool,
+    restart: bool,
     **source: Any,
 ) -> None:
     """Make what runs what the file says: exactly the difference.
 
-    Pods whose labels change are attached anew; the others are not touched.
+    On a cluster, links of running pods are changed in place; a pod is made anew only where a field
+    changed that a running pod cannot change, and that is said first. In the simulator, pods whose
+    labels change are attached anew. What is the topology's and no longer in the file is removed.
     """
-    _only_sim(sim, "apply", source["file"])
+    only(place.sim, "--sim", *SIM_ONLY)
+    only(not place.sim, "a cluster", "dry_run", "force", "restart")
     topology = _checked(**source)
-    simulator = _simulator(name, parallel)
+    timeout_s = _timeout(place, timeout_s)
+    if not place.sim:
+        on_cluster.apply(place, topology, dry_run, force, restart, wait, timeout_s)
+        return
+    simulator = _simulator(place, parallel)
     with interruptible():
-        attached = live.apply(simulator, topology, namespace, _say)
-        _finish(simulator, topology, attached, namespace, wait, timeout_s, runs)
+        attached = live.apply(simulator, topology, place.pods_namespace, _say)
+        _finish(simulator, topology, attached, place, wait, timeout_s, runs)
 
 
 @click.command()
 @reading
-@simulating
-def destroy(sim: bool, name: str, namespace: str, **source: Any) -> None:  # noqa: ARG001 - as others
-    """Detach the topology's pods, and end the simulation if that leaves none."""
-    _only_sim(sim, "delete", source["file"])
+@placing
+@_dry
+def destroy(place: Place, dry_run: str | None, **source: Any) -> None:
+    """Remove what is the topology's, and nothing else.
+
+    In the simulator its pods are detached, and the simulation ends if that leaves none.
+    """
+    only(not place.sim, "a cluster", "dry_run")
     topology = read_topology(**source)
+    if not place.sim:
+        on_cluster.destroy(place, topology, dry_run)
+        return
     with interruptible():
-        refused = live.destroy(_simulator(name), topology.name)
+        refused = live.destroy(_simulator(place), topology.name)
     if refused:
         raise TopologyError(f"these processes could not be ended: {', '.join(map(str, refused))}")
+
+
+def show(place: Place, topology: Topology) -> None:
+    """Show a topology's pods in a simulation. Raises SimError."""
+    found = live.reports(place.directory(), topology, place.pods_namespace)
+    on_cluster.show_reports(topology, f"simulation {place.name}", found)
 
 
 def _finish(
     simulator: Simulator,
     topology: Topology,
     attached: Sequence[Any],
-    namespace: str,
+    place: Place,
     wait: bool,
     timeout_s: float,
     runs: bool,
 ) -> None:
     """Start what is to run, and wait for the links."""
     if runs:
-        for sentence in live.run(simulator.directory, topology, attached, namespace):
+        for sentence in live.run(simulator.directory, topology, attached, place.pods_namespace):
             _say(sentence)
     if not wait:
         return
@@ -185,17 +235,15 @@ def _checked(**source: Any) -> Topology:
     return topology
 
 
-def _only_sim(sim: bool, verb: str, file: str) -> None:
-    if not sim:
-        raise click.UsageError(
-            "give --sim for the simulator; on a cluster:"
-            f" ratchetctl topo render {file} | kubectl {verb} -f -"
-        )
-
-
 def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _simulator(name: str, parallel: int = DEFAULT_PARALLEL) -> Simulator:
-    return Simulator(SimDirectory(name), Progress(Console(stderr=True)), _say, parallel)
+def _timeout(place: Place, given: float | None) -> float:
+    if given is not None:
+        return given
+    return DEFAULT_WAIT_S if place.sim else on_cluster.DEFAULT_WAIT_S
+
+
+def _simulator(place: Place, parallel: int = DEFAULT_PARALLEL) -> Simulator:
+    return Simulator(place.directory(), Progress(Console(stderr=True)), _say, parallel)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,10 @@ def bed(cluster: Cluster, node: Node, tmp_path: Path, authority: Authority) -> I
 def index(pod: Pod, ifname: str) -> str:
     """Return what tells an interface from one that was made anew."""
     return pod.netns.ip("-o", "link", "show", ifname).partition(":")[0]
+
+
+def says_up(told: str) -> bool:
+    return '"state":"up"' in told
 
 
 # Labels from memory -----------------------------------------------------------------------------
@@ -241,6 +246,8 @@ def test_an_agent_that_starts_again_does_not_repeat_what_is_well(
     bed.run(right, PAIR)
     bed.wait_event(left, "LinkUp")
     bed.wait_condition(left, "True", "LinksUp")
+    for pod in (left, right):
+        wait_for(f"{pod} to be told of", partial(bed.told, pod), until=says_up)
     before = bed.events(left)
     bed.stop()
     calls = len(bed.api.calls)

@@ -252,6 +252,3 @@ def test_what_cannot_work_is_refused_before_anything_is_made(
     assert done.returncode == 1
     assert "lab.clab.yml:8: address 10.0.1.1 of b eth2 is that of a eth1 as well" in done.stderr
     assert not sim.directory.exists
-    done = ratchetctl("topo", "create", file)
-    assert done.returncode == 2
-    assert "kubectl apply -f -" in done.stderr

@@ -22,10 +22,18 @@ NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 class AgentBed:
     """One node with an API server of its own, which may be stopped and started again."""
 
-    def __init__(self, node: Node, directory: str, authority: Authority, name: str) -> None:
+    def __init__(
+        self,
+        node: Node,
+        directory: str,
+        authority: Authority,
+        name: str,
+        objects: Objects | None = None,
+    ) -> None:
+        """Serve; with the `objects` of another bed, nodes are of one Kubernetes cluster."""
         self.node = node
         self.name = name
-        self.objects = Objects()
+        self.objects = objects or Objects()
         self._authority = authority
         self._directory = directory
         os.makedirs(directory, exist_ok=True)
@@ -183,6 +191,11 @@ class AgentBed:
         metadata = self.objects.pods[pod.namespace, pod.name]["metadata"]
         text = metadata.get("annotations", {}).get(NETWORK_STATUS)
         return None if text is None else json.loads(text)
+
+    def told(self, pod: Pod) -> str:
+        """Return what `kubectl ratchet` would read of a pod's links."""
+        metadata = self.objects.pods[pod.namespace, pod.name]["metadata"]
+        return str(metadata.get("annotations", {}).get("ratchet/status"))
 
     def gets(self) -> list[str]:
         """Return the requests for single pods."""

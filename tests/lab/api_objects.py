@@ -34,10 +34,13 @@ with open(_SCHEMAS, encoding="utf-8") as _file:
 class StatusError(Exception):
     """What the server answers with a Status object."""
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    def __init__(
+        self, code: int, reason: str, message: str, causes: list[Obj] | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
+        self.causes = causes or []
 
 
 def check(kind: str, obj: Obj) -> None:
@@ -54,6 +57,10 @@ class Objects:
         self.changed = threading.Condition()
         self.version = 1000
         self.pods: dict[tuple[str, str], Obj] = {}
+        # What an operator uses besides: ConfigMaps, Services, Nodes, by plural, namespace and name.
+        self.others: dict[tuple[str, str, str], Obj] = {}
+        self.namespaces = {"default"}
+        self.lingers = False  # a pod that is deleted stays until its kubelet has ended it
         self.events: dict[tuple[str, str], Obj] = {}
         self._history: list[tuple[int, str, Obj]] = []
         self.oldest = 0  # what is older than that has been compacted
@@ -73,6 +80,14 @@ class Objects:
             self.pods[key] = pod
             self._note("ADDED" if is_new else "MODIFIED", pod)
             return pod
+
+    def put_other(self, plural: str, obj: Obj) -> None:
+        """Make an object that is no pod, or take the place of the one that is there."""
+        with self.changed:
+            metadata = obj["metadata"]
+            self.version += 1
+            metadata["resourceVersion"] = str(self.version)
+            self.others[plural, metadata.get("namespace", ""), metadata["name"]] = obj
 
     def change_pod(self, namespace: str, name: str, change: Callable[[Obj], object]) -> None:
         """Have a pod changed as somebody else's request does."""
@@ -108,10 +123,6 @@ class Objects:
                 return pod  # as the API server: nothing is written, and no version passes
             return self.put_pod(changed)
 
-    def matching(self, selector: str | None) -> list[Obj]:
-        with self.changed:
-            return [copy.deepcopy(pod) for pod in self.pods.values() if matches(pod, selector)]
-
     # Watching -----------------------------------------------------------------------------------
 
     def compact(self) -> None:
@@ -121,14 +132,14 @@ class Objects:
             self._history.clear()
             self.changed.notify_all()
 
-    def since(self, version: int, selector: str | None) -> Iterator[tuple[int, str, Obj]]:
+    def since(self, version: int, takes: Callable[[Obj], bool]) -> Iterator[tuple[int, str, Obj]]:
         """Give what has happened since a version. Raises StatusError 410. Needs the lock."""
         if version < self.oldest:
             raise StatusError(
                 410, "Expired", f"too old resource version: {version} ({self.oldest})"
             )
         for at, kind, obj in self._history:
-            if at > version and matches(obj, selector):
+            if at > version and takes(obj):
                 yield at, kind, obj
 
     def _note(self, kind: str, obj: Obj) -> None:
@@ -173,16 +184,6 @@ class Objects:
         """Return the Events about a pod or a node, as they came."""
         with self.changed:
             return [one for one in self.events.values() if one["regarding"]["name"] == name]
-
-
-def matches(obj: Obj, selector: str | None) -> bool:
-    """Say whether a field selector takes an object."""
-    if not selector:
-        return True
-    field, _, value = selector.partition("=")
-    if field != "spec.nodeName":
-        raise StatusError(400, "BadRequest", f"field label not supported: {field}")
-    return bool(obj["spec"].get("nodeName") == value)
 
 
 def _check_event(namespace: str, event: Obj) -> None:

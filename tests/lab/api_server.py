@@ -1,8 +1,9 @@
 """A stand-in of the Kubernetes API server: real TLS, real bearer tokens, real client certificates.
 
-It answers as the API server does: GET of one pod (also with metadata alone, when that is asked
-for), list and watch with versions, bookmarks and 410 Gone, patches of a pod's status, Events, and
-which rights somebody has. It can be told to misbehave. What it keeps is in `tests.lab.api_objects`.
+It answers as the API server does: GET of one object (also with metadata alone, when that is asked
+for), list and watch with versions, bookmarks and 410 Gone, patches of a pod's status, server-side
+apply with its conflicts, deletion, Events, and which rights somebody has. It can be told to
+misbehave. What it keeps is in `tests.lab.api_objects` and `tests.lab.api_kinds`.
 Its certificates are made by the openssl program when a test starts; nothing secret is in the tree.
 """
 
@@ -227,11 +228,15 @@ class Handler(BaseHTTPRequestHandler):
     def do_PATCH(self) -> None:
         self._serve("PATCH")
 
+    def do_DELETE(self) -> None:
+        self._serve("DELETE")
+
     def _serve(self, method: str) -> None:
         api = self.server.api
         body = None
         if method != "GET":
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = json.loads(content) if content else None
         api.calls.append((method, self.path, body))
         if api.faults and api.faults.pop(0)(self):
             return
@@ -251,10 +256,22 @@ class Handler(BaseHTTPRequestHandler):
         api.served_at.append(now)
         return False
 
-    def status(self, code: int, message: str, headers: Headers = None, reason: str = "") -> None:
+    def status(
+        self,
+        code: int,
+        message: str,
+        headers: Headers = None,
+        reason: str = "",
+        causes: list[dict[str, Any]] | None = None,
+    ) -> None:
         """Answer with a Status object."""
-        status = {"kind": "Status", "status": "Failure", "message": message, "code": code}
-        self.answer(code, {**status, "reason": reason} if reason else status, headers)
+        status: dict[str, Any] = {"kind": "Status", "status": "Failure", "message": message}
+        status["code"] = code
+        if reason:
+            status["reason"] = reason
+        if causes:
+            status["details"] = {"causes": causes}
+        self.answer(code, status, headers)
 
     def answer(self, code: int, value: Any, headers: Headers = None) -> None:
         self.answer_bytes(code, json.dumps(value).encode(), headers)

@@ -62,9 +62,16 @@ def one(folder: str, kind: str, name: str = "ratchet") -> Object:
 
 
 def pod_of(obj: Object) -> Object:
-    spec = obj["spec"]["template"]["spec"]
+    spec = template_of(obj)["spec"]
     assert isinstance(spec, dict)
     return spec
+
+
+def template_of(obj: Object) -> Object:
+    """Return what pods of an object are made of; empty where it makes none."""
+    spec = obj.get("spec", {})
+    found: Object = spec.get("jobTemplate", {}).get("spec", spec).get("template", {})
+    return found
 
 
 def container(pod: Object, name: str) -> Object:
@@ -104,7 +111,7 @@ def test_what_an_object_names_is_there(folder: str) -> None:
     names = {(obj["kind"], obj["metadata"]["name"]) for obj in objects}
     names |= {("Secret", name) for name, _ in certificates.SECRETS.values()}
     for obj in objects:
-        if "template" not in obj.get("spec", {}):
+        if not template_of(obj):
             continue
         pod = pod_of(obj)
         assert ("ServiceAccount", pod["serviceAccountName"]) in names
@@ -119,7 +126,7 @@ def test_what_an_object_names_is_there(folder: str) -> None:
             for each in pod.get(part, ()):
                 for mount in each["volumeMounts"]:
                     assert mount["name"] in {*volumes, *claims}
-        labels = obj["spec"]["template"]["metadata"]["labels"]
+        labels = template_of(obj)["metadata"]["labels"]
         for key, value in obj["spec"].get("selector", {}).get("matchLabels", {}).items():
             assert labels[key] == value
 
@@ -133,6 +140,25 @@ def test_the_nodes_may_do_what_the_agent_does_and_nothing_else() -> None:
     ]
     for rule in one(".", "Role")["rules"]:
         assert rule["resourceNames"] == ["ratchet"]
+
+
+def test_who_cleans_may_list_pods_and_is_nobody_on_its_node() -> None:
+    (rule,) = one(".", "ClusterRole", "ratchet-clean")["rules"]
+    assert (rule["resources"], rule["verbs"]) == (["pods"], ["list"])
+    pod = pod_of(one(".", "CronJob", "ratchet-clean"))
+    assert not {"hostNetwork", "hostPID"} & pod.keys()
+    assert pod["securityContext"]["runAsNonRoot"]
+    security = container(pod, "clean")["securityContext"]
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert not security["allowPrivilegeEscalation"]
+
+
+def test_operators_may_ask_the_agents_and_not_change_what_they_run() -> None:
+    rules = one(".", "Role", "ratchet-operator")["rules"]
+    assert [(rule["resources"], rule["verbs"]) for rule in rules] == [
+        (["pods"], ["list"]),
+        (["pods/status"], ["patch"]),
+    ]
 
 
 def test_the_job_may_change_its_own_secrets_only() -> None:
@@ -180,7 +206,7 @@ def test_namespaces_that_the_host_mounts_later_reach_the_agent(folder: str) -> N
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_commands_are_those_of_the_programs(folder: str) -> None:
     for obj in rendered(folder):
-        if "template" not in obj.get("spec", {}):
+        if not template_of(obj):
             continue
         pod = pod_of(obj)
         for each in (*pod.get("initContainers", ()), *pod["containers"]):

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
+from ratchet import annotations as told
 from ratchet import errors, labels
 from ratchet.cni import errors as cni_errors
 from ratchet.config import OURS, Config
@@ -175,7 +176,8 @@ def test_every_make_target_that_is_mentioned_exists() -> None:
 def test_every_module_and_test_that_is_mentioned_exists() -> None:
     for page in pages():
         for path in CODE.findall(read(page)):
-            if path == CONDITION:  # a pod's condition, which is called as a path is
+            # A pod's condition and annotations, which are called as paths are.
+            if path in (CONDITION, *told.EVERY):
                 continue
             if re.fullmatch(r"(ratchet|ratchet_child|ratchetctl|tests|packaging)/[\w/.]+", path):
                 assert os.path.exists(os.path.join(ROOT, path)), f"{page}: {path}"

@@ -11,7 +11,7 @@ import click
 
 from ratchetctl.errors import TopologyError
 from ratchetctl.sim.directory import SimDirectory
-from ratchetctl.topo.arguments import read_topology, reading, simulating, write_pieces
+from ratchetctl.topo.arguments import read_topology, reading, write_pieces
 from ratchetctl.topo.graph import drawio, page, picture, svg, texts
 from ratchetctl.topo.graph.seen import Seen
 from ratchetctl.topo.model import Topology
@@ -34,7 +34,15 @@ DEFAULT_PORT = 8650
 
 @click.command()
 @reading
-@simulating
+@click.option("--sim", is_flag=True, help="as it runs in the simulator of this machine")
+@click.option("--name", default="default", show_default=True, help="with --sim: which simulation")
+@click.option(
+    "-n",
+    "--namespace",
+    default="default",
+    show_default=True,
+    help="with --sim: the pods' namespace",
+)
 @click.option(
     "-t",
     "--to",

@@ -38,7 +38,7 @@ def test_a_configuration_that_cannot_be_used_is_named(
     [
         ("--node-name", "Node_1", "as `kubectl get nodes` has it"),
         ("--node-name", "", "is not a node's name"),
-        ("--report", "events,links", "allowed are events, conditions, network-status"),
+        ("--report", "events,colours", "allowed are events, conditions, network-status, links"),
         ("--report", "", "with commas between them, or none"),
     ],
 )

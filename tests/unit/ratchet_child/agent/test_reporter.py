@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace as changed
 from typing import Any
 
 import pytest
 
+from ratchet import annotations as told
+from ratchet.annotations import PodTold
 from ratchet_child import command
 from ratchet_child.agent import reporter as reporting
 from ratchet_child.agent.errors import (
@@ -348,3 +351,79 @@ def test_a_clock_that_is_set_back_keeps_nothing_back(bed: Bed) -> None:
 
 def test_the_program_offers_what_can_be_written() -> None:
     assert command.REPORTS == reporting.REPORTS
+
+
+# How links are, for `kubectl ratchet` -----------------------------------------------------------
+
+
+class Told:
+    """A pod whose links are told, as the API server shows it."""
+
+    def __init__(self) -> None:
+        self.bed = Bed("links")
+        self.pod = seen(LABELS)
+        self.bed.seen.put(self.pod)
+
+    def report(self, *links: Any, passes_s: float = 0.0, **values: Any) -> list[PodTold]:
+        """Report, have the watch bring what was written, and return it."""
+        before = len(self.bed.server.statuses)
+        self.due = self.bed.report(view(*links, address="10.0.0.9", **values), passes_s=passes_s)
+        written = [
+            body["metadata"]["annotations"][told.POD] for body in self.bed.server.statuses[before:]
+        ]
+        for text in written:
+            version = str(int(self.pod.version) + 1)
+            self.pod = changed(self.pod, version=version, told={told.POD: text})
+            self.bed.seen.put(self.pod)
+        return [PodTold.loads(text) for text in written]
+
+
+def test_links_are_told_when_they_have_been_so_for_a_second() -> None:
+    one = Told()
+    assert one.report(link("waiting", since=5000.0)) == []
+    assert one.due == 5001.0
+    assert one.report(link()) == []
+    (found,) = one.report(link(), passes_s=1)
+    assert (found.name, found.node, found.address) == ("a", "node-1", "10.0.0.9")
+    assert [(each.ifname, each.peer, each.state) for each in found.links] == [("in1", "b", "up")]
+    assert one.report(link(), passes_s=100) == []
+
+
+def test_a_link_that_flaps_costs_a_few_requests() -> None:
+    one = Told()
+    written = 0
+    for number in range(60):
+        state = link("waiting" if number % 2 else "up", since=5000.0 + number)
+        written += len(one.report(state))
+        written += len(one.report(state, passes_s=1))
+    assert 5 <= written <= 12
+    assert len(one.report(link(), passes_s=1) + one.report(link(), passes_s=10)) == 1
+
+
+def test_since_when_a_link_is_up_outlives_the_agent() -> None:
+    one = Told()
+    one.pod = changed(
+        one.pod, told={told.POD: PodTold("a", "node-1", "10.0.0.9", (link(since=99.0),)).dumps()}
+    )
+    one.bed.seen.put(one.pod)
+    one.report(link(since=5000.0))
+    assert one.report(link(since=5000.0), passes_s=1) == []
+    one.report(link(since=5100.0), passes_s=99)
+    (found,) = one.report(link(since=5100.0), passes_s=1)
+    assert found.links[0].since == 5100.0
+
+
+def test_what_is_not_known_of_links_leaves_what_was_told() -> None:
+    one = Told()
+    one.report(link())
+    one.report(link(), passes_s=1)
+    assert one.report(link("waiting"), is_settled=False) == []
+    assert one.report(link("waiting"), is_settled=False, passes_s=10) == []
+
+
+def test_a_pod_without_its_name_says_so() -> None:
+    one = Told()
+    one.report(superseded=True)
+    (found,) = one.report(superseded=True, passes_s=1)
+    assert found.superseded
+    assert found.links == ()

@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from ratchetctl.cli import cli
-from ratchetctl.errors import SimError, TopologyError
+from ratchetctl.errors import OperatorError, SimError, TopologyError
 from ratchetctl.topo import kinds
 
 LAB = """\
@@ -79,7 +79,9 @@ def test_diff_says_so_by_its_exit_status(lab: str, tmp_path: Path) -> None:
     other = tmp_path / "other.clab.yml"
     other.write_text(LAB.replace("b: {image: x}", "b: {image: y}"))
     assert topo("diff", lab, str(other), status=3).stdout == "~ node b: image\n"
-    topo("diff", lab, status=2)
+    assert (
+        "--sim is for a running topology only" in topo("diff", lab, lab, "--sim", status=2).stderr
+    )
 
 
 def test_graph(lab: str) -> None:
@@ -127,9 +129,14 @@ def test_graph_of_what_does_not_run_is_refused(
         topo("graph", lab, "--sim", "-t", "html")
 
 
-def test_a_cluster_is_kubectls(lab: str) -> None:
-    for command in ("create", "apply", "destroy"):
-        assert "| kubectl" in topo(command, lab, status=2).stderr
+@pytest.mark.parametrize("command", ["create", "apply", "destroy", "diff"])
+def test_without_a_cluster_the_simulator_is_named(
+    lab: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    with pytest.raises(OperatorError, match="or give --sim for the simulator"):
+        topo(command, lab)
 
 
 def test_a_format_may_be_named(lab: str) -> None:

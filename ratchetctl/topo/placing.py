@@ -1,0 +1,93 @@
+"""Where a topology runs: the options --sim and --kubeconfig, --context, --namespace."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from ratchetctl.api.client import Client, connect
+from ratchetctl.api.errors import ConfigError, NoConfigError
+from ratchetctl.sim.directory import SimDirectory
+
+DEFAULT_NAMESPACE = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A simulation on this machine, or a cluster."""
+
+    sim: bool
+    name: str
+    namespace: str | None
+    kubeconfig: str | None
+    context: str | None
+
+    @property
+    def pods_namespace(self) -> str:
+        """The namespace in a simulation."""
+        return self.namespace or DEFAULT_NAMESPACE
+
+    def directory(self) -> SimDirectory:
+        return SimDirectory(self.name)
+
+    def client(self) -> Client:
+        """Return a client of the cluster. Raises ConfigError."""
+        try:
+            return connect(self.kubeconfig, self.context, self.namespace)
+        except NoConfigError as error:
+            raise ConfigError(f"{error}, or give --sim for the simulator") from error
+
+
+def placing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say where; it gets a `place`."""
+
+    @click.option("--sim", is_flag=True, help="on this machine, in the simulator")
+    @click.option(
+        "--name", default="default", show_default=True, help="with --sim: which simulation"
+    )
+    @click.option(
+        "--kubeconfig",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False),
+        help="how to reach the cluster (default: KUBECONFIG, else ~/.kube/config, else the pod's"
+        " service account)",
+    )
+    @click.option("--context", help="which context of the kubeconfig (default: the current one)")
+    @click.option(
+        "-n",
+        "--namespace",
+        help="the pods' namespace (default: the context's; in the simulator: default)",
+    )
+    @functools.wraps(command)
+    def wrapped(
+        sim: bool,
+        name: str,
+        kubeconfig: str | None,
+        context: str | None,
+        namespace: str | None,
+        **rest: Any,
+    ) -> Any:
+        only(not sim, "a cluster", "kubeconfig", "context")
+        only(sim, "--sim", "name")
+        return command(place=Place(sim, name, namespace, kubeconfig, context), **rest)
+
+    return wrapped
+
+
+def only(holds: bool, what: str, *parameters: str) -> None:
+    """Refuse options that mean something elsewhere only. Raises UsageError."""
+    if holds:
+        return
+    context = click.get_current_context()
+    for one in context.command.params:
+        if one.name in parameters and _is_given(context, one.name):
+            raise click.UsageError(f"{one.opts[-1]} is for {what} only")
+
+
+def _is_given(context: click.Context, parameter: str) -> bool:
+    return context.get_parameter_source(parameter) is not ParameterSource.DEFAULT
