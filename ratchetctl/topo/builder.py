@@ -29,6 +29,7 @@ class EndDraft:
     address: str | None
     where: Position
     mac: str | None = None
+    address_where: Position | None = None  # where it stands elsewhere
 
 
 @dataclass(slots=True)
@@ -178,7 +179,9 @@ class Builder:
             ifname = names.interface(node.kind, draft.ifname)
         except ValueError as error:
             self.findings.error(
-                draft.where, f"interface {shown(draft.ifname)} of {draft.node}: {error}"
+                draft.where,
+                f"interface {shown(draft.ifname)} of {draft.node}: {error}",
+                "fill it in, and read what comes out" if names.is_template(draft.ifname) else "",
             )
             return None
         taken = self._ends.get((node.name, ifname))
@@ -203,7 +206,8 @@ class Builder:
             return parse_address(draft.address)
         except ValueError as error:
             self.findings.error(
-                draft.where, f"address {shown(draft.address)} of {draft.node}: {error}"
+                draft.address_where or draft.where,
+                f"address {shown(draft.address)} of {draft.node}: {error}",
             )
             return None
 
