@@ -114,6 +114,10 @@ class Builder:
         for name, draft in zip(("local_mac", "pair_mac"), drafts, strict=True):
             if draft.mac is not None:
                 fields[name] = draft.mac
+        if not fields:  # most links say no more than their ends
+            if first and second:
+                self._links.append(Link(first, second, mtu, where))
+            return
         fields |= {"pair_name": "b", "pair_ifname": "in2"}
         wiring = self._wiring(where, fields)
         if first and second and wiring:
