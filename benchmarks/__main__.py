@@ -168,7 +168,8 @@ def _links(run: _Run) -> None:
 
 def _memory(run: _Run) -> None:
     with run.bed() as bed:
-        memory.measure(bed, run.results, run.size.memory_pods, run.size.memory_links)
+        size = run.size
+        memory.measure(bed, run.results, size.memory_pods, size.memory_links, size.idle_s)
 
 
 def _growth(run: _Run) -> None:

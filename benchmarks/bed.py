@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.etcd import Connection, Etcd, memory_kb
 from benchmarks.launch import Crowd, Done, Task, run
+from benchmarks.place import Place, mounts, shared
 from benchmarks.probe import Cable, End, Eyes
 from ratchetctl.sim import netns, processes, underlay
 from ratchetctl.sim.directory import NodeState
@@ -65,9 +66,13 @@ class Node:
 
     number: int
     name: str
-    path: str
+    place: Place
     address: str
     folder: str
+
+    @property
+    def path(self) -> str:
+        return self.place.network
 
     @property
     def state_dir(self) -> str:
@@ -122,6 +127,7 @@ class Bed:
         self.folder = tempfile.mkdtemp(prefix="rb-", dir=memory_folder())
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.name = os.path.basename(self.folder)
+        self._stack.enter_context(shared(self.folder))
         self._paths: list[str] = []
         self._stack.callback(self._remove_namespaces)
         try:
@@ -146,8 +152,8 @@ class Bed:
         for state in states:
             folder = os.path.join(self.folder, state.name)
             os.mkdir(folder)
-            path = self.namespace(state.name)
-            self.nodes.append(Node(state.number, state.name, path, state.address, folder))
+            place = Place(self.namespace(state.name), self._stack.enter_context(mounts()))
+            self.nodes.append(Node(state.number, state.name, place, state.address, folder))
         underlay.build(
             self.underlay,
             [(state, node.path) for state, node in zip(states, self.nodes, strict=True)],
@@ -253,12 +259,12 @@ class Bed:
     def task(self, node: Node, command: str, pod: Pod, **changes: Any) -> Task:
         """Return a call of ratchet with the pod's labels as the runtime gives them."""
         config = with_labels(self.config(node, **changes), pod.labels)
-        return Task.of(self.ratchet, self.environ(command, pod), config, node.path, pod.name)
+        return Task.of(self.ratchet, self.environ(command, pod), config, node.place, pod.name)
 
     def direct(self, node: Node, command: str, pod: Pod, config: Mapping[str, Any]) -> Task:
         """Return a call of a reference plugin itself."""
         program = os.path.join(REFERENCE_PLUGINS, config["type"])
-        return Task.of(program, self.environ(command, pod), config, node.path, pod.name)
+        return Task.of(program, self.environ(command, pod), config, node.place, pod.name)
 
     def add(self, node: Node, pod: Pod, **changes: Any) -> Done:
         return run(self.task(node, "ADD", pod, **changes))

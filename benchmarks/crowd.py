@@ -146,6 +146,8 @@ def measure_unlabelled(
 ) -> None:
     """Time unlabelled pods at once, through ratchet and directly, and between rounds their DELs."""
     node = bed.nodes[0]
+    anchor = bed.pod("anchor", PAIR)  # has a child run, which serves the front
+    bed.add(node, anchor)
     placed = [bed.pod(f"web{number}") for number in range(pods)]
 
     def at_once(task: Callable[[str, Pod], Task]) -> Callable[[], float]:
@@ -179,6 +181,7 @@ def measure_unlabelled(
         )
     for pod in placed:
         bed.remove_pod(pod)
+    bed.clear([(node, anchor)])
 
 
 def _direct_at_once(bed: Bed, node: Node, count: int) -> float:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ratchetctl.sim import netns
+from benchmarks.place import Place
 
 TIMEOUT_S = 120.0
 
@@ -33,12 +33,12 @@ class Task:
     program: str
     environ: Mapping[str, str]
     stdin: bytes
-    node: str  # path of the node's namespace
+    node: Place
     name: str = ""  # for its caller
 
     @classmethod
     def of(
-        cls, program: str, environ: Mapping[str, str], config: Config, node: str, name: str = ""
+        cls, program: str, environ: Mapping[str, str], config: Config, node: Place, name: str = ""
     ) -> Task:
         return cls(program, environ, json.dumps(config).encode(), node, name)
 
@@ -72,7 +72,7 @@ class Running:
         null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         self._parts: list[bytes] = []
         try:
-            with netns.inside(task.node):
+            with task.node.inside():
                 self.started = time.perf_counter()
                 self.pid = os.posix_spawn(
                     task.program,
@@ -127,8 +127,8 @@ class Crowd:
 
     def __init__(self, tasks: Iterable[Task], parallel: int) -> None:
         self._parallel = parallel
-        self._waiting: dict[str, list[Task]] = {}
-        self._on_node: dict[str, int] = {}
+        self._waiting: dict[Place, list[Task]] = {}
+        self._on_node: dict[Place, int] = {}
         self._running: dict[int, Running] = {}
         self._poll = select.poll()
         for task in tasks:

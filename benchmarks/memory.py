@@ -9,7 +9,7 @@ import time
 
 from benchmarks.bed import PAIR, Bed, Node, Pod, labels_of_link, loopback
 from benchmarks.crowd import KUBELET_PARALLEL, bring_up
-from benchmarks.etcd import memory_kb
+from benchmarks.etcd import memory_kb, threads_cpu_s
 from benchmarks.figures import Results
 from benchmarks.launch import Task
 from benchmarks.probe import Cable
@@ -27,7 +27,10 @@ sys.stderr.write(f"{os.waitstatus_to_exitcode(status)} {usage.ru_maxrss}")
 """
 
 
-def measure(bed: Bed, results: Results, pods: int, links_per_pod: tuple[int, int]) -> None:
+def measure(
+    bed: Bed, results: Results, pods: int, links_per_pod: tuple[int, int], idle_s: float
+) -> None:
+    """Measure the programs; a child with a pod and without links for `idle_s` of doing nothing."""
     _measure_parent(bed, results)
     here, there = bed.nodes[0], bed.nodes[1]
     resident: dict[int, list[float]] = {}
@@ -79,6 +82,12 @@ def measure(bed: Bed, results: Results, pods: int, links_per_pod: tuple[int, int
             [float(memory_kb(pid, "Threads")) for pid in children],
             first("threads"),
         )
+        if not per_pod and idle_s:
+            spent = [threads_cpu_s(pid) for pid in children]
+            time.sleep(idle_s)
+            spent = [threads_cpu_s(pid) - one for pid, one in zip(children, spent, strict=True)]
+            a_minute = [one * 60e3 / idle_s for one in spent]
+            results.add("memory/idle-cpu", "idle child, cpu a minute", "ms", a_minute)
         bed.clear(placed)
     (few, before), (many, after) = sorted(resident.items())[1:]
     results.add(

@@ -50,7 +50,7 @@ class Beside:
     def task(self, bed: Bed, node: Node, command: str, pod: Pod) -> Task:
         environ = bed.environ(command, pod, os.path.dirname(self.program))
         config = with_labels(self.config, pod.labels)
-        return Task.of(self.program, environ, config, node.path, pod.name)
+        return Task.of(self.program, environ, config, node.place, pod.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def measure(bed: Bed, results: Results, count: int, beside: list[Beside]) -> Non
     with _api_server(bed, node) as kubeconfig:
         by_child = bed.config(node, label_source="kubernetes", kubeconfig=kubeconfig)
         anchor = bed.pod(ANCHOR, PAIR)  # keeps the child
-        run(Task.of(bed.ratchet, bed.environ("ADD", anchor), by_child, node.path))
+        run(Task.of(bed.ratchet, bed.environ("ADD", anchor), by_child, node.place))
         for delegate, text, tuned in (
             (loopback(), "loopback", 1),
             (bed.bridge(node), "bridge and host-local", 3),
@@ -91,7 +91,7 @@ def measure(bed: Bed, results: Results, count: int, beside: list[Beside]) -> Non
                     for one in beside
                 ]
             _measure(results, delegate["type"], text, ways, max(1, count // tuned))
-        run(Task.of(bed.ratchet, bed.environ("DEL", anchor), by_child, node.path))
+        run(Task.of(bed.ratchet, bed.environ("DEL", anchor), by_child, node.place))
         bed.wait_for_nothing()
         node.kill_child()  # it has the API server's configuration
     bed.remove_pod(anchor)
@@ -106,22 +106,23 @@ def _ways(bed: Bed, node: Node, pod: Pod, delegate: dict[str, Any], kubeconfig: 
         return _Way(
             name,
             text,
-            lambda command: Task.of(bed.ratchet, bed.environ(command, pod), config, node.path),
+            lambda command: Task.of(bed.ratchet, bed.environ(command, pod), config, node.place),
             child,
         )
 
     program = os.path.join(REFERENCE_PLUGINS, delegate["type"])
+    served = node.child() or 0
     asking: dict[str, Any] = {"label_source": "kubernetes", "kubeconfig": kubeconfig}
     nobody = os.path.join(node.folder, "no-child")
     return [
         _Way(
             "direct",
             "the delegate alone",
-            lambda command: Task.of(program, bed.environ(command, pod), delegate, node.path),
+            lambda command: Task.of(program, bed.environ(command, pod), delegate, node.place),
         ),
-        way("runtime", "labels from the runtime"),
-        way("child", "labels from the warm child", node.child() or 0, **asking),
-        way("api", "labels from the API server over TLS", **asking, state_dir=nobody),
+        way("runtime", "labels from the runtime", served),
+        way("child", "labels from the warm child", served, **asking),
+        way("api", "no child: labels from the API server over TLS", **asking, state_dir=nobody),
     ]
 
 
@@ -168,7 +169,7 @@ def _measure(results: Results, kind: str, text: str, ways: list[_Way], count: in
 
 def _measure_overhead(bed: Bed, results: Results, count: int) -> None:
     """Time what the harness itself takes: a program that does nothing."""
-    task = Task("/bin/true", {}, b"", bed.nodes[0].path)
+    task = Task("/bin/true", {}, b"", bed.nodes[0].place)
     done = [run(task) for _ in range(max(count, 10))]
     results.add("harness/true/wall", "/bin/true, wall", "ms", in_ms(one.wall_s for one in done))
     results.add("harness/true/cpu", "/bin/true, cpu", "ms", in_ms(one.cpu_s for one in done))

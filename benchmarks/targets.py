@@ -87,59 +87,88 @@ def _ratio(name: str) -> Value:
     return lambda results: results.ratio(name)
 
 
-_PASS = "pass-through/loopback/add"
+_PASS = "pass-through/{}/add/{}"
+_LINK_UP = "link-up/{}/{}/{}"
+
+
+def _worse_order(place: str, child: str, *, unit: str) -> Value:
+    """Return the link-up of the slower order: pair first or primary first."""
+    names = [_LINK_UP.format(place, order, child) for order in ("pair-first", "primary-first")]
+
+    def value(results: Results) -> float | None:
+        found = [results.median(name) for name in names]
+        loopback = results.median("reference/loopback-add")
+        if None in found or loopback is None:
+            return None
+        slower = max(one for one in found if one is not None)
+        return slower if unit == "ms" else slower / loopback
+
+    return value
+
+
+def _slower(operations: tuple[str, ...], name: str) -> Value:
+    """Return the larger ratio of a figure that each operation has."""
+
+    def value(results: Results) -> float | None:
+        found = [results.ratio(name.format(one)) for one in operations]
+        return max((one for one in found if one is not None), default=None)
+
+    return value
+
 
 TARGETS = (
     Target(
-        "pass-through ADD, labels from the runtime : loopback",
-        6,
+        "unlabelled ADD, loopback : loopback alone, wall",
+        1.5,
         "x",
-        _ratio(f"{_PASS}/runtime/wall"),
-        aim=3.6,
+        _ratio(_PASS.format("loopback", "runtime/wall")),
+        aim=1.3,
     ),
     Target(
-        "pass-through ADD, labels from the warm child : loopback",
-        6,
+        "the same, labels from the warm child that asks the API server",
+        1.5,
         "x",
-        _ratio(f"{_PASS}/child/wall"),
-        aim=3.6,
+        _ratio(_PASS.format("loopback", "child/wall")),
     ),
-    Target("CPU of the same, runtime", 6, "x", _ratio(f"{_PASS}/runtime/cpu"), aim=3.6),
     Target(
-        "CPU of the same, warm child, its own share too",
-        6,
+        "its CPU, the child's share included",
+        1.8,
         "x",
-        _ratio(f"{_PASS}/child/cpu-with-child"),
-        aim=3.6,
-    ),
-    Target("eligible ADD to return, warm child : loopback", 10, "x", _ratio("eligible/add/wall")),
-    Target(
-        "link-up, same node, pair first", 50, "ms", _median("link-up/same-node/pair-first/warm")
+        _ratio(_PASS.format("loopback", "runtime/cpu-with-child")),
+        aim=1.5,
     ),
     Target(
-        "link-up, same node, primary first",
-        50,
+        "unlabelled ADD and DEL, bridge with host-local : alone, the slower",
+        1.15,
+        "x",
+        _slower(("add", "del"), "pass-through/bridge/{}/runtime/wall"),
+        aim=1.05,
+    ),
+    Target("40 unlabelled ADDs at once : directly", 2, "x", _ratio("at-once/runtime"), aim=1.5),
+    Target("eligible ADD until it returns : loopback", 5, "x", _ratio("eligible/add/wall"), aim=4),
+    Target(
+        "link-up, one node : loopback", 6, "x", _worse_order("same-node", "warm", unit="x"), aim=5
+    ),
+    Target(
+        "link-up, two nodes : loopback", 8, "x", _worse_order("two-nodes", "warm", unit="x"), aim=6
+    ),
+    Target("link-up, one node", 14, "ms", _worse_order("same-node", "warm", unit="ms"), aim=10),
+    Target("link-up, two nodes", 18, "ms", _worse_order("two-nodes", "warm", unit="ms"), aim=12),
+    Target(
+        "link-up, one node, no child runs",
+        150,
         "ms",
-        _median("link-up/same-node/primary-first/warm"),
+        _worse_order("same-node", "cold", unit="ms"),
+        aim=100,
     ),
+    Target("20 pairs at once, one node", 0.4, "s", _median("pairs/one-node/links", 1e-3), aim=0.25),
     Target(
-        "link-up, two nodes, pair first", 70, "ms", _median("link-up/two-nodes/pair-first/warm")
-    ),
-    Target(
-        "link-up, two nodes, primary first",
-        70,
-        "ms",
-        _median("link-up/two-nodes/primary-first/warm"),
-    ),
-    Target("20 pairs at once, one node", 1.5, "s", _median("pairs/one-node/links", 1e-3), aim=1.0),
-    Target(
-        "20 pairs at once, two nodes", 2.0, "s", _median("pairs/two-nodes/links", 1e-3), aim=1.0
+        "20 pairs at once, two nodes", 0.4, "s", _median("pairs/two-nodes/links", 1e-3), aim=0.25
     ),
     Target("the same: links missing, in any run", 0, "", _suffix("pairs/", "/missing")),
     Target("the same: VNIs used twice, in any run", 0, "", _median("pairs/vnis-twice")),
-    Target("40 unlabelled ADDs at once : directly", 8, "x", _ratio("at-once/runtime"), aim=5),
-    Target("750 pods until every link answers", 30, "s", _median("tree/links"), aim=15),
-    Target("750 pods, teardown", 30, "s", _median("tree/teardown"), aim=15),
+    Target("750 pods until every link answers", 10, "s", _median("tree/links"), aim=8),
+    Target("750 pods, teardown", 10, "s", _median("tree/teardown"), aim=8),
     Target("750 pods: links missing", 0, "", _median("tree/missing")),
     Target(
         "veth pairs a second, the child's : ip -batch",
@@ -148,6 +177,8 @@ TARGETS = (
         _ratio("links/veth/child"),
         at_least=True,
     ),
+    Target("idle child, RSS", 45, "MB", lambda r: _scaled(_most("memory/child-0/rss")(r)), aim=30),
+    Target("idle child, CPU a minute", 50, "ms", _most("memory/idle-cpu")),
     Target(
         "child's peak RSS with 1,000 links", 60, "MB", lambda r: _scaled(_child_of_1000("peak")(r))
     ),

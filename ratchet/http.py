@@ -5,20 +5,31 @@ than there is memory, or say nothing and go on. So the socket's reader keeps the
 whole exchange and counts what it has read. Nothing is retried, redirected or kept in here: who asks
 knows whether a request may be sent twice.
 
-`http.client` costs 20 ms to import: the parent loads this only to ask an engine.
+`http.client` costs 20 ms to import: the parent loads this only to ask an engine. The head of a
+request and that of an answer are written and read here, as the library has a parser of e-mail for
+the second and both are half of what a request to etcd costs; the framing of the body is the
+library's.
 """
 
 from __future__ import annotations
 
 import http.client
 import io
+import re
 import select
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar, overload
+
+_T = TypeVar("_T")
 
 _CHUNK_BYTES = 1 << 16
+_MOST_LINE_BYTES = 1 << 16
+_MOST_FIELDS = 100
+# What would end a line or a target early (RFC 9112 section 3.2, RFC 9110 section 5.5).
+_NOT_IN_TARGET = re.compile(r"[^\x21-\x7e]")
+_NOT_IN_FIELD = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class TooLargeError(OSError):
@@ -28,11 +39,69 @@ class TooLargeError(OSError):
         super().__init__(f"an answer of more than {limit_bytes >> 20} MiB")
 
 
-class _Bounded(http.client.HTTPResponse):
+class Fields:
+    """The fields of an answer's head, by name in whatever case. Of several the first one counts."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, str] = {}
+
+    def add(self, name: str, value: str) -> None:
+        self._values.setdefault(name.lower(), value)
+
+    @overload
+    def get(self, name: str) -> str | None: ...
+
+    @overload
+    def get(self, name: str, default: _T) -> str | _T: ...
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._values.get(name.lower(), default)
+
+
+class Response(http.client.HTTPResponse):
     """An answer that has come by the deadline and within the limit, or is an error."""
+
+    headers: Fields  # type: ignore[assignment]
 
     def bound(self, sock: socket.socket, deadline: float, limit_bytes: int) -> None:
         self.fp = io.BufferedReader(_Received(self.fp.detach(), sock, deadline, limit_bytes))
+
+    def begin(self) -> None:
+        """Read the head, as the base class does, and find out how the body ends."""
+        status = http.client.CONTINUE
+        while 100 <= status < 200:  # RFC 9110 section 15.2: others come before the answer
+            version, status, reason = self._read_status()  # type: ignore[attr-defined]
+            fields = _read_fields(self.fp)
+        if not version.startswith("HTTP/1."):
+            raise http.client.UnknownProtocol(version)
+        self.version = 10 if version == "HTTP/1.0" else 11
+        self.code = self.status = status
+        self.reason = reason.strip()
+        self.headers = self.msg = fields  # type: ignore[assignment]
+        self.chunked = fields.get("transfer-encoding", "").lower() == "chunked"
+        self.chunk_left = None
+        length = fields.get("content-length", "")
+        if status in (http.client.NO_CONTENT, http.client.NOT_MODIFIED):
+            self.length = 0
+        else:
+            is_stated = not self.chunked and length.isascii() and length.isdigit()
+            self.length = int(length) if is_stated else None
+        has_end = self.chunked or self.length is not None
+        self.will_close = self._check_close() or not has_end  # type: ignore[attr-defined]
+
+
+def _read_fields(file: Any) -> Fields:
+    """Read the fields of a head, with the empty line at its end. *Raises* HTTPException."""
+    fields = Fields()
+    for _ in range(_MOST_FIELDS + 1):
+        line = file.readline(_MOST_LINE_BYTES + 1)
+        if len(line) > _MOST_LINE_BYTES:
+            raise http.client.LineTooLong("header line")
+        if line in (b"\r\n", b"\n", b""):
+            return fields
+        name, _, value = line.decode("iso-8859-1").partition(":")
+        fields.add(name, value.strip())
+    raise http.client.HTTPException(f"got more than {_MOST_FIELDS} headers")
 
 
 class _Received(io.RawIOBase):
@@ -76,7 +145,7 @@ def exchange(
     timeout_s: float,
     begins_in_s: float | None = None,
     limit_bytes: int,
-) -> http.client.HTTPResponse:
+) -> Response:
     """Send a request, connecting first if need be, and return the answer for `content` to read.
 
     `timeout_s` is for all of it, the reading included, `begins_in_s` for the first byte of the
@@ -86,24 +155,49 @@ def exchange(
     more use.
     """
     deadline = time.monotonic() + timeout_s
-
-    def response(sock: socket.socket, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:
-        made = _Bounded(sock, *args, **kwargs)
-        made.bound(sock, deadline, limit_bytes)
-        return made
-
     connection.timeout = timeout_s
-    connection.response_class = response  # type: ignore[assignment]
     if connection.sock is None:
         try:
             connection.connect()
         except TimeoutError as error:  # not an answer's, which may end a watch
             raise ConnectionError("no connection in time") from error
-    connection.sock.settimeout(max(deadline - time.monotonic(), 0.001))
-    connection.request(method, path, body, headers or {})
+    sock = connection.sock
+    sock.settimeout(max(deadline - time.monotonic(), 0.001))
+    sock.sendall(_request(connection, method, path, body, headers or {}))
     if begins_in_s is not None:
-        _await_answer(connection.sock, begins_in_s)
-    return connection.getresponse()
+        _await_answer(sock, begins_in_s)
+    response = Response(sock, method=method)
+    response.bound(sock, deadline, limit_bytes)
+    try:
+        response.begin()
+    except BaseException:
+        response.close()
+        raise
+    if response.will_close:
+        connection.close()  # the answer has a descriptor of its own
+    return response
+
+
+def _request(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: bytes | None,
+    headers: Mapping[str, str],
+) -> bytes:
+    """Return a request as it is sent. *Raises* ValueError."""
+    if _NOT_IN_TARGET.search(path):
+        raise ValueError(f"{path!a} is not part of a URL")
+    host = f"[{connection.host}]" if ":" in connection.host else connection.host
+    port = "" if connection.port == connection.default_port else f":{connection.port}"
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}{port}", "Accept-Encoding: identity"]
+    for name, value in headers.items():
+        if _NOT_IN_FIELD.search(value):
+            raise ValueError(f"the value of the header {name} has a control character")
+        lines.append(f"{name}: {value}")
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join((*lines, "", "")).encode("iso-8859-1") + (body or b"")
 
 
 def _await_answer(connected: socket.socket, begins_in_s: float) -> None:

@@ -89,7 +89,8 @@ def require_at_most(number: int, wiring: Wiring) -> None:
     """Refuse a pod with so many links that the node's other pods would have to wait for them."""
     found = len(wiring.links) + len(wiring.uplinks)
     if found > number:
-        allowed = f"at most {number} links, which the configuration key max_links sets"
+        most = "1 link" if number == 1 else f"{number} links"
+        allowed = f"at most {most}, which the configuration key max_links sets"
         raise LabelError(f"{PREFIX}<n>", f"{found} links", allowed)
 
 

@@ -36,6 +36,8 @@ _STACK_BYTES = 512 * 1024
 # What the agent may write; as in ratchet_child.agent.reporter, which is not loaded for it.
 REPORTS = ("events", "conditions", "network-status")
 _ASK_AGAIN_S = 2.0
+# How long a thread that computes keeps others waiting that have heard from the kernel or from etcd.
+_SWITCH_S = 0.0005
 
 
 def main(argv: list[str]) -> int:
@@ -64,6 +66,7 @@ def serve(argv: Sequence[str], listener: int, keeper: Keeper) -> int:
     except (CniError, OSError) as error:
         return _refuse(str(error))
     threading.stack_size(_STACK_BYTES)
+    sys.setswitchinterval(_SWITCH_S)
     try:
         Child(
             config,

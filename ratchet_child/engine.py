@@ -37,8 +37,8 @@ from ratchet_child.pods.schedule import Schedule
 from ratchet_child.pods.state import Gone
 from ratchet_child.pods.turns import Pauses
 from ratchet_child.status import Status
+from ratchet_child.store import later
 from ratchet_child.store.api import Store
-from ratchet_child.store.etcd_v2 import EtcdV2Store
 from ratchet_child.store.health import Health
 from ratchet_child.work.earlier_addresses import EarlierAddresses
 from ratchet_child.work.ends import Ends
@@ -78,7 +78,7 @@ class Parts:
         guard = Guard(directory.state_dir, is_wanted=config.guard == "auto")
         return cls(
             node=node,
-            store=EtcdV2Store(config),
+            store=later.etcd(config),
             devices=devices,
             kinds=every_kind(
                 devices,

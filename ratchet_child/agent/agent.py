@@ -204,7 +204,7 @@ class Agent:
         self._events.forget(about | {self._about_node})
         if self._follows:
             # First what needs no answer of the API server.
-            for done in self._follower.follow(there, now):
+            for done in self._follower.follow(there, now, engine.node.max_links):
                 self._reporter.note(about_pod(done.view, self._seen), done.note)
             dues.append(self._follower.next_due())
         if self._attaches and self._watch.has_listed:

@@ -102,7 +102,7 @@ class Attacher:
             wanted.is_told = True
             return notes.not_found()
         try:
-            attachment = _attachment(network, pod, sandbox)
+            attachment = _attachment(network, pod, sandbox, engine.node.max_links)
             directory.write(attachment)
         except LabelError as error:
             wanted.is_refused = True
@@ -162,9 +162,10 @@ def _is_there(view: PodView) -> bool:
     return is_there(Sandbox(view.attachment.netns, view.attachment.boottime_s))
 
 
-def _attachment(network: str, pod: SeenPod, sandbox: Sandbox) -> Attachment:
+def _attachment(network: str, pod: SeenPod, sandbox: Sandbox, max_links: int) -> Attachment:
     """Return what an ADD would have recorded. *Raises* LabelError."""
     wiring = labels.parse(pod.labels, pod.annotations, own_name=pod.name, cni_ifname=IFNAME)
+    labels.require_at_most(max_links, wiring)
     sandbox_name = f"{sandbox.netns} {sandbox.started_s}"
     digest = hashlib.sha256(sandbox_name.encode()).hexdigest()[:8]
     return Attachment(

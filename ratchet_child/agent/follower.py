@@ -56,8 +56,11 @@ class Follower:
         self._rewrite = rewrite
         self._known: dict[str, _Known] = {}
 
-    def follow(self, views: list[PodView], now: float) -> Iterator[Done]:
-        """Bring records to the labels that pods have now; `now` is monotonic seconds."""
+    def follow(self, views: list[PodView], now: float, max_links: int) -> Iterator[Done]:
+        """Bring records to the labels that pods have now; `now` is monotonic seconds.
+
+        `max_links` is how many links one pod may have, as at an ADD.
+        """
         there = {view.uid: view for view in views if not view.superseded}
         self._known = {uid: known for uid, known in self._known.items() if uid in there}
         for uid, view in there.items():
@@ -70,7 +73,7 @@ class Follower:
                 continue
             if not view.is_settled:
                 continue  # another container may have the name, and this one must not take it back
-            note = self._follow(view, pod, now)
+            note = self._follow(view, pod, now, max_links)
             if note is not None:
                 yield Done(view, note)
 
@@ -81,7 +84,7 @@ class Follower:
             default=None,
         )
 
-    def _follow(self, view: PodView, pod: SeenPod, now: float) -> Note | None:
+    def _follow(self, view: PodView, pod: SeenPod, now: float, max_links: int) -> Note | None:
         known, container = self._known.get(view.uid), view.attachment.container_id
         if known is None or known.container != container or known.fields != pod.fields:
             is_first = known is None or known.container != container
@@ -92,6 +95,7 @@ class Follower:
         known.is_done = True
         try:
             wanted = _wanted(view.attachment, pod)
+            labels.require_at_most(max_links, wanted)
         except LabelError as error:
             return self._refuse(view, str(error))
         before, after = _declared(view.attachment), _declared(wanted)

@@ -4,17 +4,22 @@ The kubelet puts a pod's processes below a cgroup that carries the pod's UID, wh
 starts them: ``…/pod<UID>/…`` with the driver cgroupfs, ``…-pod<UID with _>.slice/…`` with systemd
 (kubernetes: pkg/kubelet/cm/pod_container_manager_linux.go). The oldest of them is the sandbox's
 own, which lives as long as the sandbox; a container may have gone on into another namespace.
+
+A cgroup's name is no identity either: where a container may write its own cgroup, it can make one
+below that is called as another pod's. So the outermost pod in a path is the one that counts.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 NAMESPACES = "/run/netns"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LARGEST = 1 << 16
+_POD = re.compile(r"pod[0-9a-f]{8}(?:[-_]?[0-9a-f]{4}){3}[-_]?[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +69,12 @@ def _of_pod(cgroups: str, marks: dict[str, str]) -> str | None:
         for part in line.split("/"):
             # pod<UID>, or kubepods-burstable-pod<UID>.slice
             name = part.removesuffix(".slice")
-            uid = marks.get(name[max(name.find("pod", name.rfind("-pod")), 0) :])
+            name = name[max(name.find("pod", name.rfind("-pod")), 0) :]
+            uid = marks.get(name)
             if uid is not None:
                 return uid
+            if _POD.fullmatch(name):
+                break  # what follows is that pod's own
     return None
 
 

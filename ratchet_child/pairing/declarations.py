@@ -95,7 +95,9 @@ class Declarations:
                 break
             found = self._store.get(key)
         if for_v010:
-            self._v010_keys.write(pod.key, pair, Declaration(pod.container, vni, link))
+            told = Declaration(pod.container, vni, link)
+            if entry is not found or not self._v010_keys.stand(pod.key, pair, told):
+                self._v010_keys.write(pod.key, pair, told)
         log.info("declared", pod=pod.key, container=pod.container, link=link.ifname, vni=vni)
         written = None if found is None else readable(pod.key, key, entry, link.pair)
         override = None if written is None else written.override

@@ -124,6 +124,27 @@ class V010Keys:
                 return
             is_written = False
 
+    def stand(self, primary: PodKey, pair: PodKey, declaration: Declaration) -> bool:
+        """Say whether the keys tell all of a link, or all of another primary's that is declared.
+
+        A child that starts again need not write then. What it wrote over another primary's link
+        would be a mixture meanwhile, and no later link.
+        """
+        there, _ = self._store.tree(keys.association(pair), recursive=True)
+        name = value_of(there, "primaryname")
+        if name is None or name == primary.name:
+            return name is not None and not is_mixed(there, primary, pair, declaration)
+        base = f"{keys.association(pair)}/"
+        for key, entry in there.items():
+            if not key.startswith(f"links/{name}:"):
+                continue
+            other = readable(primary, base + key, entry, pair.name)
+            if other is not None and not other.gone:
+                words = keys.legacy(pair, name, other)
+                if all(value_of(there, one.removeprefix(base)) == words[one] for one in words):
+                    return True
+        return False
+
     def _tell_of_an_old_link(self, primary: PodKey, pair: PodKey, declaration: Declaration) -> bool:
         """Say whether the keys tell a node of ours of a link at another interface of its pod.
 

@@ -17,12 +17,11 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from email.message import Message
 from urllib.parse import urlencode
 
 from urllib3.exceptions import ReadTimeoutError
 
-from ratchet.http import content, exchange
+from ratchet.http import Fields, Response, content, exchange
 from ratchet_child.store.large import LARGE_BYTES
 
 # Of what concerns one pod or one node: 20,000 declarations are less.
@@ -195,7 +194,7 @@ class Answer:
     def __init__(
         self,
         connection: http.client.HTTPConnection,
-        response: http.client.HTTPResponse,
+        response: Response,
         on_end: Callable[[], None],
         limit_bytes: int,
         on_large: Callable[[], None] | None,
@@ -229,7 +228,7 @@ class Answer:
     def getheader(self, name: str) -> str | None:
         return self._response.headers.get(name)
 
-    def getheaders(self) -> Message:
+    def getheaders(self) -> Fields:
         """Return the headers, by name in whatever case."""
         return self._response.headers
 

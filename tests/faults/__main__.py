@@ -32,6 +32,11 @@ def main() -> int:
         help="print all that is known when a step takes longer to heal",
     )
     parser.add_argument("--go-on", action="store_true", help="with the step after a broken one")
+    parser.add_argument(
+        "--hostile",
+        action="store_true",
+        help="beside the pods of another tenant, who does what harm he can",
+    )
     parser.add_argument("--json", metavar="FILE", help="where the times to heal are written")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
@@ -55,6 +60,7 @@ def main() -> int:
                 start=start,
                 scale=arguments.scale,
                 explain_s=arguments.explain,
+                hostile=arguments.hostile,
                 say=to_stderr,
             )
         except BrokenError as error:

@@ -27,6 +27,7 @@ from tests.faults.kernel import (
 )
 from tests.faults.members import Key
 from tests.faults.plan import Link, PodId
+from tests.faults.stranger import Stranger
 from tests.faults.world import FaultNode, Sandbox, World
 
 PREFIX = "/ratchet"
@@ -54,6 +55,7 @@ class Observed:
     links: dict[str, dict[str, Interface] | None]  # by namespace path
     processes: list[Process]
     records: dict[int, set[str]] = field(default_factory=dict)  # by node, paths in the state dir
+    strangers: set[str] = field(default_factory=set)  # keys and directories
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,18 @@ def look(world: World) -> Observed:
     )
     for node in world.nodes.values():
         seen.records[node.number] = set(_files(node.state_dir))
+    if world.stranger is not None:
+        _leave_out(world.stranger, seen)
     return seen
+
+
+def _leave_out(stranger: Stranger, seen: Observed) -> None:
+    """Take what is the stranger's from what is looked at."""
+    for number, names in seen.records.items():
+        seen.records[number] = {one for one in names if not stranger.is_his_record(one)}
+    seen.strangers = {
+        key for key, entry in seen.keys.items() if stranger.is_his_key(key, entry, PREFIX)
+    }
 
 
 def violations(world: World, *, carry: bool = True) -> list[str]:
@@ -95,6 +108,7 @@ def violations(world: World, *, carry: bool = True) -> list[str]:
         *_keys(world, seen),
         *_interfaces(world, seen),
         *_processes(world, seen),
+        *(() if world.stranger is None else world.stranger.harm()),
     ]
     if carry and not found:
         found += _carrying(world)
@@ -228,13 +242,7 @@ def _keys(world: World, seen: Observed) -> Iterator[str]:
     optional: set[str] = set()
     vnis: dict[int, str] = {}
     for sandbox, _ in world.late:
-        node = world.nodes[sandbox.node]
-        # An entry below a former address tells how old the container is.
-        for address in (node.first_address, node.second_address):
-            key = f"{PREFIX}/nodes/{address}/pods/{sandbox.id}"
-            published = _json(seen, key)
-            if published is not None and published.get("container") == sandbox.pod.container_id:
-                optional.add(key)
+        optional |= _published_late(world, seen, sandbox).keys()
     machines = _machines(world, seen)
     superseded = {sandbox.pod.container_id for sandbox, _ in world.late}
     # What a child that was killed had claimed for one of these, it gives back at the DEL.
@@ -275,15 +283,16 @@ def _keys(world: World, seen: Observed) -> Iterator[str]:
         yield "key vxlanid is gone"
     there = {key for key, entry in seen.keys.items() if entry.value is not None}
     bells = {key for key in there if "/bell/" in key and seen.keys[key].expires}
-    for key in sorted(there - expected - optional - bells):
+    for key in sorted(there - expected - optional - bells - seen.strangers):
         yield f"a key of nobody: {key} = {seen.keys[key].value}"
-    yield from _directories(seen, expected | optional | bells)
+    yield from _directories(seen, expected | optional | bells | seen.strangers)
 
 
 def _machines(world: World, seen: Observed) -> dict[int, str]:
-    """Return which machine each node with pods is: what it has published for the first of them.
+    """Return which machine each node with published containers is, by what it has published.
 
-    All of its entries and its own key must then name the same one.
+    All of its entries and its own key must then name the same one. A container that lost its name
+    to a newer one stays published until its DEL, below the address that its node had.
     """
     found: dict[int, str] = {}
     for pod, sandbox in sorted(world.attached.items()):
@@ -291,13 +300,33 @@ def _machines(world: World, seen: Observed) -> dict[int, str]:
         machine = (published or {}).get("machine")
         if isinstance(machine, str) and machine:
             found.setdefault(sandbox.node, machine)
+    for sandbox, _ in world.late:
+        for published in _published_late(world, seen, sandbox).values():
+            machine = published.get("machine")
+            if isinstance(machine, str) and machine:
+                found.setdefault(sandbox.node, machine)
+    return found
+
+
+def _published_late(world: World, seen: Observed, sandbox: Sandbox) -> dict[str, dict[str, object]]:
+    """Return the entries, by key, of a container whose DEL is still to come.
+
+    One below a former address of its node tells how old the container is.
+    """
+    node = world.nodes[sandbox.node]
+    found = {}
+    for address in (node.first_address, node.second_address):
+        key = f"{PREFIX}/nodes/{address}/pods/{sandbox.id}"
+        published = _json(seen, key)
+        if published is not None and published.get("container") == sandbox.pod.container_id:
+            found[key] = published
     return found
 
 
 def _machine_keys(
     world: World, seen: Observed, machines: dict[int, str]
 ) -> Generator[str, None, set[str]]:
-    """Return the keys with which the nodes that have pods tell that they are there.
+    """Return the keys with which the nodes that have published pods tell that they are there.
 
     One may be missing: a key that somebody removes is written again when it is renewed the next
     time, up to 20 s later, and a child that is stopped renews none.
@@ -504,8 +533,10 @@ def _processes(world: World, seen: Observed) -> Iterator[str]:
             yield f"a stray process: {one.pid} {one.command}"
 
 
-def _leg_may_wait(world: World, here: list[Sandbox]) -> bool:
+def _leg_may_wait(world: World, node: FaultNode, here: list[Sandbox]) -> bool:
     """Tell whether a namespace may be open in which the leg of a pod of this node waits."""
+    if world.stranger is not None and world.stranger.may_leave_legs(node.number):
+        return True
     pods = {pod for pod, sandbox in world.attached.items() if sandbox in here}
     return any(
         {link.primary, link.pair} & pods and {link.primary, link.pair} - world.attached.keys()
@@ -520,16 +551,19 @@ def _descriptors(
     opened = descriptors(child)
     here = [one for one in world.attached.values() if one.node == node.number]
     here += [one for one, _ in world.late if one.node == node.number]
+    strangers = set() if world.stranger is None else world.stranger.inodes(node.number)
     for inode, times in Counter(opened.namespaces).items():
         if inode == node.namespace.inode:  # known from others by its descriptor
             continue
-        if inode not in pods and _leg_may_wait(world, here):
+        if inode in strangers:
+            continue
+        if inode not in pods and _leg_may_wait(world, node, here):
             continue
         if pods.get(inode) not in here:
             whose = pods.get(inode, "no container that there is")
             yield f"the child of node {node.number} keeps the namespace of {whose} open"
         elif times > 1:
             yield f"the child of node {node.number} has {pods[inode]} open {times} times"
-    most = DESCRIPTORS + DESCRIPTORS_PER_POD * len(here)
+    most = DESCRIPTORS + DESCRIPTORS_PER_POD * (len(here) + len(strangers))
     if opened.count > most:
         yield f"the child of node {node.number} has {opened.count} descriptors, {most} is most"

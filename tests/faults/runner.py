@@ -18,6 +18,7 @@ from tests.faults.injectors import INJECTORS
 from tests.faults.invariants import PREFIX, look, violations
 from tests.faults.lifetimes import Lifetimes
 from tests.faults.plan import Operation, Plan, Step
+from tests.faults.stranger import Stranger
 from tests.faults.world import LOG_BYTES, World
 
 DEADLINE_S = 25.0
@@ -124,6 +125,9 @@ class Runner:
         began = time.monotonic()
         try:
             quiet_at = self._play(step)
+            if self.world.stranger is not None:
+                self.world.stranger.tend(step.number)
+                quiet_at = time.monotonic()
             healing = self._settle(step, quiet_at)
             if wrong := self._lifetimes.check(self.world, step):
                 raise AssertionError(
@@ -294,16 +298,27 @@ def run(
     start: int = 1,
     scale: float = 1.0,
     explain_s: float = math.inf,
+    hostile: bool = False,
     say: Say,
 ) -> Report:
-    """Play `steps` steps of a seed. Raises BrokenError; leaves nothing behind in any case."""
+    """Play `steps` steps of a seed. Raises BrokenError; leaves nothing behind in any case.
+
+    `hostile`: beside the pods of another tenant, who does what harm he can.
+    """
     plan = Plan(seed, nodes=nodes, pods=pods, members=members)
     report = Report(seed, members)
     world = World(plan.topology, nodes=nodes, members=members)
     try:
+        if hostile:
+            world.stranger = Stranger(world, seed)
+            world.stranger.start()
         runner = Runner(world, plan, report, scale=scale, explain_s=explain_s)
         runner.run(steps, start=start, say=say)
+        if world.stranger is not None:
+            say(world.stranger.summary())
     finally:
+        if world.stranger is not None:
+            world.stranger.close()
         world.close()
     return report
 

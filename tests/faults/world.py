@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.faults import clock, doomed_child
 from tests.faults.kernel import Process, processes
@@ -42,6 +42,9 @@ from tests.lab.runtime import (
     plugin_dir,
     request_config,
 )
+
+if TYPE_CHECKING:
+    from tests.faults.stranger import Stranger
 
 RETRY_S = 0.3
 GIVE_UP_S = 90.0  # a runtime whose calls fail for so long after the fault: something is wrong
@@ -65,6 +68,13 @@ class Sandbox:
 
     def __repr__(self) -> str:
         return f"{self.id}@{self.node}:{self.pod.container_id[:8]}"
+
+
+def make_sandbox(pod: PodId, node: int) -> Sandbox:
+    """Make a container, with its namespace."""
+    sandbox = Sandbox(pod, node, Pod(pod.name, pod.namespace))
+    sandbox.pod.netns.create()
+    return sandbox
 
 
 class FaultNode(Node):
@@ -126,6 +136,7 @@ class World:
         self._threads: set[threading.Thread] = set()  # of the runtimes
         self.killed: Counter[str] = Counter()  # what was still there to be killed
         self._stopping = threading.Event()
+        self.stranger: Stranger | None = None  # whose pods are none of the topology's
         try:
             self._build(nodes, members)
         except BaseException:
@@ -238,6 +249,8 @@ class World:
         self.end_processes(self.processes_of(node))
         for sandbox in [one for one in self.sandboxes() if one.node == node.number]:
             self.remove_sandbox(sandbox)
+        if self.stranger is not None:
+            self.stranger.node_lost(node.number)
         self.underlay.ip("link", "delete", self.port(node), check=False)
         unmount(node.state_dir)
         time.sleep(down_s)
@@ -332,10 +345,9 @@ class World:
             return list(self._sandboxes)
 
     def new_sandbox(self, pod: PodId, node: int) -> Sandbox:
-        sandbox = Sandbox(pod, node, Pod(pod.name, pod.namespace))
+        sandbox = make_sandbox(pod, node)
         with self._lock:
             self._sandboxes.add(sandbox)
-        sandbox.pod.netns.create()
         return sandbox
 
     def remove_sandbox(self, sandbox: Sandbox) -> None:

@@ -28,8 +28,8 @@ class Kubelet:
         self.proc.mkdir()
         self._pid = 100
 
-    def start(self) -> None:
-        self.bed.start("--proc", str(self.proc), attach="agent")
+    def start(self, **changes: object) -> None:
+        self.bed.start("--proc", str(self.proc), attach="agent", **changes)
         self.bed.wait_watching()
 
     def run(self, pod: Pod, labels: dict[str, str], *, gate: bool = False) -> int:
@@ -164,6 +164,26 @@ def test_a_wrong_label_is_told_and_mended_while_the_pod_runs(
     assert "gets no links" in note
     kubelet.bed.label(left, local_ip="192.168.2.100")
     right.netns.wait_ping("192.168.2.100")
+
+
+def test_a_pod_with_more_links_than_a_pod_may_have_is_refused_here_as_well(
+    cluster: Cluster, kubelet: Kubelet, node: Node
+) -> None:
+    left, right = cluster.pod("a"), cluster.pod("b")
+    kubelet.start(max_links=1)
+    kubelet.run(right, PAIR)
+    kubelet.run(left, {**in1_in2("b"), **primary("in3", None, "b", "in4", None, 2)})
+    kubelet.bed.wait_event(left, "LabelRefused", "at most 1 link,", "max_links")
+    assert set(left.netns.links()) == {"lo"}
+    assert len(node.records()) == 1
+    without = dict.fromkeys(primary("", None, "", "", None, 2))
+    kubelet.bed.write(left, "labels", {**without, "ratchet": "true"})
+    left.netns.wait_ping("192.168.2.101")
+    # And while it runs.
+    kubelet.bed.write(left, "labels", primary("in3", None, "b", "in4", None, 2))
+    kubelet.bed.wait_event(left, "LabelRefused", "stay as they were", "max_links")
+    assert left.netns.pings("192.168.2.101")
+    assert "in3" not in left.netns.links()
 
 
 def test_a_label_that_comes_later_attaches_the_pod(cluster: Cluster, kubelet: Kubelet) -> None:

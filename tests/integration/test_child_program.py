@@ -27,10 +27,20 @@ def modules_of(statement: str) -> set[str]:
     return set(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split())
 
 
+def packages_of(statement: str) -> set[str]:
+    return {name.partition(".")[0] for name in modules_of(statement)}
+
+
 def test_the_child_does_not_load_dnspython() -> None:
-    loaded = modules_of("import ratchet_child.command")
-    assert "etcd.client" in loaded
-    assert not [name for name in loaded if name.partition(".")[0] == "dns"]
+    loaded = packages_of("import ratchet_child.store.etcd_v2")
+    assert "etcd" in loaded
+    assert "dns" not in loaded
+
+
+def test_a_link_inside_a_node_waits_for_no_library_of_etcd() -> None:
+    loaded = packages_of("import ratchet_child.command")
+    assert "ratchet_child" in loaded
+    assert not loaded & {"etcd", "urllib3", "requests", "http", "email", "ssl", "logging"}
 
 
 @pytest.mark.root

@@ -49,6 +49,19 @@ def test_cluster_heals_and_leaks_nothing(seed: int, members: int) -> None:
     print(report.table())
 
 
+@pytest.mark.timeout(240)
+def test_cluster_heals_beside_a_hostile_pod() -> None:
+    said: list[str] = []
+    report = run(seed=SEED, steps=3, hostile=True, say=said.append)
+    assert report.steps == 3
+    # He has done something, and not to himself alone.
+    ends, attacks = re.fullmatch(
+        r"the stranger had up to (\d+) ends in a pod; (.+)", said[-1]
+    ).groups()  # type: ignore[union-attr]
+    assert int(ends) > 100
+    assert attacks.count("times") >= 2
+
+
 def test_plan_is_a_function_of_its_seed() -> None:
     def steps(seed: int) -> list[object]:
         planned = Plan(seed, nodes=4, pods=20, members=1).steps()
@@ -233,6 +246,25 @@ def test_invariant_sees_harm(quiet: World, harm: Callable[[World], Undo], words:
         undo()
     assert any(words in one for one in found), found
     wait_for("the cluster to be well again", lambda: not violations(quiet))
+
+
+def test_a_node_whose_only_container_has_lost_its_name_keeps_its_own_key() -> None:
+    plan = Plan(3, nodes=2, pods=4, members=1)
+    pod = plan.topology.pods[0]
+    world = World(plan.topology, nodes=2, members=1)
+    try:
+        world.run_operation(Operation("attach", pod, 1))
+        world.run_operation(Operation("restart", pod, 2, del_when="late"))
+        wait_for("the cluster to be well", lambda: not violations(world), timeout_s=25)
+        undo = add_a_machine(world)
+        assert any("a key of nobody" in one for one in violations(world))
+        undo()
+        ((sandbox, operation),) = world.late
+        world.late.clear()
+        world.detach(sandbox, operation)
+        wait_for("the node's keys to go", lambda: not violations(world), timeout_s=25)
+    finally:
+        world.close()
 
 
 def test_descriptors_that_are_counted_are_there(quiet: World) -> None:

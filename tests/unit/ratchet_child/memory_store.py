@@ -11,6 +11,7 @@ A client calls `before` ahead of each request: a test can fail it there, hold it
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -48,6 +49,8 @@ class MemoryEtcd:
         self.cluster = "1"
         self._nodes: dict[str, _Node] = {}
         self._history: list[_Change] = []
+        # Until when a watch has had nothing to answer, by its key and the index that it waits from.
+        self._quiet: dict[tuple[str, int], int] = {}
 
     # Looking at it, for tests -----------------------------------------------------------------
 
@@ -85,19 +88,14 @@ class MemoryEtcd:
 
     def below(self, key: str) -> Iterator[tuple[str, _Node]]:
         start = key + "/"
-        return (
-            (name[len(start) :], node)
-            for name, node in sorted(self._nodes.items())
-            if name.startswith(start)
-        )
+        names = sorted(name for name in self._nodes if name.startswith(start))
+        return ((name[len(start) :], self._nodes[name]) for name in names)
 
     def write(self, action: str, key: str, value: str, ttl_s: int | None, created: int) -> Entry:
         """Write a key, its directories first; `created` 0 for a new one."""
         self._check_path(key)
         self.index += 1
-        parts = key.split("/")
-        for length in range(1, len(parts)):
-            parent = "/".join(parts[:length])
+        for parent in _above(key):
             if parent not in self._nodes:
                 self._nodes[parent] = _Node(None, self.index, self.index)
         node = _Node(value, self.index, created or self.index, ttl_s)
@@ -114,25 +112,41 @@ class MemoryEtcd:
 
     def next_change(self, key: str, index: int) -> Event | None:
         """The first change of `key`, below it, or of a directory above it that went away."""
+        self._check_history(index)
+        return self._first_change(key, index)
+
+    def _check_history(self, index: int) -> None:
         if index <= self.index - HISTORY and index <= self.index:
             raise HistoryLostError(f"the event in requested index {index} is outdated")
+
+    def _first_change(self, key: str, index: int) -> Event | None:
         found = None
+        below = f"{key}/"
         for change in reversed(self._history):
             event = change.event
             if event.index < index:
                 break
-            if f"{event.key}/".startswith(f"{key}/") or (
-                change.of_directory and f"{key}/".startswith(f"{event.key}/")
+            if (
+                event.key == key
+                or event.key.startswith(below)
+                or (change.of_directory and below.startswith(f"{event.key}/"))
             ):
                 found = event
         return found
 
     def has_news(self, key: str, index: int) -> bool:
         """Whether a watch has something to answer, be it that it is too late."""
+        quiet = self._quiet.get((key, index), index - 1)
+        if quiet == self.index:
+            return False
         try:
-            return self.next_change(key, index) is not None
+            self._check_history(index)
         except HistoryLostError:
             return True
+        if self._first_change(key, quiet + 1) is not None:
+            return True
+        self._quiet[key, index] = self.index
+        return False
 
     def _note(self, action: str, key: str, value: str, *, of_directory: bool = False) -> None:
         if action == "expire":
@@ -141,9 +155,8 @@ class MemoryEtcd:
         del self._history[:-HISTORY]
 
     def _check_path(self, key: str) -> None:
-        parts = key.split("/")
-        for length in range(1, len(parts)):
-            node = self._nodes.get("/".join(parts[:length]))
+        for parent in _above(key):
+            node = self._nodes.get(parent)
             if node is not None and not node.is_directory:
                 raise StoreError(f"reach {key}", "a key is on the way")
 
@@ -241,6 +254,13 @@ class MemoryStore:
         """The next change at or after `index`; None at once when there is none yet."""
         self._before(f"watch from {index}", key)
         return self._etcd.next_change(key, index)
+
+
+@functools.cache
+def _above(key: str) -> tuple[str, ...]:
+    """The directories on the way to a key."""
+    parts = key.split("/")
+    return tuple("/".join(parts[:length]) for length in range(1, len(parts)))
 
 
 def _entry(node: _Node | None) -> Entry | None:

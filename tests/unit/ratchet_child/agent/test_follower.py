@@ -26,6 +26,7 @@ class Node:
         self.written: list[tuple[Link, ...]] = []
         self.answers: list[bool | Exception] = []
         self.now = 100.0
+        self.max_links = 256
         self.follower = Follower(self.seen, self._rewrite)
 
     def _rewrite(self, record: Attachment, wiring: Wiring) -> bool:
@@ -40,11 +41,13 @@ class Node:
         return answer
 
     def follow(self, passes_s: float = SETTLE_S, **values: Any) -> list[Done]:
-        found = list(self.follower.follow([view(attachment=self.record, **values)], self.now))
+        found = self._follow(**values)
         self.now += passes_s
-        return found + list(
-            self.follower.follow([view(attachment=self.record, **values)], self.now)
-        )
+        return found + self._follow(**values)
+
+    def _follow(self, **values: Any) -> list[Done]:
+        there = [view(attachment=self.record, **values)]
+        return list(self.follower.follow(there, self.now, self.max_links))
 
 
 def test_labels_that_say_what_the_record_says_change_nothing() -> None:
@@ -131,6 +134,22 @@ def test_what_cannot_be_followed_is_said_once_and_changes_nothing(
     assert node.written == []
     node.seen.put(seen(LABELS))
     assert node.follow() == []
+
+
+def test_a_running_pod_gets_no_more_links_than_an_add_would_allow() -> None:
+    node = Node(seen(LABELS))
+    node.max_links = 2
+    node.follow()
+    third = {
+        key.replace(".2.", ".3."): value.replace("in3", "in5") for key, value in SECOND.items()
+    }
+    node.seen.put(seen({**LABELS, **SECOND, **third, "ratchet.3.pair_ifname": "in6"}))
+    (done,) = node.follow()
+    assert done.note.reason == "LabelRefused"
+    assert "at most 2 links, which the configuration key max_links sets" in done.note.text
+    assert node.written == []
+    node.seen.put(seen({**LABELS, **SECOND}))
+    assert len(node.follow()) == 1
 
 
 def test_a_pod_whose_name_another_has_is_not_followed() -> None:

@@ -69,6 +69,24 @@ def test_another_pod_is_not_taken_for_it(host: Host) -> None:
     assert host.find() == {}
 
 
+@pytest.mark.parametrize("name", [f"pod{UID}", f"kubepods-pod{UID.replace('-', '_')}.slice"])
+def test_a_pod_that_calls_a_cgroup_of_its_own_as_another_pods_is_not_taken_for_it(
+    host: Host, name: str
+) -> None:
+    """Its process may well be older than the sandbox of the pod whose name it uses."""
+    attacker = "9f0e0d0c-1111-2222-3333-444455556666"
+    host.process(60, f"0::/kubepods/burstable/pod{attacker}/4a5b/{name}", 2 * TICKS, "attacker")
+    host.process(70, CGROUPFS, 5 * TICKS)
+    netns = host.mount("cni-1234")
+    assert host.find(UID) == {UID: Sandbox(netns, 5.0)}
+
+
+def test_a_static_pod_is_found_by_its_hash(host: Host) -> None:
+    digest = "0f0e0d0c111122223333444455556666"
+    host.process(70, f"0::/kubepods/burstable/pod{digest}/4a5b", 5 * TICKS)
+    assert set(host.find(digest)) == {digest}
+
+
 def test_the_oldest_process_counts(host: Host) -> None:
     """Its containers may have made namespaces of their own, and process IDs begin anew."""
     host.process(90, CGROUPFS, 5 * TICKS)

@@ -8,7 +8,7 @@ from ratchet.cni.ip import Address
 from ratchet.links import Link
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.local import LocalPod
-from tests.unit.ratchet_child.hosts import LINK, Host, pair, primary
+from tests.unit.ratchet_child.hosts import LINK, A, C, Host, pair, primary
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 
 OLD = PodKey("default", "old")
@@ -20,6 +20,60 @@ def test_v010_hears_of_the_first_of_two_links_with_one_pair(near: Host) -> None:
     found = near.etcd.contents()
     assert found["association/b/pairifname"] == "in2"
     assert "association/b/links/a:in3" in found
+
+
+WORDS = ("vxlanid", "pairip", "pairifname", "primaryname")
+
+
+def two_primaries(near: Host, far: Host) -> dict[str, str]:
+    """Have a declare a link on b, and then c, each on a node of its own; v0.1.0's words on b."""
+    near.attach(primary())
+    to_b = Link("in1", None, "b", "in3", Address.parse("192.168.3.101/24"))
+    far.attach(LocalPod(C, "c1", (to_b,)))
+    return words(near)
+
+
+def words(host: Host) -> dict[str, str]:
+    found = host.etcd.contents()
+    return {one: found[f"association/b/{one}"] for one in WORDS}
+
+
+def start_again(host: Host) -> None:
+    """Have the child of pod a's node start again; `log` has what it does."""
+    index = MemoryStore(host.etcd).get(f"nodes/{host.address}/pods/a")
+    assert index is not None
+    host.earlier[A] = "a1", index.modified
+    host.restart()
+    host.log.clear()
+    host.attach(primary())
+
+
+def test_v010s_words_of_another_primary_stay_when_a_child_starts_again(
+    near: Host, far: Host
+) -> None:
+    told = two_primaries(near, far)
+    assert told["primaryname"] == "c"
+    start_again(near)
+    assert not [key for key in near.written() if key.startswith("association/b/")]
+    assert words(near) == told
+
+
+def test_v010s_words_are_written_once_when_a_child_starts_again(near: Host) -> None:
+    near.attach(primary())
+    start_again(near)
+    assert not [key for key in near.written() if key.startswith("association/b/")]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_v010s_words_that_were_half_written_are_put_right_by_a_child_that_starts_again(
+    near: Host, far: Host, word: str
+) -> None:
+    """Two primaries have written at the same moment, and the child of one has died over it."""
+    two_primaries(near, far)
+    its_own = {"vxlanid": "11", "pairip": "192.168.2.101", "pairifname": "in2", "primaryname": "a"}
+    MemoryStore(near.etcd).set(f"association/b/{word}", its_own[word])
+    start_again(near)
+    assert words(near) == its_own
 
 
 def test_a_v010_primary_is_understood(near: Host) -> None:
