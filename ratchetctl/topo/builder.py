@@ -29,6 +29,7 @@ class EndDraft:
     address: str | None
     where: Position
     mac: str | None = None
+    address_where: Position | None = None  # where it stands elsewhere
 
 
 @dataclass(slots=True)
@@ -113,6 +114,10 @@ class Builder:
         for name, draft in zip(("local_mac", "pair_mac"), drafts, strict=True):
             if draft.mac is not None:
                 fields[name] = draft.mac
+        if not fields:  # most links say no more than their ends
+            if first and second:
+                self._links.append(Link(first, second, mtu, where))
+            return
         fields |= {"pair_name": "b", "pair_ifname": "in2"}
         wiring = self._wiring(where, fields)
         if first and second and wiring:
@@ -178,7 +183,9 @@ class Builder:
             ifname = names.interface(node.kind, draft.ifname)
         except ValueError as error:
             self.findings.error(
-                draft.where, f"interface {shown(draft.ifname)} of {draft.node}: {error}"
+                draft.where,
+                f"interface {shown(draft.ifname)} of {draft.node}: {error}",
+                "fill it in, and read what comes out" if names.is_template(draft.ifname) else "",
             )
             return None
         taken = self._ends.get((node.name, ifname))
@@ -203,7 +210,8 @@ class Builder:
             return parse_address(draft.address)
         except ValueError as error:
             self.findings.error(
-                draft.where, f"address {shown(draft.address)} of {draft.node}: {error}"
+                draft.address_where or draft.where,
+                f"address {shown(draft.address)} of {draft.node}: {error}",
             )
             return None
 

@@ -26,6 +26,7 @@ TITLE = f"{OWN}title"
 # In a definition: a label that chooses the pod's machine by a label of that.
 SELECTOR = f"{OWN}node-selector."
 ROUTING = f"{OWN}routing"  # in a definition a label: the protocol to write configurations for
+PORT = f"{OWN}port."  # likewise: what a port is called
 RENAMED = f"{OWN}interface."  # topo.ratchet/interface.eth1_1: Ethernet1/1
 
 CONTAINER = "node"
@@ -303,6 +304,12 @@ def _port(port: Port) -> Object:
     if on_nodes and port.outside is not None:
         made["nodePort"] = port.outside
     return made
+
+
+def port_label(port: Port) -> str:
+    """Return the label that says in a definition what a port is called."""
+    numbers = [str(one) for one in (port.outside, port.inside) if one is not None]
+    return f"{PORT}{'-'.join(numbers)}-{port.protocol.lower()}"
 
 
 def port_name(port: Port) -> str:

@@ -13,6 +13,12 @@ from ratchetctl.topo.tree import shown
 
 MOST_BYTES = 900_000  # a ConfigMap holds 1 MiB with everything around it
 MOST_FILES = 100  # of a folder
+# What containers see of a machine in order to have it do something that it does anyway.
+OF_THE_MACHINE = {
+    "/lib/modules": "the machine loads the modules of its kernel itself",
+    "/etc/localtime": "pods have the time of UTC",
+    "/etc/timezone": "pods have the time of UTC",
+}
 
 
 def beside(topology: str, path: str) -> str:
@@ -42,6 +48,9 @@ def bind(text: str, topology: str, where: Position, findings: Findings) -> list[
     inside = rest.partition(":")[0]
     if not colon or not inside.startswith("/") or not host:
         findings.error(where, f"bind {shown(text)}", "write FILE:/PATH/IN/CONTAINER")
+        return []
+    if host in OF_THE_MACHINE:
+        findings.note(where, f"bind {shown(text)} is left out: {OF_THE_MACHINE[host]}")
         return []
     if os.path.isabs(host) or host.startswith("~"):
         findings.cannot(

@@ -16,7 +16,7 @@ from ratchetctl.topo import render
 from ratchetctl.topo.dump import Value, document, text
 from ratchetctl.topo.kinds import kind as kind_of
 from ratchetctl.topo.model import End, File, Link, Node, Topology, Uplink
-from ratchetctl.topo.render import ROUTING, SELECTOR
+from ratchetctl.topo.render import ROUTING, SELECTOR, port_label
 
 
 def definition(topology: Topology, comment: str = "", files: str = "files") -> Iterator[str]:
@@ -84,6 +84,7 @@ def _node(node: Node, images: dict[str, str], files: str) -> dict[str, Value]:
     labels |= {f"{SELECTOR}{key}": value for key, value in node.node_selector}
     if node.routing:
         labels[ROUTING] = node.routing
+    labels |= {port_label(port): port.name for port in node.ports if port.name}
     if labels:
         body["labels"] = labels
     binds = []

@@ -10,12 +10,14 @@ from ratchet.labels import PREFIX
 from ratchet.links import MACVLAN, UPLINK_KINDS
 from ratchetctl.topo.builder import Builder, EndDraft
 from ratchetctl.topo.findings import Position
-from ratchetctl.topo.tree import Fields, Items, Scalar, Tree, shown
+from ratchetctl.topo.tree import Fields, Items, Scalar, Table, Tree, shown
 
 # Names in the brief form that stand for something other than a node.
 SPECIAL = {
     "mgmt-net": "an end in containerlab's management network",
     "dummy": "an interface without a cable (dummy)",
+    "macvtap": "a tap of the machine's interface (macvtap)",
+    "container": "a container that runs already",
 }
 TYPES = {
     "mgmt-net": "pods have no management network beside the cluster's",
@@ -25,9 +27,9 @@ TYPES = {
     "bridge": "Ratchet has no bridges: its links have two ends",
 }
 REMEDY = "connect two nodes"
-LINK_KEYS = {
-    "vars": "templates are not filled in",
-}
+CABLES = ("veth", "veth-stitch")  # the latter is stitched by containerlab, and a cable to its nodes
+VARS = "templates are not filled in"
+FAMILIES = ("ipv4", "ipv6")
 
 
 def take(
@@ -40,7 +42,7 @@ def take(
     if kind in UPLINK_KINDS:
         _uplink(link, kind, builder, expand)
         return
-    if kind is not None and kind != "veth":
+    if kind is not None and kind not in CABLES:
         why = TYPES.get(kind)
         if why is None:
             findings.error(
@@ -58,10 +60,11 @@ def take(
         )
         return
     addresses = _addresses(link)
+    _tell_vars(link)
     mtu = link.number("mtu")
     properties = _properties(link, impairment.LABELS)
     drafts = [_end(one, builder, expand) for one in ends.values]
-    link.tell_unread(LINK_KEYS)
+    link.tell_unread({})
     first, second = drafts
     if first is None or second is None:
         return
@@ -91,7 +94,8 @@ def _uplink(link: Fields, kind: str, builder: Builder, expand: Callable[[Scalar]
     properties = _properties(link, (*impairment.LABELS, "pair_ip"))
     tree = link.tree("endpoint")
     draft = None if tree is None else _end(tree, builder, expand)
-    link.tell_unread(LINK_KEYS)
+    _tell_vars(link)
+    link.tell_unread({})
     if tree is None or not device:
         findings.error(
             link.where,
@@ -124,7 +128,23 @@ def _properties(link: Fields, known: Collection[str]) -> dict[str, str]:
 
 
 def _addresses(link: Fields) -> list[list[Scalar]]:
-    return [link.scalars("ipv4"), link.scalars("ipv6")]
+    """Return the ends' addresses by family: of the link, or of its `vars`."""
+    own = [link.scalars(family) for family in FAMILIES]
+    if any(own) or not isinstance(link.tree("vars"), Table):
+        return own
+    variables = link.fields("vars")
+    return [
+        variables.scalars(family) if isinstance(variables.tree(family), Items) else []
+        for family in FAMILIES
+    ]
+
+
+def _tell_vars(fields: Fields) -> None:
+    """Tell of variables, but for the addresses, which are read."""
+    found = fields.tree("vars")
+    names = list(found.entries) if isinstance(found, Table) else ["vars"]
+    if found is not None and any(name not in FAMILIES for name in names):
+        fields.findings.note(fields.at("vars"), f"{fields.what}: vars is left out: {VARS}")
 
 
 def _with(draft: EndDraft, addresses: list[list[Scalar]], number: int) -> EndDraft:
@@ -132,7 +152,8 @@ def _with(draft: EndDraft, addresses: list[list[Scalar]], number: int) -> EndDra
     if draft.address is None:
         for found in addresses:
             if len(found) > number and found[number].text:
-                return replace(draft, address=found[number].text)
+                address = found[number]
+                return replace(draft, address=address.text, address_where=address.where)
     return draft
 
 
@@ -143,6 +164,9 @@ def _end(tree: Tree, builder: Builder, expand: Callable[[Scalar], str]) -> EndDr
     end = Fields.of(tree, "endpoint", findings, expand)
     node, ifname = end.text("node"), end.text("interface")
     ipv4, ipv6 = end.text("ipv4"), end.text("ipv6")
+    if not ipv4 and not ipv6 and isinstance(end.tree("vars"), Table):
+        variables = end.fields("vars")
+        ipv4, ipv6 = variables.text("ipv4"), variables.text("ipv6")
     if ipv4 and ipv6:
         findings.note(
             end.at("ipv6"),
@@ -150,7 +174,8 @@ def _end(tree: Tree, builder: Builder, expand: Callable[[Scalar], str]) -> EndDr
             "set it in the node, for instance with exec",
         )
     mac = end.text("mac")
-    end.tell_unread({"vars": "templates are not filled in"})
+    _tell_vars(end)
+    end.tell_unread({})
     if not node or not ifname:
         findings.error(end.where, "an endpoint needs node and interface")
         return None

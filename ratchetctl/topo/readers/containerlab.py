@@ -11,14 +11,15 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ratchetctl.topo import startup
 from ratchetctl.topo.builder import Builder
 from ratchetctl.topo.findings import Findings, Position
 from ratchetctl.topo.kinds import kind as kind_of
 from ratchetctl.topo.model import File, Interface, Node, Port, Topology
-from ratchetctl.topo.readers import clab_links
-from ratchetctl.topo.render import ROUTING, SELECTOR
+from ratchetctl.topo.readers import clab_links, clab_startup
+from ratchetctl.topo.render import PORT, ROUTING, SELECTOR, port_label
 from ratchetctl.topo.routing.router import PROTOCOLS
 from ratchetctl.topo.tree import Fields, Scalar, Table, Tree, is_null, shown
 
@@ -44,7 +45,6 @@ NODE_KEYS = {
     "mgmt-ipv6": "the cluster gives the management address",
     "mgmt_ipv4": "the cluster gives the management address",
     "mgmt_ipv6": "the cluster gives the management address",
-    "network-mode": "every pod has a network of its own",
     "startup-delay": "links come when both pods are there",
     "stages": "links come when both pods are there",
     "wait-for": "links come when both pods are there",
@@ -75,6 +75,8 @@ NODE_KEYS = {
     "credentials": "they are the image's",
     "SANs": "certificates are not made",
 }
+NODE_FOLDER = "__clabNodeDir__"  # where containerlab keeps what a node writes
+SHARED = "container:"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::?([-=])([^}]*))?\}")
 _LOOPBACK = re.compile(r"ip (?:-[46] )?a(?:ddr(?:ess)?)? (?:add|replace) (\S+/(?:32|128)) dev lo\Z")
 _PORT = re.compile(
@@ -167,6 +169,7 @@ def _node(
             f"node {title.text} has no image, and there is none for the kind {kind}",
             "write image: under the node or under kinds",
         )
+    _network_mode(layers, title, findings)
     files = _files(layers, title, kind, findings)
     ports = next((one for layer in layers if (one := _ports(layer))), ())
     entry, cmd = _first(layers, "entrypoint"), _first(layers, "cmd")
@@ -175,6 +178,7 @@ def _node(
     if command is None and not args:
         command = known.command
     labels = _merged(layers, "labels")
+    titles = dict(labels)
     commands = [
         one.replace("__clabNodeName__", title.text)
         for layer in reversed(layers)
@@ -192,9 +196,9 @@ def _node(
         files=files,
         commands=tuple(commands),
         loopbacks=tuple(loopbacks),
-        ports=ports,
+        ports=tuple(replace(one, name=titles.get(port_label(one), "")) for one in ports),
         labels=tuple(
-            one for one in labels if one[0] != ROUTING and not one[0].startswith(SELECTOR)
+            one for one in labels if one[0] != ROUTING and not one[0].startswith((SELECTOR, PORT))
         ),
         node_selector=tuple(
             (key.removeprefix(SELECTOR), value) for key, value in labels if key.startswith(SELECTOR)
@@ -214,6 +218,25 @@ def _routing(protocol: str, title: Scalar, findings: Findings) -> str:
             f"write one of {', '.join(PROTOCOLS)}",
         )
     return protocol
+
+
+def _network_mode(layers: Sequence[_Layer], title: Scalar, findings: Findings) -> None:
+    mode = _first(layers, "network-mode")
+    if mode is None:
+        return
+    where = next(one for layer in layers if (one := layer.fields.at("network-mode")))
+    if mode.startswith(SHARED):
+        findings.cannot(
+            where,
+            f"node {title.text} shares the network of {shown(mode.removeprefix(SHARED))}: a node is"
+            " a pod with a network of its own",
+            "put both into one image",
+        )
+    else:
+        findings.note(
+            where,
+            f"node {title.text}: network-mode is left out: every pod has a network of its own",
+        )
 
 
 def _loopbacks(commands: list[str]) -> tuple[list[Interface], list[str]]:
@@ -250,6 +273,12 @@ def _files(
     for layer in reversed(layers):
         for one in layer.fields.scalars("binds"):
             text = one.text.replace("__clabNodeName__", title.text)
+            if text.startswith(NODE_FOLDER):
+                findings.note(
+                    one.where,
+                    f"bind {shown(text)} is left out: a pod keeps what it writes in its own files",
+                )
+                continue
             if "__clab" in text:
                 findings.cannot(one.where, f"bind {shown(text)}: containerlab's own folder")
                 continue
@@ -269,11 +298,12 @@ def _startup_file(
     if text is None:
         return None
     where = nearest.fields.at("startup-config")
-    path = kind_of(kind).config_path
+    path = kind_of(kind).config_path or clab_startup.path(kind)
     if path is None:
         findings.cannot(
             where,
-            f"node {title.text}: where a {kind} reads its startup configuration is not known",
+            f"node {title.text}: where the kind {kind} reads its startup configuration is not"
+            " known",
             "use binds, which names the path",
         )
         return None

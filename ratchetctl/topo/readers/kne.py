@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ratchetctl.topo import startup
 from ratchetctl.topo.builder import Builder, EndDraft
 from ratchetctl.topo.findings import Findings
@@ -22,7 +24,14 @@ KINDS = {
     "NOKIA": "nokia_srlinux",
     "NOKIA_SRL": "nokia_srlinux",
 }
-IMAGES = {"ceos": "ceos:latest", "cisco_xrd": "xrd:latest", "gobgp": "hfam/gobgp:latest"}
+IMAGES = {
+    "ceos": "ceos:latest",
+    "cisco_8000e": "8000e:latest",
+    "cisco_xrd": "xrd:latest",
+    "gobgp": "hfam/gobgp:latest",
+}
+CONFIG_PATHS = {"cisco_8000e": "/startup.cfg"}
+_MODEL_8000 = re.compile(r"8\d{3}\b|e8000|8000e", re.IGNORECASE)
 NODE_KEYS = {
     "model": "the kind's hardware variants are the image's matter",
     "os": "the kind's hardware variants are the image's matter",
@@ -88,7 +97,12 @@ def read(tree: Tree, findings: Findings) -> Topology:
 def _node(name: str, title: str, fields: Fields, findings: Findings) -> Node:
     vendor, type_ = fields.text("vendor"), fields.text("type")
     said = vendor or type_ or "HOST"
-    kind = KINDS.get(said, said.lower())
+    kind = KINDS.get(said.upper(), said.lower())
+    model = fields.text("model") or ""
+    if kind == "cisco_xrd" and _MODEL_8000.match(model):
+        kind = "cisco_8000e"
+    elif model:
+        findings.note(fields.at("model"), f"{fields.what}: model is left out: {NODE_KEYS['model']}")
     known = kind_of(kind)
     config = fields.fields("config")
     image = config.text("image") or known.image or IMAGES.get(kind)
@@ -124,7 +138,11 @@ def _files(title: str, kind: str, config: Fields, findings: Findings) -> tuple[F
     if file is None and data is None:
         return ()
     where = config.at("file" if file is not None else "data")
-    path = f"{folder.rstrip('/')}/{base}" if folder and base else kind_of(kind).config_path
+    path = (
+        f"{folder.rstrip('/')}/{base}"
+        if folder and base
+        else (kind_of(kind).config_path or CONFIG_PATHS.get(kind))
+    )
     if path is None:
         findings.cannot(
             where,
@@ -145,6 +163,9 @@ def _ports(services: Fields, findings: Findings) -> tuple[Port, ...]:
         names = [service.text("name"), *(one.text for one in _names(service))]
         inside, outside = service.number("inside"), service.number("outside")
         service.number("node_port")
+        kind = service.text("type")
+        if kind not in (None, "NODE_PORT"):
+            findings.note(service.at("type"), f"{service.what}: the type is NodePort, not {kind}")
         service.tell_unread({"inside_ip": "it is kne's own", "outside_ip": "it is kne's own"})
         if inside is None:
             inside = int(key.text) if key.text.isdigit() else 0

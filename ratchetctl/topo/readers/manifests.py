@@ -77,7 +77,11 @@ def read(trees: Sequence[Tree], findings: Findings) -> Topology:
     links = tuple(link for pod in eligible for link in pod.links(names))
     uplinks = tuple(uplink for pod in eligible for uplink in pod.uplinks())
     if not nodes and not findings.errors:
-        findings.error(where, "no pod here is labelled ratchet: true")
+        findings.error(
+            where,
+            "no pod here is labelled ratchet: true",
+            "label them (docs/labels.md), or add the Topology resources that belong to them",
+        )
     findings.raise_errors()
     topologies = {pod.topology for pod in eligible if pod.topology}
     own = topologies.pop() if len(topologies) == 1 else ""

@@ -317,7 +317,7 @@ topology:
       kind: frr
       startup-config: nowhere
       binds:
-        - /lib/modules:/lib/modules
+        - /etc/hosts:/etc/hosts
         - binary:/x
         - nothing
     b: {kind: linux, startup-config: nowhere}
@@ -326,12 +326,11 @@ topology:
     )
     assert "lab.clab.yml:6: nowhere: No such file or directory" in found[0]
     assert (
-        "lab.clab.yml:8: bind '/lib/modules:/lib/modules': /lib/modules lies on the machine"
-        in (found[1])
+        "lab.clab.yml:8: bind '/etc/hosts:/etc/hosts': /etc/hosts lies on the machine" in (found[1])
     )
     assert "lab.clab.yml:9: binary is not text" in found[2]
     assert "lab.clab.yml:10: bind 'nothing'; write FILE:/PATH/IN/CONTAINER" in found[3]
-    assert "lab.clab.yml:11: node b: where a linux reads its startup configuration" in found[4]
+    assert "lab.clab.yml:11: node b: where the kind linux reads its startup" in found[4]
     assert "lab.clab.yml:12: 'https://example.org/frr.conf' is not fetched" in found[5]
 
 
