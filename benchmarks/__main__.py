@@ -64,7 +64,7 @@ SMALL = Size(
     growth=(2, 4),
     growth_pods=3,
     growth_more=2,
-    idle_s=0.0,
+    idle_s=1.0,
     load=200,
 )
 

@@ -107,7 +107,9 @@ def quiet() -> Iterator[World]:
         with history_lost(world, Fault("history lost", node=1)):
             pass
         with contextlib.suppress(AssertionError):  # the test of it tells
-            wait_for("the watch to lose its place", lambda: LOST in world.nodes[1].log())
+            wait_for(
+                "the watch to lose its place", lambda: LOST in world.nodes[1].log(), timeout_s=25
+            )
         wait_for("the cluster to be well", lambda: not violations(world), timeout_s=25)
         time.sleep(1)
         children = [world.child(node) for node in world.nodes.values()]

@@ -466,15 +466,20 @@ class Node:
     def kill_all(self) -> None:
         """Kill the child, and what would start it again; wait until they are gone."""
 
-        def killed() -> list[int]:
+        killed: set[int] = set()
+
+        def left() -> set[int]:
             # Either starts the other again if it lives for long enough after it.
             found = self._serving()
             for pid in sorted(found, key=lambda pid: command_name(pid) != SUPERVISOR):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            return found
+            killed.update(found)
+            # Who ends has no open files any more a moment before the lock is free, and leaves the
+            # namespace after that: do_exit in kernel/exit.c.
+            return killed & self.namespace.processes()
 
-        wait_for("child and supervisor to be gone", killed, until=lambda pids: not pids)
+        wait_for("child and supervisor to be gone", left, until=lambda pids: not pids)
 
     def next_round(self) -> None:
         """Forget everything that was kept and logged, and look as a node that has just booted."""
