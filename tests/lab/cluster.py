@@ -27,6 +27,7 @@ from tests.lab.underlay import ROUTER_ADDRESS
 LOG_LINES = 80
 TERMINATE_TIMEOUT_S = 5.0
 STRANGE_S = 2.0
+GONE_S = 30.0  # a pod may have hundreds of links, and the machine four such tests
 
 
 class Cluster:
@@ -230,6 +231,7 @@ class Cluster:
             "all etcd keys but vxlanid to go",
             self.etcd.tree,
             until=lambda tree: set(tree) <= {"/ratchet/", "/ratchet/vxlanid"},
+            timeout_s=GONE_S,
         )
 
     def _records_gone(self) -> None:
@@ -238,6 +240,7 @@ class Cluster:
                 f"the records of node {node.number} to go",
                 node.records,
                 until=lambda records: not records,
+                timeout_s=GONE_S,
             )
 
     def _nodes_clean(self) -> None:
@@ -256,6 +259,7 @@ def no_links(pod: Pod) -> None:
             f"the links of {pod} to go",
             lambda: set(pod.netns.links()),
             until=lambda links: links <= {"lo"},
+            timeout_s=GONE_S,
         )
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ratchetctl.errors import TopologyError
-from ratchetctl.topo import check, dump, read, render, write
+from ratchetctl.topo import check, dump, kinds, read, render, write
 from ratchetctl.topo.findings import Findings
 from ratchetctl.topo.model import Topology
 
@@ -141,7 +141,11 @@ def test_a_public_topology_is_taken_or_refused_with_the_reason(case: Case, tmp_p
         if one.name.endswith((".yml", ".pb.txt", ".graphml")) and one.name != "kinds.yml"
     ),
 )
-def test_an_example_comes_back_whole(name: str, tmp_path: Path) -> None:
+def test_an_example_comes_back_whole(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinds, "KINDS", dict(kinds.KINDS))
+    kinds.extend(str(EXAMPLES / "kinds.yml"))
     topology = read.read(str(EXAMPLES / name), Findings())
     returns(topology, tmp_path)
 
