@@ -214,6 +214,7 @@ class Answer:
                 )
                 self._on_end()
             except BaseException as error:
+                self._response.close()  # where it ends with the connection, it alone has that
                 self._connection.close()
                 _tell_timeout(error)
                 raise

@@ -28,8 +28,15 @@ def assert_linked(left: Sandbox, right: Sandbox) -> None:
     ends = ((left, "in1", "192.168.2.100", right), (right, "in2", "192.168.2.101", left))
     for near, ifname, address, far in ends:
         link = near.netns.wait_link(ifname, "veth" if same else "vxlan")
-        assert is_up(link)
-        assert near.netns.addresses(ifname) == [f"{address}/24"]
+        # An end is made first, and brought up and given its address in further messages.
+        wait_for(
+            f"{ifname} to be up with its address",
+            lambda near=near, ifname=ifname: (  # type: ignore[misc]
+                is_up(near.netns.links()[ifname]),
+                near.netns.addresses(ifname),
+            ),
+            until=lambda seen, address=address: seen == (True, [f"{address}/24"]),  # type: ignore[misc]
+        )
         if not same:
             data = vxlan_of(link)
             assert data["remote"] == far.containerd.node.address

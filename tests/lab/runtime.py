@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import fcntl
 import json
 import os
 import secrets
@@ -480,6 +481,21 @@ class Node:
             return killed & self.namespace.processes()
 
         wait_for("child and supervisor to be gone", left, until=lambda pids: not pids)
+        wait_for("the lock of the child to be free", self._is_unlocked)
+
+    def _is_unlocked(self) -> bool:
+        """Whether nobody holds the lock of a child and its supervisor."""
+        try:
+            lock = os.open(os.path.join(self.state_dir, "child.lock"), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(lock)
+        return True
 
     def next_round(self) -> None:
         """Forget everything that was kept and logged, and look as a node that has just booted."""
