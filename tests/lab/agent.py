@@ -16,6 +16,7 @@ from tests.lab.runtime import CNI_IFNAME, Attachment, Config, Node, Outcome, Pod
 
 NODE_NAME = "node-1"
 GATE = "ratchet/links"
+HEARD_AGAIN_S = 45.0  # the watch tries less and less often while the API server is away
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 
 
@@ -181,7 +182,7 @@ class AgentBed:
             until=lambda one: (
                 one is not None and (one["status"], one["reason"]) == (status, reason)
             ),
-            timeout_s=15.0,
+            timeout_s=HEARD_AGAIN_S,
         )
         assert found is not None
         return found
