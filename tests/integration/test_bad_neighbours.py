@@ -123,9 +123,10 @@ def test_a_pod_with_many_links_holds_up_nobody(cluster: Cluster, node: Node) -> 
             meanwhile_s.append(took_s)
     attack.join()
     # Whoever makes interfaces shares the kernel's one lock and two cores with the others; what is
-    # not shared is a lock of the child's that is held until all 256 links are there.
+    # not shared is a lock of the child's that is held until all 256 links are there. The requests
+    # and reads of a witness are counted in test_attacker_and_witness.py.
     assert meanwhile_s
-    assert min(meanwhile_s) < 2 * undisturbed_s + 0.2, (undisturbed_s, meanwhile_s)
+    assert min(meanwhile_s) < 2 * undisturbed_s + 1, (undisturbed_s, meanwhile_s)
 
 
 def test_a_pod_may_have_only_so_many_links(cluster: Cluster, node: Node) -> None:

@@ -24,7 +24,7 @@ import pytest
 
 from tests.lab.cluster import Cluster, end_processes
 from tests.lab.polling import wait_for
-from tests.lab.programs import has_front
+from tests.lab.programs import compile_front, has_front
 from tests.lab.runtime import (
     FRONT,
     PAIR,
@@ -33,6 +33,7 @@ from tests.lab.runtime import (
     Pod,
     in1_in2,
     mark_at_rest,
+    plugin_dir,
     script,
 )
 
@@ -48,14 +49,27 @@ WORKERS = 4
 WAITS: dict[str, Any] = {"wait": "all", "wait_seconds": 20}
 
 
-@pytest.fixture
-def served(cluster: Cluster, node: Node) -> Iterator[Node]:
-    """Give a node whose front is served."""
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a front that waits for its first word for as long as a busy machine may take.
+
+    With less it becomes the parent, to which nothing happens of what the tests do to the child.
+    """
     if not has_front():
         pytest.skip("no C compiler")
-    node.way = FRONT
+    folder = tmp_path_factory.mktemp("patient")
+    compile_front(str(folder / "ratchet"), "release", "-DFIRST_WORD_MS=2000")
+    (folder / "ratchet-parent").symlink_to(os.path.join(plugin_dir(), "ratchet-parent"))
+    return str(folder / "ratchet")
+
+
+@pytest.fixture
+def served(cluster: Cluster, node: Node, patient: str) -> Iterator[Node]:
+    """Give a node whose front is served."""
+    node.way, node.front = FRONT, patient
     node.serve_front()
     yield node
+    node.front = None
     for pid in node.children():
         os.kill(pid, signal.SIGCONT)
 

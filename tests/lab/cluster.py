@@ -27,6 +27,7 @@ from tests.lab.underlay import ROUTER_ADDRESS
 LOG_LINES = 80
 TERMINATE_TIMEOUT_S = 5.0
 STRANGE_S = 2.0
+MTU_BYTES = 1500  # of eth0, which tests may change
 GONE_S = 30.0  # a pod may have hundreds of links, and the machine four such tests
 
 
@@ -200,6 +201,7 @@ class Cluster:
             for ifname in set(node.namespace.links()) - self._baseline[node.number]:
                 # The far end of a veth may have gone with the near one.
                 node.namespace.ip("link", "delete", ifname, check=False)
+            node.namespace.ip("link", "set", "eth0", "mtu", str(MTU_BYTES), check=False)
             # A child that was killed leaves its guard to the next one, and there is none.
             self._attempt(problems, lambda node=node: nftables.flush(node.namespace))  # type: ignore[misc]
             node.attachments.clear()

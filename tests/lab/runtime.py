@@ -215,6 +215,7 @@ class Node:
     calls: list[Call] = field(default_factory=list)
     round: int = 0
     way: str = INSTALLED
+    front: str | None = None  # another one than what was built
     server: subprocess.Popen[bytes] | None = None
     # What was logged before is no longer asked for.
     _log_from: int = 0
@@ -225,6 +226,8 @@ class Node:
         parent = os.path.join(plugin_dir(), "ratchet-parent")
         if self.way == PARENT and os.path.exists(parent):
             return parent
+        if self.way == FRONT and self.front is not None:
+            return self.front
         return os.path.join(plugin_dir(), "ratchet")
 
     @property
