@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
 from typing import Any
 
 import click
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ratchet.status import ERROR, UP, WAITING, AgentStatus, FrontStatus, LinkStatus
-from ratchetctl import node, tables
+from ratchetctl import node, tables, wording
 from ratchetctl.errors import StatusError
 from ratchetctl.node import SUPERSEDED, UNKNOWN, Node, Pod
 
@@ -64,7 +63,7 @@ def status(config_file: str | None, state_dir: str | None, output: str, pod: str
         shown = "what follows is what the records say" if found.pods else "no pod is recorded"
         if found.unfinished:
             shown += f", and {found.unfinished} that are gone have not been cleaned up after"
-        click.echo(f"ratchetctl: {_plain(found.child_error)}: {shown}", err=True)
+        click.echo(f"ratchetctl: {wording.plain(found.child_error)}: {shown}", err=True)
     if output == "json":
         click.echo(json.dumps(as_json(found), indent=2))
     else:
@@ -98,7 +97,7 @@ def as_json(found: Node) -> dict[str, Any]:
         "trouble": found.trouble,
         "etcd": {
             "state": found.etcd,
-            "since": _iso(found.etcd_since),
+            "since": wording.iso(found.etcd_since),
             "error": found.etcd_error,
         },
         "front": None if found.front is None else found.front.to_json(),
@@ -108,14 +107,14 @@ def as_json(found: Node) -> dict[str, Any]:
         "pods": [
             {
                 **asdict(pod),
-                "attached_at": _iso(pod.attached_at),
-                "last_error_at": _iso(pod.last_error_at),
+                "attached_at": wording.iso(pod.attached_at),
+                "last_error_at": wording.iso(pod.last_error_at),
                 "links": [
                     {
                         **link.to_json(),
-                        "since": _iso(link.since),
-                        "silent_since": _iso(link.silent_since),
-                        "last_error_at": _iso(link.last_error_at),
+                        "since": wording.iso(link.since),
+                        "silent_since": wording.iso(link.silent_since),
+                        "last_error_at": wording.iso(link.last_error_at),
                     }
                     for link in pod.links
                 ],
@@ -131,22 +130,22 @@ def show(found: Node, console: Console) -> None:
     if found.address is not None:
         interface = f" ({found.interface})" if found.interface else ""
         console.print(
-            _plain(f"node {found.address}{interface}, {_etcd(found, now)}"), soft_wrap=True
+            wording.plain(f"node {found.address}{interface}, {_etcd(found, now)}"), soft_wrap=True
         )
         if found.front is not None:
-            console.print(_plain(_front(found.front)), soft_wrap=True)
+            console.print(wording.plain(_front(found.front)), soft_wrap=True)
         if found.guard is not None:
-            console.print(_plain(f"guard {found.guard}"), soft_wrap=True)
+            console.print(wording.plain(f"guard {found.guard}"), soft_wrap=True)
         if found.agent is not None:
-            console.print(_plain(_agent(found.agent)), soft_wrap=True)
+            console.print(wording.plain(_agent(found.agent)), soft_wrap=True)
         console.print()
     if found.trouble is not None:
-        console.print(_plain(f"this node's address: {found.trouble}"), soft_wrap=True)
+        console.print(wording.plain(f"this node's address: {found.trouble}"), soft_wrap=True)
     if found.labels_error is not None:
-        console.print(_plain(f"pods' labels: {found.labels_error}"), soft_wrap=True)
+        console.print(wording.plain(f"pods' labels: {found.labels_error}"), soft_wrap=True)
     troubles = () if found.agent is None else found.agent.troubles
     for trouble in troubles:
-        console.print(_plain(f"the API server: {trouble}"), soft_wrap=True)
+        console.print(wording.plain(f"the API server: {trouble}"), soft_wrap=True)
     if found.trouble is not None or found.labels_error is not None or troubles:
         console.print()
     if not found.pods:
@@ -156,19 +155,19 @@ def show(found: Node, console: Console) -> None:
     links = tables.table("pod", "link", "far end", "node", "by", "state")
     for pod in found.pods:
         pods.add_row(
-            _plain(pod.full_name),
-            _plain(pod.container_id[:CONTAINER_CHARS]),
+            wording.plain(pod.full_name),
+            wording.plain(pod.container_id[:CONTAINER_CHARS]),
             _for(pod.attached_at, now),
             pod.state,
             _counted(pod.links),
         )
         for link in pod.links:
             links.add_row(
-                _plain(pod.full_name),
-                _plain(" ".join(filter(None, (link.ifname, link.address)))),
-                _plain(" ".join(filter(None, (link.peer, link.peer_ifname)))),
-                _plain(link.peer_node or "-"),
-                _plain(" ".join(str(one) for one in _by(link)) or "-"),
+                wording.plain(pod.full_name),
+                wording.plain(" ".join(filter(None, (link.ifname, link.address)))),
+                wording.plain(" ".join(filter(None, (link.peer, link.peer_ifname)))),
+                wording.plain(link.peer_node or "-"),
+                wording.plain(" ".join(str(one) for one in _by(link)) or "-"),
                 _since(link, now),
             )
     console.print(pods)
@@ -180,7 +179,7 @@ def show(found: Node, console: Console) -> None:
     if errors:
         console.print()
     for line in errors:
-        console.print(_plain(line), soft_wrap=True)
+        console.print(wording.plain(line), soft_wrap=True)
 
 
 def named(found: Node, wanted: str) -> list[Pod]:
@@ -197,7 +196,7 @@ def named(found: Node, wanted: str) -> list[Pod]:
     names = [pod.full_name for pod in found.pods]
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     there = f"there are {', '.join(names[:SHOWN_NAMES])}{more}" if names else "there are none"
-    raise StatusError(f"no labelled pod {wanted!r} on this node: {_plain(there)}")
+    raise StatusError(f"no labelled pod {wanted!r} on this node: {wording.plain(there)}")
 
 
 def _fit(links: Table, width: int) -> None:
@@ -290,23 +289,4 @@ def _error(
 
 
 def _for(then: float | None, now: float) -> str:
-    """Return how long ago something was, in its largest unit. A clock may have been set back."""
-    if then is None:
-        return ""
-    seconds = max(int(now - then), 0)
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds // length} {unit}"
-    return f"{seconds} s"
-
-
-def _iso(moment: float | None) -> str | None:
-    """Return a moment as RFC 3339 has it, in whole seconds of UTC."""
-    if moment is None:
-        return None
-    return datetime.fromtimestamp(int(moment), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _plain(text: str) -> str:
-    """Return text without what a terminal would obey."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    return "" if then is None else "{} {}".format(*wording.age(then, now))

@@ -10,18 +10,23 @@ import click
 
 from ratchetctl.api.client import connect
 
+kubeconfig = click.option(
+    "--kubeconfig",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="how to reach the cluster (default: KUBECONFIG, else ~/.kube/config, else the pod's"
+    " service account)",
+)
+context = click.option(
+    "--context", help="which context of the kubeconfig (default: the current one)"
+)
+
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command --kubeconfig, --context and --namespace; it gets a `cluster`, a Client."""
 
-    @click.option(
-        "--kubeconfig",
-        metavar="FILE",
-        type=click.Path(exists=True, dir_okay=False),
-        help="how to reach the cluster (default: KUBECONFIG, else ~/.kube/config, else the pod's"
-        " service account)",
-    )
-    @click.option("--context", help="which context of the kubeconfig (default: the current one)")
+    @kubeconfig
+    @context
     @click.option("-n", "--namespace", help="the namespace (default: the context's)")
     @functools.wraps(command)
     def wrapped(

@@ -84,7 +84,7 @@ class Client:
 
     def get(self, resource: Resource, name: str, namespace: str | None = None) -> Obj:
         """Return one object. Raises MissingError when it is not there."""
-        return self._ask("GET", "get", resource, namespace, name)
+        return self._connection.ask(self._request("GET", "get", resource, namespace, name))
 
     def list(
         self,
@@ -114,7 +114,9 @@ class Client:
         query = _selecting(labels, fields) | {"limit": str(PAGE)}
         head = _head(resource)
         while True:
-            page = self._ask("GET", "list", resource, namespace, query=query)
+            page = self._connection.ask(
+                self._request("GET", "list", resource, namespace, query=query)
+            )
             metadata = page.get("metadata") or {}
             # Those of a list have neither kind nor version of their own.
             items = tuple({**head, **one} for one in page.get("items") or ())
@@ -138,7 +140,7 @@ class Client:
         ConflictError where others manage a field that differs, unless `force` takes it over.
         """
         query = {"fieldManager": manager, "force": "true" if force else "false"}
-        return self._ask(
+        request = self._request(
             "PATCH",
             "patch",
             resources.of(obj),
@@ -148,6 +150,7 @@ class Client:
             body=obj,
             content_type=_APPLY,
         )
+        return self._connection.ask(request)
 
     def patch(
         self,
@@ -161,7 +164,7 @@ class Client:
     ) -> Obj:
         """Change an object, or its `subresource` ("status"), by a merge patch (RFC 7386)."""
         query = {"fieldManager": manager}
-        return self._ask(
+        request = self._request(
             "PATCH",
             "patch",
             resource,
@@ -172,6 +175,7 @@ class Client:
             content_type=_MERGE,
             subresource=subresource,
         )
+        return self._connection.ask(request)
 
     def delete(
         self,
@@ -191,7 +195,9 @@ class Client:
             options["preconditions"] = {"uid": uid}
         query = _dry(dry_run)
         try:
-            self._ask("DELETE", "delete", resource, namespace, name, query=query, body=options)
+            self._connection.ask(
+                self._request("DELETE", "delete", resource, namespace, name, query, options)
+            )
         except MissingError:
             return False
         return True
@@ -256,24 +262,6 @@ class Client:
                 raise
             except (AwayError, ExpiredError):
                 time.sleep(_PAUSE_S)
-
-    def _ask(
-        self,
-        method: str,
-        verb: str,
-        resource: Resource,
-        namespace: str | None,
-        name: str | None = None,
-        query: Mapping[str, str] | None = None,
-        body: object = None,
-        content_type: str = "application/json",
-        subresource: str = "",
-    ) -> dict[str, Any]:
-        return self._connection.ask(
-            self._request(
-                method, verb, resource, namespace, name, query, body, content_type, subresource
-            )
-        )
 
     def _request(
         self,

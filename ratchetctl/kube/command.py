@@ -15,6 +15,7 @@ import click
 
 from ratchet import __version__
 from ratchet.status import ERROR, UP, WAITING
+from ratchetctl import wording
 from ratchetctl.api import arguments
 from ratchetctl.api.client import ALL, Client
 from ratchetctl.api.errors import ForbiddenError, MissingError
@@ -39,26 +40,27 @@ def kube() -> None:
     """Show and mend the links of a Kubernetes cluster (kubectl ratchet)."""
 
 
+in_system_namespace = click.option(
+    "--system-namespace",
+    default=reading.SYSTEM_NAMESPACE,
+    show_default=True,
+    help="where Ratchet's agents are",
+)
+watching = click.option("-w", "--watch", is_flag=True, help="go on, and show what changes")
+
+
 def scope(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that choose a cluster and pods: it gets `where`, None for all."""
 
     @arguments.options
     @click.option("-A", "--all-namespaces", is_flag=True, help="look at all namespaces")
     @click.option("-l", "--selector", help="look only at pods with these labels, as kubectl has it")
-    @click.option(
-        "--system-namespace",
-        default=reading.SYSTEM_NAMESPACE,
-        show_default=True,
-        help="where Ratchet's agents are",
-    )
+    @in_system_namespace
     @wraps(command)
     def wrapped(cluster: Client, all_namespaces: bool, **rest: Any) -> Any:
         return command(client=cluster, where=None if all_namespaces else cluster.namespace, **rest)
 
     return wrapped
-
-
-watching = click.option("-w", "--watch", is_flag=True, help="go on, and show what changes")
 
 
 @kube.command()
@@ -131,12 +133,7 @@ def pods(
 
 @kube.command()
 @arguments.options
-@click.option(
-    "--system-namespace",
-    default=reading.SYSTEM_NAMESPACE,
-    show_default=True,
-    help="where Ratchet's agents are",
-)
+@in_system_namespace
 @click.option(
     "-o",
     "--output",
@@ -175,12 +172,7 @@ def explain(cluster: Client, system_namespace: str, output: str, pod: str) -> No
 
 @kube.command()
 @arguments.options
-@click.option(
-    "--system-namespace",
-    default=reading.SYSTEM_NAMESPACE,
-    show_default=True,
-    help="where Ratchet's agents are",
-)
+@in_system_namespace
 @printing.option
 @click.option("--no-frames", is_flag=True, help="do not have the nodes send frames to each other")
 def check(cluster: Client, system_namespace: str, output: str, no_frames: bool) -> None:
@@ -209,7 +201,7 @@ def check(cluster: Client, system_namespace: str, output: str, no_frames: bool) 
     if output in printing.TABLES:
         printing.show(shown.nodes(found, time.time(), wide=output == "wide"), output)
         for line in shown.problems(problems):
-            click.echo(printing.plain(line))
+            click.echo(wording.plain(line))
     else:
         printing.show_one(shown.check_object(found, problems), output)
     status = WRONG if any(one.is_grave for one in problems) else WAITS if problems else WELL
@@ -312,6 +304,6 @@ def _why_no_end(client: Client, namespace: str, name: str) -> str | None:
 def _print_explanation(one: explaining.Explanation, how: str) -> None:
     if how == "text":
         for line in shown.explanation(one, time.time()).splitlines():
-            click.echo(printing.plain(line))
+            click.echo(wording.plain(line))
     else:
         printing.show_one(shown.explanation_object(one), how)

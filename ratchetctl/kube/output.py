@@ -10,11 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 import click
 import yaml
+
+from ratchetctl.wording import age, plain
 
 FORMATS = ("table", "wide", "json", "yaml")
 TABLES = ("table", "wide")
@@ -77,7 +78,8 @@ def follow(
         table = now()
         keys = [tuple(row[:key_columns]) for row in table.rows]
         news = [n for n, key in enumerate(keys) if known.get(key) != table.objects[n]]
-        gone = [key for key in known if key not in set(keys)]
+        there = set(keys)
+        gone = [key for key in known if key not in there]
         known = dict(zip(keys, table.objects, strict=True))
         if output in TABLES:
             width = len(table.head)
@@ -97,26 +99,7 @@ def listed(table: Table) -> dict[str, Any]:
 
 
 def ago(moment: float | None, now: float) -> str:
-    """Return how long ago something was, in its largest unit. A clock may have been set back."""
-    if moment is None:
-        return "-"
-    seconds = max(int(now - moment), 0)
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"
-
-
-def iso(moment: float | None) -> str | None:
-    """Return a moment as RFC 3339 has it, in whole seconds of UTC."""
-    if moment is None:
-        return None
-    return datetime.fromtimestamp(int(moment), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def plain(text: str) -> str:
-    """Return text without what a terminal would obey."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    return "-" if moment is None else "{}{}".format(*age(moment, now))
 
 
 def _yaml(obj: object) -> str:

@@ -11,7 +11,8 @@ from ratchetctl.kube.cluster import Cluster, Pod
 from ratchetctl.kube.explaining import Explanation
 from ratchetctl.kube.links import UNKNOWN, End, Row
 from ratchetctl.kube.nodes import NodeState, Problem
-from ratchetctl.kube.output import Table, ago, iso
+from ratchetctl.kube.output import Table, ago
+from ratchetctl.wording import iso
 
 LINK_KEYS = 3  # the cells by which a link is known: namespace, primary, pair
 POD_KEYS = 2

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from ratchetctl.api import arguments
 from ratchetctl.api.client import Client, connect
 from ratchetctl.api.errors import ConfigError, NoConfigError
 from ratchetctl.sim.directory import SimDirectory
@@ -50,14 +51,8 @@ def placing(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--name", default="default", show_default=True, help="with --sim: which simulation"
     )
-    @click.option(
-        "--kubeconfig",
-        metavar="FILE",
-        type=click.Path(exists=True, dir_okay=False),
-        help="how to reach the cluster (default: KUBECONFIG, else ~/.kube/config, else the pod's"
-        " service account)",
-    )
-    @click.option("--context", help="which context of the kubeconfig (default: the current one)")
+    @arguments.kubeconfig
+    @arguments.context
     @click.option(
         "-n",
         "--namespace",
