@@ -6,6 +6,8 @@ told once: anybody may write there, and a pod is looked at often.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ratchet import log
 from ratchet.names import is_pod_name
 from ratchet_child.model import keys
@@ -27,23 +29,12 @@ class IncomingLinks:
 
         Those with old nodes may be traces.
         """
-        offers = []
         wrong: dict[str, str] = {}
-        for name, entry in own.items():
-            if not name.startswith("links/"):
-                continue
-            primary, ifname = keys.split_declaration(name.removeprefix("links/"))
-            try:
-                declaration = Declaration.loads(entry.value, pod.name)
-            except ValueError as error:
-                wrong[name] = str(error)
-                continue
-            if declaration.link.ifname != ifname or not is_pod_name(primary):
-                wrong[name] = "it contradicts its key"
-                continue
-            if declaration.gone:
-                continue
-            offers.append(declared_by(pod.sibling(primary), declaration, entry))
+        offers = [
+            declared_by(primary, declaration, entry)
+            for primary, declaration, entry in _declarations(pod, own, wrong)
+            if not declaration.gone
+        ]
         self._tell_wrong(pod, wrong)
         legacy = v010.offer(pod, own)
         if legacy is not None and not any(offer.primary == legacy.primary for offer in offers):
@@ -53,18 +44,13 @@ class IncomingLinks:
 
     def reserved_on(self, pod: PodKey, own: dict[str, Entry]) -> list[DeclaredLink]:
         """Return the links whose primaries have gone, and whose VNIs are kept for them."""
-        found = []
-        for name, entry in own.items():
-            if not name.startswith("links/"):
-                continue
-            primary, ifname = keys.split_declaration(name.removeprefix("links/"))
-            try:
-                declaration = Declaration.loads(entry.value, pod.name)
-            except ValueError:
-                continue  # `on` has told of it
-            if declaration.gone and declaration.link.ifname == ifname and is_pod_name(primary):
-                found.append(declared_by(pod.sibling(primary), declaration, entry))
-        return found
+        return [
+            declared_by(primary, declaration, entry)
+            for primary, declaration, entry in _declarations(
+                pod, own, {}
+            )  # `on` tells of the wrong
+            if declaration.gone
+        ]
 
     def _tell_wrong(self, pod: PodKey, wrong: dict[str, str]) -> None:
         """Log declarations that are none: once, and in one line, as there may be thousands."""
@@ -78,3 +64,22 @@ class IncomingLinks:
         self._wrong[pod] = news
         count, key, error = news
         log.warning("declarations cannot be read", pod=pod, count=count, key=key, error=error)
+
+
+def _declarations(
+    pod: PodKey, own: dict[str, Entry], wrong: dict[str, str]
+) -> Iterator[tuple[PodKey, Declaration, Entry]]:
+    """Yield what is declared on a pod, by whom; put into `wrong` what is none, and why."""
+    for name, entry in own.items():
+        if not name.startswith("links/"):
+            continue
+        primary, ifname = keys.split_declaration(name.removeprefix("links/"))
+        try:
+            declaration = Declaration.loads(entry.value, pod.name)
+        except ValueError as error:
+            wrong[name] = str(error)
+            continue
+        if declaration.link.ifname != ifname or not is_pod_name(primary):
+            wrong[name] = "it contradicts its key"
+            continue
+        yield pod.sibling(primary), declaration, entry

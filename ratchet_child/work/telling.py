@@ -47,7 +47,7 @@ class Many:
 
 
 def cleaned(pod: PodKey, container: str, ifname: str, number: int) -> None:
-    """Say that an end of a container that has gone was removed, the so-manieth."""
+    """Say that an end of a container that has gone was removed; `number` counts from 1."""
     if number <= _MOST_REMOVALS:
         log.info("end removed", pod=pod, container=container, ifname=ifname)
 
