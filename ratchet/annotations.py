@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ratchet.errors import shown
-from ratchet.status import LinkStatus
+from ratchet.status import LinkStatus, moment_of, optional_text_of, text_of
 
 POD = "ratchet/status"
 NODE = "ratchet/node"
@@ -74,12 +74,12 @@ class PodTold:
         if not isinstance(links, list):
             raise ValueError(f"links {shown(links)}")
         return cls(
-            name=_text(obj, "name"),
-            node=_text(obj, "node"),
-            address=_text(obj, "address"),
+            name=text_of(obj, "name"),
+            node=text_of(obj, "node"),
+            address=text_of(obj, "address"),
             links=tuple(map(LinkStatus.from_json, links)),
             superseded=obj.get("superseded") is True,
-            error=_optional(obj, "error"),
+            error=optional_text_of(obj, "error"),
             omitted=_count(obj, "omitted"),
         )
 
@@ -116,16 +116,16 @@ class NodeTold:
         obj = _object(text)
         port, mtu = _count(obj, "vxlan_port"), _count(obj, "mtu_bytes")
         return cls(
-            version=_text(obj, "version"),
-            network=_text(obj, "network"),
-            address=_text(obj, "address"),
-            interface=_text(obj, "interface"),
+            version=text_of(obj, "version"),
+            network=text_of(obj, "network"),
+            address=text_of(obj, "address"),
+            interface=text_of(obj, "interface"),
             vxlan_port=port,
             mtu_bytes=mtu or None,
-            etcd=_optional(obj, "etcd") or "unknown",
-            etcd_since=_time(obj, "etcd_since"),
-            etcd_error=_optional(obj, "etcd_error"),
-            guard=_optional(obj, "guard"),
+            etcd=optional_text_of(obj, "etcd") or "unknown",
+            etcd_since=moment_of(obj, "etcd_since"),
+            etcd_error=optional_text_of(obj, "etcd_error"),
+            guard=optional_text_of(obj, "guard"),
             watching=obj.get("watching") is True,
             troubles=_texts(obj, "troubles"),
         )
@@ -156,7 +156,7 @@ class Asked:
         peers = _texts(obj, "peers")
         if len(peers) > MOST_PEERS:
             raise ValueError(f"peers has {len(peers)} addresses; allowed are {MOST_PEERS}")
-        secret = _text(obj, "secret")
+        secret = text_of(obj, "secret")
         if not 16 <= len(secret) <= 128:
             raise ValueError("secret has not 16 to 128 characters")
         return cls(secret, peers)
@@ -197,12 +197,12 @@ class Heard:
         if not isinstance(unsent, dict) or not all(isinstance(v, str) for v in unsent.values()):
             raise ValueError(f"unsent {shown(unsent)}")
         return cls(
-            number=_text(obj, "number"),
+            number=text_of(obj, "number"),
             silent=_texts(obj, "silent"),
             small_only=_texts(obj, "small_only"),
             fragmented=_texts(obj, "fragmented"),
             unsent=unsent,
-            error=_optional(obj, "error"),
+            error=optional_text_of(obj, "error"),
         )
 
 
@@ -239,17 +239,6 @@ def _object(text: str) -> dict[str, Any]:
     return obj
 
 
-def _text(obj: Mapping[str, Any], key: str) -> str:
-    value = obj.get(key)
-    if not isinstance(value, str):
-        raise ValueError(f"{key} {shown(value)}")
-    return value
-
-
-def _optional(obj: Mapping[str, Any], key: str) -> str | None:
-    return None if obj.get(key) is None else _text(obj, key)
-
-
 def _texts(obj: Mapping[str, Any], key: str) -> tuple[str, ...]:
     value = obj.get(key, [])
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
@@ -262,12 +251,3 @@ def _count(obj: Mapping[str, Any], key: str) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"{key} {shown(value)}")
     return value
-
-
-def _time(obj: Mapping[str, Any], key: str) -> float | None:
-    value = obj.get(key)
-    if value is None:
-        return None
-    if type(value) not in (int, float) or not 0 <= value < 1e11:
-        raise ValueError(f"{key} {shown(value)}")
-    return float(value)

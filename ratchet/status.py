@@ -213,19 +213,19 @@ def _status(kind: type[Any], obj: object, what: str) -> dict[str, Any]:
     return {name: _READERS[name](obj, name) for name in fields}
 
 
-def _string(obj: Mapping[str, Any], key: str) -> str:
+def text_of(obj: Mapping[str, Any], key: str) -> str:
     value = obj.get(key)
     if not isinstance(value, str):
         raise ValueError(f"{key} {shown(value)}")
     return value
 
 
-def _optional_text(obj: Mapping[str, Any], key: str) -> str | None:
-    return None if obj.get(key) is None else _string(obj, key)
+def optional_text_of(obj: Mapping[str, Any], key: str) -> str | None:
+    return None if obj.get(key) is None else text_of(obj, key)
 
 
 def _state(obj: Mapping[str, Any], key: str) -> str:
-    value = _string(obj, key)
+    value = text_of(obj, key)
     if value not in STATES:
         raise ValueError(f"{key} {shown(value)}; allowed is one of {', '.join(STATES)}")
     return value
@@ -266,7 +266,7 @@ def _number(obj: Mapping[str, Any], key: str) -> int | None:
     return value
 
 
-def _time(obj: Mapping[str, Any], key: str) -> float | None:
+def moment_of(obj: Mapping[str, Any], key: str) -> float | None:
     value = obj.get(key)
     if value is None:
         return None
@@ -277,15 +277,15 @@ def _time(obj: Mapping[str, Any], key: str) -> float | None:
 
 
 _READERS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
-    **dict.fromkeys(("ifname", "peer", "namespace", "name", "container", "netns"), _string),
-    **dict.fromkeys(("node", "parent_interface"), _string),
+    **dict.fromkeys(("ifname", "peer", "namespace", "name", "container", "netns"), text_of),
+    **dict.fromkeys(("node", "parent_interface"), text_of),
     **dict.fromkeys(("primary", "superseded", "etcd_away"), _truth),
     **dict.fromkeys(("links", "pods"), _list),
-    **dict.fromkeys(("address", "peer_ifname", "peer_address", "peer_node"), _optional_text),
-    **dict.fromkeys(("kind", "kubernetes_name", "etcd", "labels", "guard"), _optional_text),
-    **dict.fromkeys(("error", "fault", "by_pod", "last_error", "trouble"), _optional_text),
-    **dict.fromkeys(("since", "silent_since", "last_error_at"), _time),
-    **dict.fromkeys(("attached_at", "etcd_since"), _time),
+    **dict.fromkeys(("address", "peer_ifname", "peer_address", "peer_node"), optional_text_of),
+    **dict.fromkeys(("kind", "kubernetes_name", "etcd", "labels", "guard"), optional_text_of),
+    **dict.fromkeys(("error", "fault", "by_pod", "last_error", "trouble"), optional_text_of),
+    **dict.fromkeys(("since", "silent_since", "last_error_at"), moment_of),
+    **dict.fromkeys(("attached_at", "etcd_since"), moment_of),
     "calls": _counts,
     "fallbacks": _counts,
     "front": lambda obj, key: obj.get(key),
