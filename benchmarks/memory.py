@@ -13,7 +13,6 @@ from benchmarks.etcd import memory_kb, threads_cpu_s
 from benchmarks.figures import Results
 from benchmarks.launch import Task
 from benchmarks.probe import Cable
-from ratchetctl.sim import netns
 
 SETTLE_S = 1.0
 
@@ -117,7 +116,7 @@ def _measure_parent(bed: Bed, results: Results) -> None:
 def _peak_kb(bed: Bed, task: Task | None) -> float:
     """Return the peak RSS of a program, or of the one that starts it if larger, or for None."""
     program = "/bin/true" if task is None else task.program
-    with netns.inside(bed.nodes[0].path):
+    with bed.nodes[0].place.inside():
         done = subprocess.run(
             [sys.executable, "-ISEc", _PEAK, program],
             input=b"" if task is None else task.stdin,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from benchmarks.figures import Results
@@ -87,33 +87,29 @@ def _ratio(name: str) -> Value:
     return lambda results: results.ratio(name)
 
 
-_PASS = "pass-through/{}/add/{}"
-_LINK_UP = "link-up/{}/{}/{}"
+_PASS = "pass-through/loopback/add"
 
 
-def _worse_order(place: str, child: str, *, unit: str) -> Value:
-    """Return the link-up of the slower order: pair first or primary first."""
-    names = [_LINK_UP.format(place, order, child) for order in ("pair-first", "primary-first")]
+def _slower(names: Iterable[str], value_of: Callable[[Results, str], float | None]) -> Value:
+    """Return the largest of several figures of which each has to be good enough."""
 
     def value(results: Results) -> float | None:
-        found = [results.median(name) for name in names]
-        loopback = results.median("reference/loopback-add")
-        if None in found or loopback is None:
-            return None
-        slower = max(one for one in found if one is not None)
-        return slower if unit == "ms" else slower / loopback
-
-    return value
-
-
-def _slower(operations: tuple[str, ...], name: str) -> Value:
-    """Return the larger ratio of a figure that each operation has."""
-
-    def value(results: Results) -> float | None:
-        found = [results.ratio(name.format(one)) for one in operations]
+        found = (value_of(results, name) for name in names)
         return max((one for one in found if one is not None), default=None)
 
     return value
+
+
+def _link_up(place: str, child: str, *, in_loopbacks: bool = False) -> Value:
+    """Return the link-up of the slower order: pair first or primary first."""
+
+    def value_of(results: Results, name: str) -> float | None:
+        found = results.median(name)
+        loopback = results.median("reference/loopback-add") if in_loopbacks else 1
+        return None if found is None or loopback is None else found / loopback
+
+    orders = ("pair-first", "primary-first")
+    return _slower([f"link-up/{place}/{order}/{child}" for order in orders], value_of)
 
 
 TARGETS = (
@@ -121,44 +117,54 @@ TARGETS = (
         "unlabelled ADD, loopback : loopback alone, wall",
         1.5,
         "x",
-        _ratio(_PASS.format("loopback", "runtime/wall")),
+        _ratio(f"{_PASS}/runtime/wall"),
         aim=1.3,
     ),
     Target(
         "the same, labels from the warm child that asks the API server",
         1.5,
         "x",
-        _ratio(_PASS.format("loopback", "child/wall")),
+        _ratio(f"{_PASS}/child/wall"),
     ),
     Target(
         "its CPU, the child's share included",
         1.8,
         "x",
-        _ratio(_PASS.format("loopback", "runtime/cpu-with-child")),
+        _ratio(f"{_PASS}/runtime/cpu-with-child"),
         aim=1.5,
     ),
     Target(
         "unlabelled ADD and DEL, bridge with host-local : alone, the slower",
         1.15,
         "x",
-        _slower(("add", "del"), "pass-through/bridge/{}/runtime/wall"),
+        _slower(
+            [f"pass-through/bridge/{one}/runtime/wall" for one in ("add", "del")], Results.ratio
+        ),
         aim=1.05,
     ),
     Target("40 unlabelled ADDs at once : directly", 2, "x", _ratio("at-once/runtime"), aim=1.5),
     Target("eligible ADD until it returns : loopback", 5, "x", _ratio("eligible/add/wall"), aim=4),
     Target(
-        "link-up, one node : loopback", 6, "x", _worse_order("same-node", "warm", unit="x"), aim=5
+        "link-up, one node : loopback",
+        6,
+        "x",
+        _link_up("same-node", "warm", in_loopbacks=True),
+        aim=5,
     ),
     Target(
-        "link-up, two nodes : loopback", 8, "x", _worse_order("two-nodes", "warm", unit="x"), aim=6
+        "link-up, two nodes : loopback",
+        8,
+        "x",
+        _link_up("two-nodes", "warm", in_loopbacks=True),
+        aim=6,
     ),
-    Target("link-up, one node", 14, "ms", _worse_order("same-node", "warm", unit="ms"), aim=10),
-    Target("link-up, two nodes", 18, "ms", _worse_order("two-nodes", "warm", unit="ms"), aim=12),
+    Target("link-up, one node", 14, "ms", _link_up("same-node", "warm"), aim=10),
+    Target("link-up, two nodes", 18, "ms", _link_up("two-nodes", "warm"), aim=12),
     Target(
         "link-up, one node, no child runs",
         150,
         "ms",
-        _worse_order("same-node", "cold", unit="ms"),
+        _link_up("same-node", "cold"),
         aim=100,
     ),
     Target("20 pairs at once, one node", 0.4, "s", _median("pairs/one-node/links", 1e-3), aim=0.25),
