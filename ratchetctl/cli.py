@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 
 from ratchet import __version__
-from ratchetctl import capture, clean, demo, link, status
+from ratchetctl import capture, clean, demo, link, status, wait
 from ratchetctl.install import certificates
 from ratchetctl.install import command as install
 from ratchetctl.kube import command as kube
@@ -38,3 +38,4 @@ cli.add_command(install.node)
 cli.add_command(sim.sim)
 cli.add_command(status.status)
 cli.add_command(topo.topo)
+cli.add_command(wait.wait)

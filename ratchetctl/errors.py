@@ -9,6 +9,7 @@
     ├── EtcdError           etcd cannot be reached, or refuses
     ├── InstallError        Ratchet cannot be put onto this node, or taken from it
     ├── StatusError         the node, network or pod that was asked for is not there
+    ├── WaitError           nothing says for which links a pod is to wait
     └── DemoError           the demo saw something other than what it claims
 
 These are apart from ratchet.errors because they are never turned into a CNI answer: they carry no
@@ -76,6 +77,10 @@ class StatusError(OperatorError):
 
 class InstallError(OperatorError):
     """Ratchet cannot be put onto this node, or taken from it, as it was asked."""
+
+
+class WaitError(OperatorError):
+    """Nothing says for which links a pod is to wait, or what says so cannot be read."""
 
 
 class DemoError(OperatorError):

@@ -93,7 +93,8 @@ def test_no_example_is_forgotten() -> None:
         for name in names
         if not name.endswith(".md")
     }
-    known = {"primary-pair.yaml", "unlabelled.yaml", "cloud-router/cloud-router.yaml"}
+    known = {"primary-pair.yaml", "statefulsets.yaml", "unlabelled.yaml"}
+    known.add("cloud-router/cloud-router.yaml")
     topologies = {name for name in found if name.startswith("topologies/")}
     assert found - topologies == known | set(CONFIGURATIONS)
     assert os.listdir(os.path.join(ROOT, "jobs")) == ["etcd-delete.yaml"]
