@@ -265,7 +265,7 @@ def _since(link: LinkStatus, now: float) -> str:
 
 def _errors(pod: Pod, now: float) -> Iterable[str]:
     if pod.state == SUPERSEDED:
-        yield f"{pod.full_name}: superseded: a container that was attached later has the name"
+        yield f"{pod.full_name}: superseded: another container has the name"
     yield from _error(pod.full_name, pod.error, pod.last_error, pod.last_error_at, now)
     for link in pod.links:
         where = f"{pod.full_name} {link.ifname}"

@@ -29,6 +29,7 @@ from ratchet_child.agent.notes import Note
 from ratchet_child.agent.own_pod import OwnPod
 from ratchet_child.agent.reporter import EVENTS, REPORTS, Reporter, about_pod
 from ratchet_child.agent.seen import SeenPods, Words
+from ratchet_child.agent.standing import Standing
 from ratchet_child.agent.troubles import (
     AWAY_S,
     READING,
@@ -113,6 +114,7 @@ class Agent:
         )
         self._follower = Follower(self._seen, self._rewrite)
         self._attacher = Attacher(self._seen, wishes.proc)
+        self._standing = Standing(self._seen, self._clock, lambda: self._watch.has_listed)
         self._threads = [
             threading.Thread(target=self._watch.run, name="agent-watch", daemon=True),
             threading.Thread(target=self._run, name="agent", daemon=True),
@@ -134,6 +136,8 @@ class Agent:
         self._attaches = config.attach == "agent"
         self._network = config.name
         self._vxlan_port = config.vxlan_port
+        engine.registry.stands_by = self._standing.stands_by
+        self._standing.forget()
         self._engine = engine
         self._wake.set()
 
@@ -212,6 +216,10 @@ class Agent:
         rest_s = _TROUBLED_S if self._troubles else _ROUND_S
         dues = [now + rest_s, self._lasting.save(self._seen, now)]
         there = views(engine)
+        for key in self._standing.changed(view.attachment for view in there):
+            engine.registry.weigh_again(key)
+        if self._standing.next_due() is not None:
+            dues.append(now + (self._standing.next_due() or 0.0) - self._clock.time())
         about = {about_pod(view, self._seen) for view in there}
         self._events.forget(about | {self._about_node})
         if self._follows:

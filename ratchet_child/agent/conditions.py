@@ -8,6 +8,7 @@ be told of links.
 from __future__ import annotations
 
 from ratchet.status import ERROR, UP, LinkStatus
+from ratchet_child.agent.notes import holder
 from ratchet_child.agent.seen import Condition
 from ratchet_child.agent.views import PodView
 
@@ -18,7 +19,8 @@ _LONGEST = 1000
 def condition(view: PodView) -> Condition | None:
     """Return what the pod's condition should be; None when that is not known yet."""
     if view.superseded:
-        return _false("NameTaken", f"another container has the name {view.key.name}")
+        reason = "StandsBy" if view.stands_by else "NameTaken"
+        return _false(reason, f"{holder(view)} has the name {view.key.name}")
     if not view.is_settled:
         return None
     if not view.links:

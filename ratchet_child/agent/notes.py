@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 
 from ratchet.links import UPLINK_KINDS
 from ratchet.status import ERROR, UP, WAITING, LinkStatus
+from ratchet_child.agent.standing import READY_S
 from ratchet_child.agent.views import PodView
 
 GRACE_S = 5.0  # pods that start together wait for each other, which is not worth a word
@@ -43,13 +44,22 @@ class Noted:
 
 def of_pod(view: PodView, now: float) -> Iterator[Noted]:
     """Give what there is to say of a pod at a moment, in seconds since the epoch."""
+    if view.stands_by:
+        text = (
+            f"{holder(view)} has the name {view.key.name} and keeps the links. This pod takes them "
+            f"over when all of its containers have been ready for {READY_S:.0f} seconds, or "
+            f"when the other pod goes."
+        )
+        state = ("stands by", view.holder)
+        yield Noted(("name",), state, Note("StandsBy", "Link", text, False), now)
+        return
     if view.superseded:
         text = (
-            f"Another container has the name {view.key.name}, which was attached later; the links "
+            f"{holder(view)} has the name {view.key.name}, and came later; the links "
             f"of this pod are taken away. Delete one of the two pods, or give one of them another "
             f"ratchet.pod_name."
         )
-        yield Noted(("name",), ("taken",), Note("NameTaken", "Link", text), now)
+        yield Noted(("name",), ("taken", view.holder), Note("NameTaken", "Link", text), now)
         return
     if view.trouble is not None and view.is_settled:
         text = f"The links of this pod cannot be worked on: {view.trouble}. Ratchet goes on trying."
@@ -59,6 +69,11 @@ def of_pod(view: PodView, now: float) -> Iterator[Noted]:
     for link in view.links:
         if view.is_settled or link.state == UP:
             yield _of_link(view, link, now)
+
+
+def holder(view: PodView) -> str:
+    """Return who has the name of a superseded pod, as the beginning of a sentence."""
+    return "A pod on another node" if view.holder is None else f"Pod {view.holder}"
 
 
 def _of_link(view: PodView, link: LinkStatus, now: float) -> Noted:

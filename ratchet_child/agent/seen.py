@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 from ratchet import annotations as told
@@ -54,6 +55,8 @@ class SeenPod:
     """The annotations of `ratchet.annotations`."""
     has_address: bool = False
     is_over: bool = False
+    ready_since: float | None = None
+    """Since when all of its containers are ready, seconds since the epoch; None: they are not."""
     is_hosts: bool = False  # in the host's network
 
     @property
@@ -157,6 +160,7 @@ def read_pod(obj: object) -> SeenPod:
         told={key: annotations[key] for key in told.EVERY if key in annotations},
         has_address=bool(_get(status, "podIP")),
         is_over=_get(status, "phase") in _OVER,
+        ready_since=_ready_since(status),
         is_hosts=_get(spec, "hostNetwork") is True,
     )
 
@@ -179,6 +183,17 @@ def _condition(status: dict[str, Any]) -> Condition | None:
         if _get(one, "type") == CONDITION:
             parts = (_get(one, key) for key in ("status", "reason", "message"))
             return Condition(*(part if isinstance(part, str) else "" for part in parts))
+    return None
+
+
+def _ready_since(status: dict[str, Any]) -> float | None:
+    for one in _list(status, "conditions"):
+        if (_get(one, "type"), _get(one, "status")) == ("ContainersReady", "True"):
+            try:
+                moment = datetime.fromisoformat(str(_get(one, "lastTransitionTime"))[:19])
+            except ValueError:
+                return 0.0
+            return moment.replace(tzinfo=timezone.utc).timestamp()
     return None
 
 

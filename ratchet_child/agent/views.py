@@ -42,6 +42,10 @@ class PodView:
     address: str = ""
     """Of the node, for tunnels."""
     superseded: bool = False
+    stands_by: bool = False
+    """Whether it is superseded because it is not ready yet, and another pod has the name."""
+    holder: str | None = None
+    """What Kubernetes calls the pod that has the name of a superseded one, if it is here."""
     trouble: str | None = None
     """What keeps it from being worked on, but for etcd, which keeps every pod."""
     trouble_since: float | None = None
@@ -76,6 +80,7 @@ def views(engine: Engine) -> list[PodView]:
                 ends=_ends(state, links),
                 address=engine.node.address,
                 superseded=state.progress.memory.superseded,
+                stands_by=state.progress.memory.stands_by,
                 trouble=None if engine.etcd.is_away else state.trouble,
                 trouble_since=state.progress.last_error_at,
                 is_settled=state.progress.looked or not engine.node.address,
@@ -90,6 +95,8 @@ def views(engine: Engine) -> list[PodView]:
             known.add(attachment.uid)
             key = PodKey(attachment.namespace, attachment.pod)
             name = attachment.kubernetes_name
+            holder = engine.registry.get(key)
+            held_by = None if holder is None else holder.heard.attachment
             found.append(
                 PodView(
                     key,
@@ -100,6 +107,8 @@ def views(engine: Engine) -> list[PodView]:
                     (),
                     address=engine.node.address,
                     superseded=True,
+                    stands_by=engine.registry.stands_by(attachment),
+                    holder=None if held_by is None else held_by.kubernetes_name,
                 )
             )
     return found

@@ -44,6 +44,7 @@ class LocalPod:
     key: PodKey
     container: str
     links: tuple[Link, ...]
+    stands_by: bool = False  # it takes no name from a pod that is there
 
     def links_with(self, peer: PodKey) -> list[Link]:
         """Return those of its own links whose pair is `peer`."""
@@ -57,6 +58,7 @@ class Memory:
     published: bool = False
     superseded: bool = False
     yields: bool = False  # it was superseded once: a later container may have that name
+    stands_by: bool = False  # it is superseded because it stands by
     own: dict[str, DeclaredLink] = field(default_factory=dict)  # links that it declares, by ifname
     incoming: list[DeclaredLink] = field(
         default_factory=list
@@ -77,3 +79,12 @@ class Memory:
     def give_way(self) -> None:
         """Note that another container has the name."""
         self.superseded = self.yields = True
+
+    def stand_by(self) -> None:
+        """Note that it leaves the name to another container until it is ready itself."""
+        self.superseded = self.stands_by = True
+
+    def come_forward(self) -> None:
+        """Note that the name is to be published again."""
+        self.published = self.superseded = self.stands_by = False
+        self.own.clear()

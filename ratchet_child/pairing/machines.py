@@ -90,6 +90,10 @@ class Machines:
         """Return since when a node has not been heard of; None for one that is."""
         return self._silent.get(address)
 
+    def has_key_at(self, address: str) -> bool:
+        """Say whether a machine with that address is there now, as etcd has it."""
+        return any(one.address == address for one in self._read().values())
+
     @property
     def is_due(self) -> bool:
         """Whether it is time for `keep`."""

@@ -3,6 +3,7 @@
 Whose pod is it, when two containers bear one name? The one whose node began to publish last, in
 etcd's own order: a pod that comes back elsewhere takes over from a node that has not noticed. The
 other is *superseded* until the name is free again, and then *yields* to whoever has come meanwhile.
+A container that *stands by* takes a name from nobody until its pod is ready (decision 21).
 
 Only the keys of pods of this node are written here, and never what others have declared on them.
 Apart because two nodes may write these keys at the same moment, which no other keys of a pod allow.
@@ -115,6 +116,17 @@ class Places:
             if yields or self._store.swap(key, pod.container, there.modified) is not None:
                 return False
         return True
+
+    def holder(self, pod: LocalPod) -> Place | None:
+        """Return where the container of another node is that has the pod's name, None for none.
+
+        Which container of this node has it is not decided by etcd.
+        """
+        there, _ = self._store.tree(keys.association(pod.key))
+        place = place_of(there)
+        if place is None or place.container == pod.container:
+            return None
+        return None if place.address == self._node.address else place
 
     # Look ---------------------------------------------------------------------------------------
 

@@ -124,6 +124,9 @@ class Pairing:
         if memory.superseded:
             return
         if not memory.published:
+            if pod.stands_by and self._leaves_name(pod):
+                memory.stand_by()
+                return
             if not self._places.publish(pod, yields=memory.yields):
                 memory.give_way()
                 return
@@ -139,6 +142,11 @@ class Pairing:
                 memory.own[link.ifname] = declared
                 memory.unheard = True
             told.add(link.pair)
+
+    def _leaves_name(self, pod: LocalPod) -> bool:
+        """Say whether a container has the name whose node is there; it is left the name."""
+        holder = self._places.holder(pod)
+        return holder is not None and self.machines.has_key_at(holder.address)
 
     def enlist(self, pod: LocalPod) -> None:
         """Write again what the node has published for a pod."""
@@ -158,10 +166,11 @@ class Pairing:
             memory.known.difference_update(peers)
         own, _ = self._store.tree(keys.association(pod.key), recursive=True)
         current = own.get("id")
-        if current is None:
-            memory.published = memory.superseded = False
-            memory.own.clear()
+        if current is None or (memory.stands_by and not self._leaves_name(pod)):
+            memory.come_forward()
             return False
+        if memory.stands_by:
+            return True
         if current.value != pod.container and not self._places.takes_back(pod, current):
             if not memory.superseded:
                 log.warning("superseded by another container", pod=pod.key, container=pod.container)

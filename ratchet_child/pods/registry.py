@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ratchet import log
 from ratchet.attachments import Attachment, Directory
@@ -44,6 +44,8 @@ class Registry:
         clock: Clock,
     ) -> None:
         self._node = node
+        # Says if a container leaves its name to another one (decision 21); the agent knows.
+        self.stands_by: Callable[[Attachment], bool] = lambda _: False
         self._directory = directory
         self._records = records
         self._schedule = schedule
@@ -119,8 +121,10 @@ class Registry:
             self._take_up(self._records.refresh(name))
             attachment = self._records.named(name)
             state = None if attachment is None else self._states.get(pod_of(attachment))
-            if attachment is None or state is None or state.container != attachment.container_id:
+            if attachment is None or state is None:
                 return None
+            if state.container != attachment.container_id and not self.stands_by(attachment):
+                return None  # of one that stands by, nobody waits for more than who has the name
             state.heard.asked += 1
             self.schedule(state)
             return state.key, state.heard.asked
@@ -177,7 +181,7 @@ class Registry:
         """Bring the states of pods to their records."""
         for key in pods:
             live, deleted = self._records.of(key)
-            newest = max(live, key=_age, default=None)
+            newest = max(live, key=self._precedence, default=None)
             for path, attachment in deleted.items():
                 if any(one.container_id == attachment.container_id for one in live):
                     self._forget_record(path)  # the pod keeps its links: one of two attachments
@@ -187,6 +191,19 @@ class Registry:
                 self._rename(key, newest, pods)
                 self._change(key, newest)
             self._retire(key, [] if newest is None else _others(live, newest))
+
+    def _precedence(self, attachment: Attachment) -> tuple[bool, float]:
+        """Return what decides which container of this node has a name: the greatest."""
+        return not self.stands_by(attachment), attachment.boottime_s
+
+    def weigh_again(self, key: PodKey) -> None:
+        """Decide again who has a pod's name: one of its containers stands by now, or no longer."""
+        with self.lock:
+            self._take_up([key])
+            state = self._states.get(key)
+            if state is not None and state.progress.memory.stands_by:
+                state.renew()
+                self.schedule(state)
 
     def _forget_record(self, path: str) -> None:
         try:
@@ -236,7 +253,8 @@ class Registry:
         before = self._replaced.pop(key, [])
         for attachment in older:
             if attachment not in before:
-                log.info("superseded on this node", pod=key, container=attachment.container_id)
+                how = "stands by" if self.stands_by(attachment) else "superseded on this node"
+                log.info(how, pod=key, container=attachment.container_id)
                 self.note_gone(key, Gone.detached(attachment, self._node.address))
         if older:
             self._replaced[key] = older
@@ -355,10 +373,6 @@ class Registry:
             if other is not None and other.heard.attachment is not None:
                 other.heard.look.peers.add(by)
                 self.schedule(other)
-
-
-def _age(attachment: Attachment) -> float:
-    return attachment.boottime_s
 
 
 def _others(live: list[Attachment], newest: Attachment) -> list[Attachment]:

@@ -89,7 +89,8 @@ class Reconciler:
         pod = None
         unusable: list[DeclaredLink] = []
         if attachment is not None and self._open(state, attachment):
-            pod = LocalPod(state.key, attachment.container_id, attachment.links)
+            stands_by = self._registry.stands_by(attachment)
+            pod = LocalPod(state.key, attachment.container_id, attachment.links, stands_by)
             if look.kernel:
                 self._ends.forget(state)
             # What the records of this node decide needs no etcd, and is there at once.

@@ -182,8 +182,10 @@ def test_a_name_that_is_taken_is_told_to_the_pod_that_lost_it(
     bed.start()
     bed.wait_watching()
     bed.run(old, {**PAIR, **name}, gate=True)
+    bed.ready(old)
     bed.run(new, {**PAIR, **name})
-    bed.wait_event(old, "NameTaken", "the name web")
+    bed.ready(new)
+    bed.wait_event(old, "NameTaken", "Pod web-2 has the name web")
     bed.wait_condition(old, "False", "NameTaken")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.lab.runtime import CNI_IFNAME, Attachment, Config, Node, Outcome, Pod
 
 NODE_NAME = "node-1"
 GATE = "ratchet/links"
+READY = "ContainersReady"
 HEARD_AGAIN_S = 45.0  # the watch tries less and less often while the API server is away
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 
@@ -143,6 +145,17 @@ class AgentBed:
             one["status"] |= {"phase": "Running", "podIP": "10.88.1.2"}
 
         self.objects.change_pod(pod.namespace, pod.name, runs)
+
+    def ready(self, pod: Pod, *, is_ready: bool = True, for_s: float = 60.0) -> None:
+        """Have the kubelet say whether a pod's containers are ready, and since when."""
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - for_s))
+        told = {"type": READY, "status": str(is_ready), "lastTransitionTime": since}
+
+        def change(one: Obj) -> None:
+            others = [x for x in one["status"].get("conditions", []) if x["type"] != READY]
+            one["status"]["conditions"] = [*others, told]
+
+        self.objects.change_pod(pod.namespace, pod.name, change)
 
     def label(self, pod: Pod, **labels: str | None) -> None:
         """Do `kubectl label`; in names, "_" before the field is a dot."""

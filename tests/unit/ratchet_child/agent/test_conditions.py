@@ -29,6 +29,7 @@ from tests.unit.ratchet_child.agent.pods import link, view
             ("False", "LinkFailed", "in3 to b: taken"),
         ),
         (view(link(), superseded=True), ("False", "NameTaken", "the name a")),
+        (view(link(), superseded=True, stands_by=True), ("False", "StandsBy", "the name a")),
         # Links outlive etcd, and whatever else keeps the child from working on a pod.
         (view(link(), trouble="etcd is away"), ("True", "LinksUp", "1 link is up")),
     ],
