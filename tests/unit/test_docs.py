@@ -131,6 +131,39 @@ def test_every_code_of_the_specification_is_in_the_table() -> None:
     assert codes <= {int(row[0]) for row in error_rows()}
 
 
+# Events and conditions
+
+REASON = re.compile(r'\b(?:Note|_false)\(\s*"([A-Z]\w+)"|Condition\("True", "(\w+)"|reason = "(\w+)"')
+REASON_OR = re.compile(r'"([A-Z]\w+)" if [\w.]+ else "([A-Z]\w+)"')
+
+
+def reasons(*modules: str) -> set[str]:
+    """Return the reasons that modules of the agent write."""
+    found: set[str] = set()
+    for module in modules:
+        text = read(f"ratchet_child/agent/{module}.py")
+        for pattern in (REASON, REASON_OR):
+            found.update(word for words in pattern.findall(text) for word in words if word)
+    return found
+
+
+def described(page: str, beginning: str, end: str) -> set[str]:
+    text = read(page)
+    text = text[text.index(beginning) :]
+    return set(first_cells(text[: text.index(end)]))
+
+
+def test_every_reason_of_an_event_is_on_the_page_of_troubles_and_no_other() -> None:
+    page = described("docs/troubleshooting.md", "\n| Event |", "\nThe condition `ratchet/links`")
+    assert page - {"FailedCreatePodSandBox"} == reasons("notes", "agent")
+
+
+def test_every_reason_of_the_condition_is_on_the_page_of_troubles_and_no_other() -> None:
+    page = described("docs/troubleshooting.md", "\n| reason | status |", "\nIf a pod with the gate")
+    assert page == reasons("conditions")
+    assert len(page) == 6  # as many as docs/agent.md names
+
+
 # Commands
 
 
