@@ -281,6 +281,7 @@ class Reconciler:
         or cannot as long as etcd is away. So it is looked at once more before an end goes, and the
         end stays for as long as the primary's node says that the link is to be declared.
         """
+        declared = {(one.primary, one.link.ifname) for one in memory.incoming}
         unclaimed: dict[str, float] = {}
         kept: dict[str, PodKey] = {}
         now = self._clock.monotonic()
@@ -288,6 +289,8 @@ class Reconciler:
         for ifname, (primary, far_ifname) in ends.items():
             if primary == pod.key or self._registry.is_present(primary):
                 continue
+            if (primary, far_ifname) in declared:
+                continue  # for another interface of the pod
             if len(kept) >= self._node.max_links:
                 continue  # the pod has made them itself; etcd would be asked for each
             if primary in memory.places:

@@ -167,6 +167,19 @@ def test_an_end_stays_when_a_child_comes_back_to_the_record_of_a_pod_that_is_els
     node.delete(older).succeeded()
 
 
+@each_of("place", PLACES)
+def test_an_end_goes_when_its_link_is_declared_for_another_interface(
+    cluster: Cluster, place: int
+) -> None:
+    link = Link(cluster, place)
+    link.works()
+    labels = {name: value.replace("in2", "in3") for name, value in link.labels["a"].items()}
+    link.at["a"].add(link.pods["a"], labels).succeeded()
+    link.pods["b"].netns.wait_no_link("in2")
+    link.pods["a"].netns.ip("neigh", "flush", "dev", "in1")  # in3 has another MAC address
+    link.works()
+
+
 def test_an_end_waits_for_a_primary_whose_node_takes_long_to_declare_its_links(
     cluster: Cluster,
 ) -> None:
