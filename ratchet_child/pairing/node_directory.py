@@ -77,6 +77,22 @@ class NodeDirectory:
         if mine:
             self._store.remove(key, entry.modified)
 
+    def declares(
+        self, node_address: str, pod: PodKey, container: str, link: tuple[str, str]
+    ) -> bool:
+        """Say whether a node has written that a container of a pod declares a link.
+
+        It does so before it declares the link. A node of v0.1.0 writes nothing of the kind.
+        """
+        entry = self._store.get(keys.node_pod(node_address, pod))
+        try:
+            published = None if entry is None else Published.loads(entry.value)
+        except ValueError:
+            published = None
+        if published is None:
+            return False
+        return published.container == container and link in published.declared
+
     def leave(self, node_address: str) -> None:
         """Remove a node that has no pods any more, and the directories that this leaves empty.
 

@@ -187,17 +187,24 @@ class Ends:
 
     # The pod's ends -------------------------------------------------------------------------------
 
-    def unwanted(self, state: PodState, wanted: Wanted) -> dict[str, PodKey]:
-        """Return the ends that are there and that no link accounts for, with their primaries."""
+    def unwanted(self, state: PodState, wanted: Wanted) -> dict[str, tuple[PodKey, str]]:
+        """Return the ends that are there and that no link accounts for.
+
+        By interface: the primary of the link that it was made for, and the primary's interface.
+        """
         with state.inside.lock:
             if not state.is_open():
                 return {}
             names = {end.ifname for end in wanted.ends}
             names |= {one.side.ifname for one in wanted.waiting}
-            return {
-                key: state.key.sibling(found.label.link.rpartition(":")[0])
+            links = {
+                key: found.label.link.rpartition(":")
                 for key, found in self._observed.all(state).items()
                 if found.ours and found.label is not None and key not in names
+            }
+            return {
+                key: (state.key.sibling(primary), ifname)
+                for key, (primary, _, ifname) in links.items()
             }
 
     def bring(
