@@ -371,11 +371,11 @@ class Pairing:
             self._store.prune(keys.declarations(pod))
             self._store.prune(keys.association(pod))
         self._ringer.ring_places(pod, places)
-        self.forget(pod, container, node_address)
+        self.forget(pod, published, node_address)
 
-    def forget(self, pod: PodKey, container: str, node_address: str) -> None:
+    def forget(self, pod: PodKey, published: Published, node_address: str) -> None:
         """Forget, at an address of this node, that it had published a container."""
-        self._directory.forget(pod, container, node_address)
+        self._directory.forget(pod, published, node_address)
 
     def leave(self, node_address: str) -> None:
         """Remove an address of this node at which it has no pods any more."""

@@ -13,6 +13,7 @@ without its carrier; it is made anew only where its cable turns from one kind in
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from ratchet.attachments import Attachment
@@ -104,6 +105,11 @@ class Ends:
         *Raises* KernelError when it is interrupted.
         """
         self._panel.tidy(in_use, self._must_go_on)
+
+    @property
+    def may_be_untidy(self) -> threading.Event:
+        """Set while something may be with a container that lives on, so that `tidy` is needed."""
+        return self._panel.may_be_untidy
 
     # What is heard --------------------------------------------------------------------------------
 
