@@ -20,6 +20,7 @@ from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import Place
 from ratchet_child.model.local import LocalPod, Node
 from ratchet_child.pairing.association import place_of, value_of
+from ratchet_child.pairing.machines import Machines
 from ratchet_child.pairing.node_directory import NodeDirectory
 from ratchet_child.pairing.ringing import Ringer
 from ratchet_child.store.api import Entry, Store
@@ -127,6 +128,11 @@ class Places:
         if place is None or place.container == pod.container:
             return None
         return None if place.address == self._node.address else place
+
+    def leaves_name(self, pod: LocalPod, machines: Machines) -> bool:
+        """Say whether a container of a node that is there has the pod's name, which is left to it."""
+        holder = self.holder(pod)
+        return holder is not None and machines.has_key_at(holder.address)
 
     # Look ---------------------------------------------------------------------------------------
 

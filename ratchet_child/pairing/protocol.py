@@ -5,11 +5,9 @@ the other ends are and what they declare (look), then tells their nodes to look 
 nodes that do this at the same moment at least one sees the other's keys, because each writes before
 it reads; that one rings, and the other looks again. A bell carries no order: whoever hears it
 computes anew what should be. So bells may be lost, doubled and late, and a crash between any two
-steps is mended by doing them all again.
+steps is mended by doing them all again. Here is the order of the steps; each piece has a module:
 
-Here is the order of the steps and what is remembered of them. Each piece has its own module:
-
-    naming          whose a pod's name is, and where it is
+    places          whose a pod's name is, and where it is
     declarations    the links of each primary
     v010            a link in the words of Ratchet CNI v0.1.0
     old_links       the links that these words have told of
@@ -124,7 +122,7 @@ class Pairing:
         if memory.superseded:
             return
         if not memory.published:
-            if pod.stands_by and self._leaves_name(pod):
+            if pod.stands_by and self._places.leaves_name(pod, self.machines):
                 memory.stand_by()
                 return
             if not self._places.publish(pod, yields=memory.yields):
@@ -142,11 +140,6 @@ class Pairing:
                 memory.own[link.ifname] = declared
                 memory.unheard = True
             told.add(link.pair)
-
-    def _leaves_name(self, pod: LocalPod) -> bool:
-        """Say whether a container has the name whose node is there; it is left the name."""
-        holder = self._places.holder(pod)
-        return holder is not None and self.machines.has_key_at(holder.address)
 
     def enlist(self, pod: LocalPod) -> None:
         """Write again what the node has published for a pod."""
@@ -166,10 +159,11 @@ class Pairing:
             memory.known.difference_update(peers)
         own, _ = self._store.tree(keys.association(pod.key), recursive=True)
         current = own.get("id")
-        if current is None or (memory.stands_by and not self._leaves_name(pod)):
+        stays_back = memory.stands_by and self._places.leaves_name(pod, self.machines)
+        if current is None or memory.stands_by != stays_back:
             memory.come_forward()
             return False
-        if memory.stands_by:
+        if stays_back:
             return True
         if current.value != pod.container and not self._places.takes_back(pod, current):
             if not memory.superseded:

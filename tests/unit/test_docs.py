@@ -133,7 +133,9 @@ def test_every_code_of_the_specification_is_in_the_table() -> None:
 
 # Events and conditions
 
-REASON = re.compile(r'\b(?:Note|_false)\(\s*"([A-Z]\w+)"|Condition\("True", "(\w+)"|reason = "(\w+)"')
+REASON = re.compile(
+    r'\b(?:Note|_false)\(\s*"([A-Z]\w+)"|Condition\("True", "(\w+)"|reason = "(\w+)"'
+)
 REASON_OR = re.compile(r'"([A-Z]\w+)" if [\w.]+ else "([A-Z]\w+)"')
 
 
