@@ -186,6 +186,8 @@ class Devices:
             features.transmit_checksums_off(namespace.netlink, ifname)
         if any(isinstance(one, AddAddress) and one.address.version == 6 for one in wanted):
             features.prepare_ipv6(namespace, ifname)
+        if any(isinstance(one, SetMac) for one in wanted):
+            features.tell_of_new_mac(namespace, ifname)
         refused: dict[type[Setting], str] = {}
         attributes = [one for one in wanted if not isinstance(one, Impair | Hold | Release)]
         requests = [_request(index, one) for one in attributes]

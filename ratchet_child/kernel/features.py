@@ -20,9 +20,23 @@ def prepare_ipv6(namespace: Namespace, ifname: str) -> None:
     give to one interface turns it on there, as the reference bridge plugin does. What cannot be
     written is told by the address that is refused.
     """
+    _write(namespace, ifname, {"ipv6/disable_ipv6": "0", "ipv6/keep_addr_on_down": "1"})
+
+
+def tell_of_new_mac(namespace: Namespace, ifname: str) -> None:
+    """Have the kernel tell the neighbours when an interface gets another MAC address.
+
+    Otherwise they send to the one before until they ask again, half a minute and more (arp(7)).
+    """
+    _write(namespace, ifname, {"ipv4/arp_notify": "1", "ipv6/ndisc_notify": "1"})
+
+
+def _write(namespace: Namespace, ifname: str, values: dict[str, str]) -> None:
+    """Set what can be set of an interface below /proc/sys/net, by family and name."""
     with contextlib.suppress(OSError), entered(namespace.fd):
-        for name, value in (("disable_ipv6", "0"), ("keep_addr_on_down", "1")):
-            path = f"/proc/sys/net/ipv6/conf/{ifname}/{name}"
+        for name, value in values.items():
+            family, _, key = name.partition("/")
+            path = f"/proc/sys/net/{family}/conf/{ifname}/{key}"
             with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
                 file.write(value)
 

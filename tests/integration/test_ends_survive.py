@@ -180,6 +180,20 @@ def test_an_end_goes_when_its_link_is_declared_for_another_interface(
     link.works()
 
 
+@each_of("place", PLACES)
+def test_the_far_pod_hears_at_once_that_an_end_has_another_mac_address(
+    cluster: Cluster, place: int
+) -> None:
+    link = Link(cluster, place)
+    link.works()
+    before = link.end("b")["ifindex"]
+    labels = link.labels["a"] | {"ratchet.pair_mac": "02-00-00-00-aa-01"}
+    link.at["a"].add(link.pods["a"], labels).succeeded()
+    wait_for("the address", lambda: link.end("b")["address"] == "02:00:00:00:aa:01")
+    assert link.end("b")["ifindex"] == before
+    link.pods["a"].netns.wait_ping("192.168.2.101", timeout_s=3)
+
+
 def test_an_end_waits_for_a_primary_whose_node_takes_long_to_declare_its_links(
     cluster: Cluster,
 ) -> None:
