@@ -130,7 +130,7 @@ class Places:
         return None if place.address == self._node.address else place
 
     def leaves_name(self, pod: LocalPod, machines: Machines) -> bool:
-        """Say whether a container of a node that is there has the pod's name, which is left to it."""
+        """Say whether a container has the pod's name whose node is there: it is left the name."""
         holder = self.holder(pod)
         return holder is not None and machines.has_key_at(holder.address)
 
