@@ -63,6 +63,7 @@ class Guard:
         self._owner = owner.encode()[-_COMMENT_BYTES:].decode(errors="replace")
         self._is_wanted = is_wanted
         self._lock = threading.Lock()
+        self.has_tunnels = threading.Event()  # so that `check` has something to compare
         self._book: dict[Tunnel, Host | None] = {}
         self._stale: set[Tunnel] = set()
         self._generation: int | None = None
@@ -116,6 +117,7 @@ class Guard:
             after = self._elements({tunnel: remote})
             self._change(before, after)
             self._book[tunnel] = remote
+            self.has_tunnels.set()
 
     def forget(self, tunnel: Tunnel) -> None:
         """Note that a tunnel was removed. *Safe to call twice.*"""
@@ -164,6 +166,10 @@ class Guard:
         with self._lock:
             self._unmarked = tunnels.unmarked
             self._take_up(tunnels)
+            if self._book:
+                self.has_tunnels.set()
+            else:
+                self.has_tunnels.clear()
             if self.ports is None or self._rests():
                 return
             try:

@@ -257,7 +257,8 @@ class Declarations:
         key = keys.declaration(pair, primary.name, ifname)
         reserved: int | None = None
         removed = False
-        while (entry := self._store.get(key)) is not None:
+        entry = self._store.get(key)
+        while entry is not None:
             declaration = readable(primary, key, entry, pair.name)
             if declaration is None or declaration.container != container:
                 break
@@ -270,10 +271,11 @@ class Declarations:
                 reserved = declaration.vni
                 self._v010_keys.remove(primary, pair, declaration, there)
                 kept = replace(declaration, refused="", gone=True)
-                self._store.swap(key, kept.dumps(), entry.modified, ttl_s=RESERVED_S)
+                written = self._store.swap(key, kept.dumps(), entry.modified, ttl_s=RESERVED_S)
                 # A pair that goes at this moment looks for what is reserved on it before that, or
                 # is seen to have gone after it.
                 there, _ = self._store.tree(keys.association(pair))
+                entry = written or self._store.get(key)
                 continue
             self._vnis.release(declaration.vni, container, key)
             self._v010_keys.remove(primary, pair, declaration, there)
@@ -283,6 +285,7 @@ class Declarations:
                 self._v010_keys.remove(primary, pair, declaration, there)
                 reserved = None
                 break
+            entry = self._store.get(key)
         else:
             self._v010_keys.remove_late(primary, pair, there)
         if reserved is not None:  # the next container was faster, and may have another VNI

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ratchet import log
@@ -50,24 +50,48 @@ class NodeDirectory:
 
         The entry tells for good how old the container is.
         """
-        declared = tuple((link.pair, link.ifname) for link in pod.links)
+        # In the order in which `forget` says it.
+        declared = tuple(sorted((link.pair, link.ifname) for link in pod.links))
         published = Published(pod.container, declared, self._node.state_dir, self._node.machine)
         with self._lock:
             write = self._store.create if again else self._store.set
             write(keys.node_pod(self._node.address, pod.key), published.dumps())
 
-    def forget(self, pod: PodKey, container: str, node_address: str) -> None:
-        """Forget, as the last step, that the node had published the pod."""
+    def forget(self, pod: PodKey, published: Published, node_address: str) -> None:
+        """Forget, as the last step, that the node had published a pod's container."""
         key = keys.node_pod(node_address, pod)
+        written = replace(
+            published, state_dir=self._node.state_dir, machine=self._node.machine
+        ).dumps()
+        # Mostly this is what stands there, and needs not be read. If not, it may be an earlier
+        # version's, or the container has come again with other links.
+        if self._store.remove_value(key, written):
+            return
         entry = self._store.get(key)
         if entry is None:
             return
         try:
-            mine = Published.loads(entry.value).container == container
+            mine = Published.loads(entry.value).container == published.container
         except ValueError:
             mine = True
         if mine:
             self._store.remove(key, entry.modified)
+
+    def declares(
+        self, node_address: str, pod: PodKey, container: str, link: tuple[str, str]
+    ) -> bool:
+        """Say whether a node has written that a container of a pod declares a link.
+
+        It does so before it declares the link. A node of v0.1.0 writes nothing of the kind.
+        """
+        entry = self._store.get(keys.node_pod(node_address, pod))
+        try:
+            published = None if entry is None else Published.loads(entry.value)
+        except ValueError:
+            published = None
+        if published is None:
+            return False
+        return published.container == container and link in published.declared
 
     def leave(self, node_address: str) -> None:
         """Remove a node that has no pods any more, and the directories that this leaves empty.

@@ -36,7 +36,7 @@ from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.links import DeclaredLink, Place, first_at
 from ratchet_child.model.local import LocalPod, Memory, Node
 from ratchet_child.pairing import v010
-from ratchet_child.pairing.association import note_place, place_of
+from ratchet_child.pairing.association import is_node, note_place, place_of
 from ratchet_child.pairing.declarations import Declarations
 from ratchet_child.pairing.incoming import IncomingLinks
 from ratchet_child.pairing.machines import Machines
@@ -182,6 +182,18 @@ class Pairing:
         memory.deaf.intersection_update(now)
         memory.known.intersection_update(now)  # a pod could name others without end
         return complete
+
+    def is_declaring(self, primary: PodKey, ifname: str, pair: PodKey, memory: Memory) -> bool:
+        """Say whether a primary that is on another node is going to declare a link with `pair`.
+
+        `ifname` is the primary's. Its node may take a while from publishing a pod to declaring its
+        links: etcd answers late, or has no leader.
+        """
+        place = memory.places.get(primary)
+        if place is None or not is_node(place.address):
+            return False
+        link = (pair.name, ifname)
+        return self._directory.declares(place.address, primary, place.container, link)
 
     def _look_at(self, pod: LocalPod, memory: Memory, peer: PodKey) -> bool:
         """Read where a peer is, and whether the declarations on it still stand."""
@@ -359,11 +371,11 @@ class Pairing:
             self._store.prune(keys.declarations(pod))
             self._store.prune(keys.association(pod))
         self._ringer.ring_places(pod, places)
-        self.forget(pod, container, node_address)
+        self.forget(pod, published, node_address)
 
-    def forget(self, pod: PodKey, container: str, node_address: str) -> None:
+    def forget(self, pod: PodKey, published: Published, node_address: str) -> None:
         """Forget, at an address of this node, that it had published a container."""
-        self._directory.forget(pod, container, node_address)
+        self._directory.forget(pod, published, node_address)
 
     def leave(self, node_address: str) -> None:
         """Remove an address of this node at which it has no pods any more."""

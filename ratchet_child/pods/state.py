@@ -255,6 +255,15 @@ class PodState:
         )
 
     @property
+    def is_certain(self) -> bool:
+        """Whether the pod is known to be here: etcd says so, or this process has heard its ADD.
+
+        The record that an earlier process has left may be one of a container whose name another
+        one has taken since, on another node.
+        """
+        return self.progress.looked or self.heard.asked > 0
+
+    @property
     def is_idle(self) -> bool:
         return self.heard.attachment is None and not self.heard.gone and not self.heard.again
 

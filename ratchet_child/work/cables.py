@@ -74,6 +74,9 @@ class Cables:
             plan = changes(site.wanted, site.found, is_same=is_same, given=given)
             plans.append((*kind.adjustments(site), *plan) if is_same else plan)
         if any(Make in map(type, plan) for plan in plans):
+            is_made_anew = any(site.found and site.found.kind != kind.name for site in sites)
+            if is_made_anew and not all(one.is_certain for one, _ in pods):
+                return  # an end of the other kind stays until etcd has said where the pods are
             self._make(kind, pods, here, there)
             sites = [replace(site, found=None) for site in sites]
         kind.admit(here)

@@ -13,6 +13,7 @@ without its carrier; it is made anew only where its cable turns from one kind in
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from ratchet.attachments import Attachment
@@ -105,6 +106,11 @@ class Ends:
         """
         self._panel.tidy(in_use, self._must_go_on)
 
+    @property
+    def may_be_untidy(self) -> threading.Event:
+        """Set while something may be with a container that lives on, so that `tidy` is needed."""
+        return self._panel.may_be_untidy
+
     # What is heard --------------------------------------------------------------------------------
 
     def heard(self, state: PodState, news: News | None) -> float | None:
@@ -181,17 +187,24 @@ class Ends:
 
     # The pod's ends -------------------------------------------------------------------------------
 
-    def unwanted(self, state: PodState, wanted: Wanted) -> dict[str, PodKey]:
-        """Return the ends that are there and that no link accounts for, with their primaries."""
+    def unwanted(self, state: PodState, wanted: Wanted) -> dict[str, tuple[PodKey, str]]:
+        """Return the ends that are there and that no link accounts for.
+
+        By interface: the primary of the link that it was made for, and the primary's interface.
+        """
         with state.inside.lock:
             if not state.is_open():
                 return {}
             names = {end.ifname for end in wanted.ends}
             names |= {one.side.ifname for one in wanted.waiting}
-            return {
-                key: state.key.sibling(found.label.link.rpartition(":")[0])
+            links = {
+                key: found.label.link.rpartition(":")
                 for key, found in self._observed.all(state).items()
                 if found.ours and found.label is not None and key not in names
+            }
+            return {
+                key: (state.key.sibling(primary), ifname)
+                for key, (primary, _, ifname) in links.items()
             }
 
     def bring(

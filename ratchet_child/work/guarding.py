@@ -20,6 +20,7 @@ from ratchet_child.pods.registry import Registry
 from ratchet_child.pods.state import PodState
 
 _EVERY_S = 2.0
+_WITHOUT_TUNNELS_S = 10.0  # on top: a first tunnel is told at once, and ends this pause
 
 
 class Guarding:
@@ -41,6 +42,7 @@ class Guarding:
     def stop(self) -> None:
         """End the thread; the guard stays. *Blocks at most* a look."""
         self._end.set()
+        self._guard.has_tunnels.set()  # wakes the thread
         if self._thread.is_alive():
             self._thread.join()
         self._guard.close()
@@ -51,7 +53,11 @@ class Guarding:
             self._guard.leave()
 
     def _run(self) -> None:
-        while not self._end.wait(_EVERY_S):
+        self._guard.has_tunnels.set()  # what an earlier child has left is compared soon
+        while not self._end.is_set():
+            self._guard.has_tunnels.wait(_WITHOUT_TUNNELS_S)
+            if self._end.wait(_EVERY_S):
+                return
             try:
                 self._look()
             except Exception as error:  # noqa: BLE001 - a surprise must not end the rest

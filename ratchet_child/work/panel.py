@@ -85,6 +85,8 @@ class Panel:
         self._attic: Room | None = None  # for as long as something is in it
         self._moved = 0
         self._legs: dict[tuple[str, str], _Leg] = {}
+        # Set while a leg may be in a namespace that lives on, so that `tidy` is needed.
+        self.may_be_untidy = threading.Event()
         self._lock = threading.RLock()
         rooms: dict[tuple[int, int], Room] = {}
         for name, fd in keeper.kept().items():
@@ -139,6 +141,7 @@ class Panel:
                 log.warning("a leg cannot be parked", link=label.link, error=str(error))
                 return False
             self._legs[pod.namespace, label.link] = _Leg(room, found.index)
+            self.may_be_untidy.set()
             room.users += 1
             self._keep(_name(pod.namespace, label.link, found.index), room)
         return True
@@ -188,6 +191,8 @@ class Panel:
         """
         with self._lock:
             legs = list(self._legs.items())
+            if not any(leg.room.may_live_on for _, leg in legs):
+                self.may_be_untidy.clear()
         late: list[Room] = []
         for (pod_namespace, link), leg in legs:
             must_go_on()

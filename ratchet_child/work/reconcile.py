@@ -278,24 +278,31 @@ class Reconciler:
 
         They stay for as long as their own pod does, or until the primary comes back. A primary that
         is there and does not declare the link has dropped it; it may just be about to declare it,
-        or cannot as long as etcd is away. So it is looked at once more before an end goes.
+        or cannot as long as etcd is away. So it is looked at once more before an end goes, and the
+        end stays for as long as the primary's node says that the link is to be declared.
         """
+        declared = {(one.primary, one.link.ifname) for one in memory.incoming}
         unclaimed: dict[str, float] = {}
         kept: dict[str, PodKey] = {}
         now = self._clock.monotonic()
         ends = {} if memory.superseded else self._ends.unwanted(state, wanted_now)
-        for ifname, primary in ends.items():
+        for ifname, (primary, far_ifname) in ends.items():
             if primary == pod.key or self._registry.is_present(primary):
                 continue
+            if (primary, far_ifname) in declared:
+                continue  # for another interface of the pod
             if len(kept) >= self._node.max_links:
                 continue  # the pod has made them itself; etcd would be asked for each
             if primary in memory.places:
                 unclaimed[ifname] = state.progress.unclaimed.get(ifname, now)
                 if now - unclaimed[ifname] >= _SETTLE_S:
                     if look.is_at(primary):
-                        continue
-                    with self._registry.lock:
-                        state.heard.look.peers.add(primary)
+                        if not self._pairing.is_declaring(primary, far_ifname, pod.key, memory):
+                            continue
+                        unclaimed[ifname] = now
+                    else:
+                        with self._registry.lock:
+                            state.heard.look.peers.add(primary)
             kept[ifname] = primary
         state.progress.unclaimed = {one: unclaimed[one] for one in unclaimed if one in kept}
         memory.kept = {one for one in kept.values() if is_pod_name(one.name)}
@@ -337,10 +344,15 @@ class Reconciler:
             since = returning[one.cable] = progress.returning.get(one.cable, now)
             if now - since < _SETTLE_S:
                 awaited.add(one.cable)
-            elif one.cable in progress.awaited and not look.is_at(one.primary):
+            elif one.cable in progress.awaited:
+                if not look.is_at(one.primary):
+                    with self._registry.lock:
+                        state.heard.look.peers.add(one.primary)
+                elif self._pairing.is_declaring(one.primary, one.link.ifname, state.key, memory):
+                    returning[one.cable] = now
+                else:
+                    continue
                 awaited.add(one.cable)
-                with self._registry.lock:
-                    state.heard.look.peers.add(one.primary)
         progress.returning, progress.awaited = returning, frozenset(awaited)
 
     def settles_in(self, state: PodState) -> float | None:

@@ -1,6 +1,7 @@
 """Leaving nothing with containers that live on after they were detached, in a thread of its own.
 
-Nobody tells that a container lives on, so the panel is looked at now and then. To move the legs of
+Nobody tells that a container lives on, so the panel is looked at now and then, for as long as a leg
+waits in a container's namespace; an idle node is not woken for it. To move the legs of
 a pod with hundreds of links takes seconds, for which nobody who has something else to do waits.
 """
 
@@ -31,11 +32,15 @@ class Tidying:
     def stop(self) -> None:
         """End the thread. *Blocks at most* for the legs of one pod."""
         self._end.set()
+        self._ends.may_be_untidy.set()  # wakes the thread
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._end.wait(_EVERY_S):
+        while not self._end.is_set():
+            self._ends.may_be_untidy.wait()
+            if self._end.wait(_EVERY_S):
+                return
             try:
                 self._ends.tidy(self._registry.namespaces_in_use)
             except KernelError as error:

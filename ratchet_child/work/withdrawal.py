@@ -93,7 +93,7 @@ class Withdrawal:
 
     def move(self, state: PodState, gone: Gone) -> None:
         """Forget where a pod was published when its node had another address."""
-        self._pairing.forget(state.key, gone.container, gone.node_address)
+        self._pairing.forget(state.key, gone.published, gone.node_address)
         self.leave_earlier_addresses()
         self._registry.forget_gone(state, gone)
 

@@ -75,12 +75,13 @@ def run(
 ) -> Report:
     """Give a target its inputs. Raises BrokenError at the first for which something does not hold.
 
-    `seconds` of the clock end the run early.
+    `seconds` of the clock end the run early. They count from when the target is there: what some
+    of them start (an etcd, a child) takes longer than that on a busy machine.
     """
-    began, end = time.monotonic(), None if seconds is None else clock() + seconds
     slowest = 0.0
     done = 0
     with one.opened() as check, _watched() as watch:
+        began, end = time.monotonic(), None if seconds is None else clock() + seconds
         for number in range(start, start + inputs):
             if end is not None and clock() > end:
                 break

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ratchet_child.model.keys import Published
 from ratchetctl import node as reading
 from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.root
 PLACES = [0, 1]
 IDS = ["same node", "two nodes"]
 FAR_IFNAME = {"a": "in1", "b": "in2"}
+ALONE_S = 1.0  # a child that has begun has made by then what the records alone decide
+SETTLED_S = 5.0  # by then a link that nobody is going to declare is given up
 
 
 class Link:
@@ -138,6 +141,70 @@ def test_a_primary_that_comes_back_elsewhere_takes_up_its_vni(cluster: Cluster) 
     assert link.end("b")["ifindex"] == before["ifindex"]
     assert vxlan_of(link.end("b"))["id"] == vxlan_of(before)["id"]
     assert cluster.etcd.get(f"/ratchet/vni/{vxlan_of(before)['id']}") is not None
+
+
+def test_an_end_stays_when_a_child_comes_back_to_the_record_of_a_pod_that_is_elsewhere_by_now(
+    cluster: Cluster,
+) -> None:
+    link = Link(cluster, 0)
+    link.works()
+    older = link.pods["a"]
+    link.come("a", cluster.nodes[1])  # the DEL of the older one has not come
+    link.works()
+    before = link.end("b")
+    assert kind_of(before) == "vxlan"
+    node = link.at["b"]
+    cluster.etcd.stop()
+    try:
+        os.kill(node.wait_child(), signal.SIGKILL)
+        node.check(link.pods["b"])
+        time.sleep(ALONE_S)
+        assert link.end("b")["ifindex"] == before["ifindex"]
+    finally:
+        cluster.etcd.start()
+    link.works()
+    assert link.end("b")["ifindex"] == before["ifindex"]
+    node.delete(older).succeeded()
+
+
+@each_of("place", PLACES)
+def test_an_end_goes_when_its_link_is_declared_for_another_interface(
+    cluster: Cluster, place: int
+) -> None:
+    link = Link(cluster, place)
+    link.works()
+    labels = {name: value.replace("in2", "in3") for name, value in link.labels["a"].items()}
+    link.at["a"].add(link.pods["a"], labels).succeeded()
+    link.pods["b"].netns.wait_no_link("in2")
+    link.pods["a"].netns.ip("neigh", "flush", "dev", "in1")  # in3 has another MAC address
+    link.works()
+
+
+def test_an_end_waits_for_a_primary_whose_node_takes_long_to_declare_its_links(
+    cluster: Cluster,
+) -> None:
+    """Its node has published the pod and hangs: a child that is stopped, or an etcd without one."""
+    link = Link(cluster, 1)
+    link.works()
+    before = link.end("b")["ifindex"]
+    link.go("a")
+    link.pulled_out("b")
+    stopped = link.at["a"].wait_child()
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        address = cluster.nodes[0].address
+        published = Published("a2", (("b", "in1"),)).dumps()
+        words = {"id": "a2", "parentiface": "eth1", "parentaddr": address}
+        cluster.etcd.put(f"/ratchet/nodes/{address}/pods/a", published)
+        for name, value in words.items():
+            cluster.etcd.put(f"/ratchet/association/a/{name}", value)
+        link.at["b"].add(link.pods["b"], PAIR).succeeded()
+        time.sleep(SETTLED_S)
+        assert link.end("b")["ifindex"] == before
+        cluster.etcd.put(f"/ratchet/nodes/{address}/pods/a", Published("a2", ()).dumps())
+        link.pods["b"].netns.wait_no_link("in2")
+    finally:
+        os.kill(stopped, signal.SIGCONT)
 
 
 def test_a_cable_that_changes_its_kind_is_made_anew_and_the_log_says_so(cluster: Cluster) -> None:
