@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from benchmarks import crowd, growth, kernel, linkup, memory, passthrough, report
+from benchmarks import crowd, growth, kernel, linkup, memory, passthrough, report, routers
 from benchmarks.bed import REFERENCE_PLUGINS, Bed
 from benchmarks.figures import Results
 from benchmarks.passthrough import Beside
@@ -45,6 +45,7 @@ class Size:
     growth: tuple[int, ...] = (10, 30, 100, 300, 1000)
     growth_pods: int = 10
     growth_more: int = 30
+    routers: int = 200
     idle_s: float = 25.0
     load: int = 10_000
 
@@ -64,6 +65,7 @@ SMALL = Size(
     growth=(2, 4),
     growth_pods=3,
     growth_more=2,
+    routers=4,
     idle_s=1.0,
     load=200,
 )
@@ -156,6 +158,11 @@ def _tree(run: _Run) -> None:
         crowd.measure_tree(bed, run.results, run.size.tree, run.seed)
 
 
+def _routers(run: _Run) -> None:
+    nodes = run.size.routers
+    routers.measure(run.results, run.plugin_dir, nodes, nodes // 2, run.seed)
+
+
 def _restart(run: _Run) -> None:
     with run.bed() as bed:
         linkup.measure_restart(bed, run.results, run.size.restarts)
@@ -183,6 +190,7 @@ _PARTS: dict[str, Callable[[_Run], None]] = {
     "link-up": _link_up,
     "pairs": _pairs,
     "tree": _tree,
+    "routers": _routers,
     "restart": _restart,
     "links": _links,
     "memory": _memory,

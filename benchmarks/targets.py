@@ -177,6 +177,15 @@ TARGETS = (
     Target("750 pods, teardown", 10, "s", _median("tree/teardown"), aim=8),
     Target("750 pods: links missing", 0, "", _median("tree/missing")),
     Target(
+        "200 OSPF routers until every loopback answers",
+        60,
+        "s",
+        _median("routers/answer"),
+        aim=45,
+    ),
+    Target("the same: loopbacks that do not answer", 0, "", _median("routers/missing")),
+    Target("the same: memory", 2500, "MB", lambda r: _scaled(r.median("routers/memory"))),
+    Target(
         "veth pairs a second, the child's : ip -batch",
         0.7,
         "x",

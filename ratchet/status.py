@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 UP, WAITING, ERROR = "up", "waiting", "error"
 STATES = (UP, WAITING, ERROR)
 """Of a link."""
+PULLED = "its cable is pulled out (ratchetctl link up)"
+"""The fault of a link whose cable somebody has pulled out."""
 _LAST_TIME = 1e11  # seconds since the epoch; no clock shows a later time
 
 

@@ -25,8 +25,6 @@ from ratchet_child.pods.registry import Registry
 from ratchet_child.pods.state import PodState, fault
 from ratchet_child.store.health import Health
 
-PULLED = "its cable is pulled out (ratchetctl link up)"
-
 
 class Status:
     """Every method may be called from any thread, which must not hold the registry's lock."""
@@ -139,7 +137,7 @@ def _fault(state: PodState, end: End, how: str) -> str | None:
     """Return what is wrong with a link that is up: what the kernel refused, what contradicts."""
     if how != UP:
         return None
-    pulled = PULLED if end.side.is_pulled else None
+    pulled = status.PULLED if end.side.is_pulled else None
     found = pulled, fault(state.inside.faults.get(end.ifname, {})), end.side.contradiction
     return "; ".join(one for one in found if one is not None) or None
 

@@ -85,7 +85,8 @@ class SimDirectory:
             raise SimError(f"--name {name!r}: use at most 32 lower case letters, digits and '-'")
         self.name = name
         self.base = base or os.environ.get(BASE_VARIABLE) or DEFAULT_BASE
-        self.path = os.path.join(self.base, name)
+        # A thread that enters a mount namespace leaves its working directory.
+        self.path = os.path.abspath(os.path.join(self.base, name))
 
     @property
     def exists(self) -> bool:
@@ -102,8 +103,9 @@ class SimDirectory:
                 f"the simulation {self.name!r} exists ({self.path});"
                 f" end it with `ratchetctl sim down{self._option()}`, or use another --name"
             ) from error
-        for inner, mode in (("netns", 0o700), ("pods", 0o700), ("nodes", 0o700), ("run", 0o711)):
-            os.mkdir(os.path.join(self.path, inner), mode)
+        for inner in ("netns", "places", "pods", "nodes"):
+            os.mkdir(os.path.join(self.path, inner), 0o700)
+        os.mkdir(os.path.join(self.path, "run"), 0o711)
 
     def remove(self) -> None:
         """Remove the directory, and the base if that leaves it empty. Safe to call twice."""
@@ -129,6 +131,14 @@ class SimDirectory:
     def netns(self, name: str) -> str:
         """Return the namespace of the underlay, of a node or of a container."""
         return os.path.join(self.path, "netns", name)
+
+    def place(self, node: str) -> str:
+        """Return the mount namespace of a node's plugins."""
+        return os.path.join(self.path, "places", node)
+
+    def sockets(self, node: str) -> str:
+        """Return what is /run/ratchet on a node."""
+        return os.path.join(self.node(node), "sockets")
 
     def all_netns(self) -> list[str]:
         """Return every namespace, even one that a crash left half made."""

@@ -43,13 +43,17 @@ def create(path: str) -> None:
             raise
 
 
-def make_room(folder: str) -> None:
+def make_room(folder: str, *, passes_on: bool = False) -> None:
     """Make a folder for namespaces one that a mount namespace can let go of as a whole.
 
-    The machine's other mount namespaces see none of it.
+    The machine's other mount namespaces see none of it; those that are made from here on see what
+    is mounted in it later if it `passes_on`.
     """
     syscalls.mount(folder, folder, None, syscalls.MS_BIND)
+    # Private first: shared with what it is bound from, it would have each mount twice.
     syscalls.mount("none", folder, None, syscalls.MS_PRIVATE)
+    if passes_on:
+        syscalls.mount("none", folder, None, syscalls.MS_SHARED)
 
 
 def remove_room(folder: str) -> None:

@@ -21,7 +21,7 @@ from ratchetctl.errors import OperatorError, SimError
 from ratchetctl.interruption import uninterrupted
 from ratchetctl.manifest import Pod
 from ratchetctl.node import STATE_DIRS
-from ratchetctl.sim import configuration, etcd, netns, processes, schedule, underlay
+from ratchetctl.sim import configuration, etcd, netns, places, processes, schedule, underlay
 from ratchetctl.sim.directory import NodeState, PodState, SimDirectory, SimState
 from ratchetctl.sim.progress import Progress
 from ratchetctl.sim.runtime import Runtime
@@ -58,7 +58,7 @@ class Simulator:
     ) -> None:
         self.directory = directory
         self._say = say
-        self._workers = Workers(directory.netns, progress, parallel)
+        self._workers = Workers(self._enter, progress, parallel)
 
     def up(self, plan: Plan, pods: Sequence[Pod], *, keep: bool = False) -> list[PodState]:
         """Make the cluster and attach the pods.
@@ -202,7 +202,8 @@ class Simulator:
             etcd_prefix=plan.etcd_prefix,
             foreign_etcd=plan.etcd,
         )
-        netns.make_room(directory.netns(""))
+        netns.make_room(directory.netns(""), passes_on=True)
+        netns.make_room(directory.place(""))
         netns.create(directory.netns(UNDERLAY))
         for node in state.nodes:
             netns.create(directory.netns(node.name))
@@ -212,6 +213,7 @@ class Simulator:
         )
         for node in state.nodes:
             self._configure(node, template, plan)
+            places.make(directory.place(node.name), directory.sockets(node.name))
         # Written before the first program is started: from here on `down` knows of a given etcd.
         directory.write_state(state)
         if plan.etcd:
@@ -357,11 +359,15 @@ class Simulator:
             for path in paths:
                 netns.remove(path)
             netns.remove_room(self.directory.netns(""))
+            netns.remove_room(self.directory.place(""))
             self.directory.remove()
             # The front's socket was there. A machine that is a node has more in it.
             with suppress(OSError):
                 os.rmdir(STATE_DIRS)
             return refused
+
+    def _enter(self, node: str) -> None:
+        places.enter(self.directory.netns(node), self.directory.place(node))
 
     def _locked(self) -> AbstractContextManager[None]:
         return self.directory.locked(

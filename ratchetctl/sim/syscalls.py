@@ -22,6 +22,7 @@ MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MS_SLAVE = 0x80000
+MS_SHARED = 0x100000
 _MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -6,17 +6,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from ratchetctl.errors import OperatorError, PluginError, SimError
-from ratchetctl.sim import netns
 from ratchetctl.sim.directory import PodState
 from ratchetctl.sim.progress import Progress
 
 
 class Workers:
-    """Threads for each node, which enter its network namespace and stay there."""
+    """Threads for each node, which enter it and stay there."""
 
-    def __init__(self, netns_of: Callable[[str], str], progress: Progress, parallel: int) -> None:
-        """Prepare it; `parallel` pods of a node are worked on at once."""
-        self._netns_of = netns_of
+    def __init__(self, enter: Callable[[str], None], progress: Progress, parallel: int) -> None:
+        """Prepare it; `enter` puts a thread into a node, `parallel` pods of which are worked on."""
+        self._enter = enter
         self._progress = progress
         self._parallel = parallel
 
@@ -38,8 +37,8 @@ class Workers:
                     if pod.node not in pools:
                         pools[pod.node] = ThreadPoolExecutor(
                             max_workers=self._parallel,
-                            initializer=netns.enter,
-                            initargs=(self._netns_of(pod.node),),
+                            initializer=self._enter,
+                            initargs=(pod.node,),
                         )
                     futures[pools[pod.node].submit(work, pod)] = pod
                 waiting = set(futures)

@@ -47,9 +47,9 @@ def report(pod: Obj | None, name: str, ends: Sequence[End]) -> Report:
         return Report(name, "", "missing", 0, len(ends), WAITING, "it is not there", False)
     status = pod.get("status") or {}
     condition = _condition(status, CONDITION)
-    listed = _listed(pod)
-    is_told = condition is not None or listed is not None
-    up = _up(ends, condition, listed)
+    its = listed(pod)
+    is_told = condition is not None or its is not None
+    up = _up(ends, condition, its)
     trouble, is_error = _trouble(status)
     if not trouble and condition is not None and condition.get("status") != "True":
         trouble = str(condition.get("message", ""))
@@ -63,23 +63,23 @@ def report(pod: Obj | None, name: str, ends: Sequence[End]) -> Report:
     return Report(name, machine, phase, up, len(ends), state, trouble, is_told)
 
 
-def _up(ends: Sequence[End], condition: Obj | None, listed: Mapping[str, Obj] | None) -> int:
-    if listed is None:
+def _up(ends: Sequence[End], condition: Obj | None, its: Mapping[str, Obj] | None) -> int:
+    if its is None:
         return len(ends) if condition is not None and condition.get("status") == "True" else 0
-    present = sum(_is_listed(end, listed) for end in ends)
+    present = sum(_is_listed(end, its) for end in ends)
     if condition is not None and condition.get("status") != "True":
         return min(present, max(len(ends) - 1, 0))  # it is not known which one is meant
     return present
 
 
-def _is_listed(end: End, listed: Mapping[str, Obj]) -> bool:
-    entry = listed.get(end.ifname)
+def _is_listed(end: End, its: Mapping[str, Obj]) -> bool:
+    entry = its.get(end.ifname)
     if entry is None:
         return False
     return end.address is None or entry.get("ips") == [str(end.address.ip)]
 
 
-def _listed(pod: Obj) -> dict[str, Obj] | None:
+def listed(pod: Obj) -> dict[str, Obj] | None:
     """Return Ratchet's entries of network-status by interface; None where there is none."""
     text = (pod["metadata"].get("annotations") or {}).get(NETWORK_STATUS)
     try:

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -277,6 +278,9 @@ def test_labelled_pods_are_linked(sim: Simulation) -> None:
     pods = pod("a", labels=PRIMARY.format(ip="192.168.2.100")) + pod("b", labels=PAIR)
     sim("up", "-f", "-", stdin=pods)
     wait_for("the link", lambda: sim.pings("a", "192.168.2.101"))
+    # The front of each node leads to that node's child.
+    for node in ("node1", "node2"):
+        assert stat.S_ISSOCK(os.stat(f"{sim.directory.sockets(node)}/front.sock").st_mode)
     assert "vxlan id 11 " in sim.exec("a", "ip", "-d", "link", "show", "in1")
     links = {one["name"]: one["links"] for one in sim.status()["pods"]}
     for name, ifname in (("a", "in1"), ("b", "in2")):

@@ -110,6 +110,8 @@ def test_apply_starts_a_router_anew_whose_configuration_changed_and_no_other(
     said = sim.topo("apply", str(file), "--run")
     assert "a: FRR (zebra, staticd)" in said
     assert "b: FRR" not in said
+    # Its tables are as long as the limit of open files, which a machine may have at a million.
+    assert "1024" in sim.exec("a", "sh", "-c", "grep files /proc/$(cat /run/frr/zebra.pid)/limits")
     assert sim.containers() == containers
     assert "ip route 10.99.0.0/16 Null0" in sim.exec("a", "vtysh", "-c", "show running-config")
     assert sim.exec("b", "cat", "/run/frr/zebra.pid") == b

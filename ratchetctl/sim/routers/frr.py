@@ -24,6 +24,8 @@ CRASHES = "/var/tmp/frr"  # noqa: S108 - its folder, and in a pod the pod's own
 FOLDERS = (ETC, LOG, CRASHES)
 USER = "frr"
 START_TIMEOUT_S = 60.0  # many routers start at the same time
+# As in FRR's own script; more than the machine allows is left as it is.
+_LIMITED = 'ulimit -Sn "$0" 2>/dev/null; exec "$@"'
 _LINES = 5
 
 
@@ -48,7 +50,8 @@ def start(sandbox: Sandbox, files: Mapping[str, str]) -> Started:
             started.fail(daemon.name, f"this machine's FRR has no {program}")
             continue
         log = f"{LOG}/{daemon.name}.log"
-        command = (program, "-d", "--log", f"file:{log}", *daemon.options)
+        daemonised = (program, "-d", "--log", f"file:{log}", *daemon.options)
+        command = ("/bin/sh", "-c", _LIMITED, str(plan.max_fds), *daemonised)
         if _run(sandbox, started, daemon.name, *command):
             started.runs.append(daemon.name)
         _tell(started, daemon.name, _refused_by_daemon(sandbox.own(log)))

@@ -44,6 +44,9 @@ _OF_DAEMONS = frozenset(f"{daemon}.conf" for daemon in LINES)
 _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?(\w+)=(.*)\Z")
 # A router has its terminals' ports on lo only.
 USUAL_OPTIONS = ("-A", "127.0.0.1")
+# FRR's own value. A daemon keeps tables as long as the limit, many times over: where a machine
+# allows a million files, a router would take hundreds of MB.
+USUAL_MAX_FDS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,14 @@ class Plan:
     """What is to run, and what is named and will not run, with the reason.
 
     `files` are those of /etc/frr, by their names; `others` are the container's further ones.
+    `max_fds` is how many files and sockets a daemon may have open.
     """
 
     daemons: tuple[Daemon, ...]
     files: Mapping[str, str]
     others: Mapping[str, str]
     left_out: tuple[tuple[str, str], ...] = ()
+    max_fds: int = USUAL_MAX_FDS
 
     @property
     def is_integrated(self) -> bool:
@@ -95,7 +100,7 @@ def plan(files: Mapping[str, str], hostname: str) -> Plan:
             runs.append(Daemon(name, _options(said, name)))
         elif name in named:
             left_out.append((name, f"the file daemons does not start it: write {name}=yes there"))
-    return Plan(tuple(runs), found, others, tuple(left_out))
+    return Plan(tuple(runs), found, others, tuple(left_out), _max_fds(said))
 
 
 def written(daemons: Iterable[Daemon]) -> str:
@@ -137,6 +142,11 @@ def _options(said: Mapping[str, str], daemon: str) -> tuple[str, ...]:
     everywhere = _words(said.get("frr_global_options", ""))
     options = said.get(f"{daemon}_options")
     return (*everywhere, *(USUAL_OPTIONS if options is None else _words(options)))
+
+
+def _max_fds(said: Mapping[str, str]) -> int:
+    value = said.get("MAX_FDS", "")
+    return int(value) if value.isdecimal() and int(value) > 0 else USUAL_MAX_FDS
 
 
 def _words(text: str) -> tuple[str, ...]:

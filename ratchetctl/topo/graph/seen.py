@@ -32,7 +32,7 @@ class EndSeen:
 class PodSeen:
     """A pod that is there, and the machine that it is on. `reason` says what is wrong with it."""
 
-    machine: str
+    machine: str | None
     addresses: tuple[str, ...] = ()
     reason: str | None = None
 

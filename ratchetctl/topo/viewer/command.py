@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from ratchetctl.errors import TopologyError
-from ratchetctl.sim.directory import SimDirectory
 from ratchetctl.topo.arguments import read_topology, reading, write_pieces
 from ratchetctl.topo.graph import drawio, page, picture, svg, texts
 from ratchetctl.topo.graph.seen import Seen
 from ratchetctl.topo.model import Topology
+from ratchetctl.topo.placing import Place, only, placing
+from ratchetctl.topo.viewer.cluster import OnCluster
 from ratchetctl.topo.viewer.server import Server
 from ratchetctl.topo.viewer.simulation import Simulation
 
@@ -31,18 +33,13 @@ ENDINGS = {
 }
 DEFAULT_PORT = 8650
 
+Look = Callable[[], Seen]
+
 
 @click.command()
 @reading
-@click.option("--sim", is_flag=True, help="as it runs in the simulator of this machine")
-@click.option("--name", default="default", show_default=True, help="with --sim: which simulation")
-@click.option(
-    "-n",
-    "--namespace",
-    default="default",
-    show_default=True,
-    help="with --sim: the pods' namespace",
-)
+@click.option("--cluster", is_flag=True, help="as it runs on a cluster")
+@placing
 @click.option(
     "-t",
     "--to",
@@ -64,9 +61,8 @@ def graph(
     output: str | None,
     serve: bool,
     port: int,
-    sim: bool,
-    name: str,
-    namespace: str,
+    cluster: bool,
+    place: Place,
     **source: Any,
 ) -> None:
     """Draw the topology: as a page to look at, or for other programs.
@@ -74,21 +70,34 @@ def graph(
     html is a page that works without a network: one file with everything in it. svg is a picture;
     dot (Graphviz), mermaid and drawio (diagrams.net) are for other programs.
 
-    With --sim the drawing shows on which machine each pod runs, how each link is and, if it is not
-    up, why. With --serve the page stays up to date while it is open.
+    With --cluster or --sim the drawing shows on which machine each pod runs, how each link is and,
+    if it is not up, why. With --serve the page stays up to date while it is open.
     """
+    if cluster and place.sim:
+        raise click.UsageError("give either --cluster or --sim")
+    only(cluster, "--cluster", "kubeconfig", "context")
+    only(cluster or place.sim, "--cluster and --sim", "namespace")
     if serve and (form_ is not None or output is not None):
         raise click.UsageError("--serve serves the page itself: leave out --to and --output")
     topology = read_topology(**source)
-    running = None
-    if sim:
-        SimDirectory(name).read_state()  # says when there is no simulation at all
-        running = Simulation(name, namespace)
-    if serve:
-        _serve(topology, port, running)
-        return
-    form = form_ or _form(output)
-    write_pieces(output, _drawn(topology, form, running))
+    with _source(topology, place, cluster) as look:
+        if serve:
+            _serve(topology, port, look)
+        else:
+            write_pieces(output, _drawn(topology, form_ or _form(output), look))
+
+
+@contextmanager
+def _source(topology: Topology, place: Place, is_cluster: bool) -> Iterator[Look | None]:
+    """Give what looks at the running topology; None where a file is drawn."""
+    if is_cluster:
+        with place.client() as client:
+            yield OnCluster(client, topology.name).look
+    elif place.sim:
+        place.directory().read_state()  # says when there is no simulation at all
+        yield Simulation(place.name, place.pods_namespace).look
+    else:
+        yield None
 
 
 def _form(output: str | None) -> str:
@@ -103,29 +112,29 @@ def _form(output: str | None) -> str:
     return ENDINGS[ending]
 
 
-def _drawn(topology: Topology, form: str, running: Simulation | None) -> Iterable[str]:
+def _drawn(topology: Topology, form: str, look: Look | None) -> Iterable[str]:
     if form == "dot":
         return (f"{line}\n" for line in texts.dot(topology))
     if form == "mermaid":
         return (f"{line}\n" for line in texts.mermaid(topology))
-    drawing = picture.draw(topology, None if running is None else _looked(running))
+    drawing = picture.draw(topology, None if look is None else _looked(look))
     if form == "html":
         return (page.page(drawing),)
     lines = svg.svg(drawing) if form == "svg" else drawio.drawio(drawing)
     return (f"{line}\n" for line in lines)
 
 
-def _looked(running: Simulation) -> Seen:
-    seen = running.look()
+def _looked(look: Look) -> Seen:
+    seen = look()
     if seen.trouble is not None:
         raise TopologyError(seen.trouble)
     return seen
 
 
-def _serve(topology: Topology, port: int, running: Simulation | None) -> None:
+def _serve(topology: Topology, port: int, look: Look | None) -> None:
     # What `topo` turns off for commands that end soon.
     gc.enable()
     drawing = picture.draw(topology)
-    with Server(port, drawing, None if running is None else running.look) as made:
+    with Server(port, drawing, look) as made:
         click.echo(f"{topology.name}: {made.url} (end it with Ctrl-C)")
         made.serve_forever()

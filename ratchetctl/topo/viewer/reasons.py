@@ -32,7 +32,7 @@ def of(link: Mapping[str, Any], carrier: bool | None = None) -> tuple[str, str |
     if link.get("silent_since") is not None:
         node = link.get("peer_node") or "the far node"
         return DOWN, f"{node} has not been heard of: the link may lead nowhere"
-    if carrier is False:
+    if carrier is False or str(link.get("fault")).startswith(status.PULLED):
         return DOWN, link.get("fault") or f"no carrier: {far} has gone, or has set its end down"
     if link.get("fault"):
         return FAULT, link["fault"]

@@ -73,6 +73,7 @@ def test_the_file_daemons_decides_and_what_it_leaves_out_is_told() -> None:
         zebra_options=" -A 127.0.0.1 -s 90000000"
         ospfd_options='-A "::1"'
         frr_global_options="--limit-fds 100"
+        MAX_FDS=2048
     """
     text = "router ospf\nrouter bgp 65001\nrouter isis 1\n"
     found = plan({ETC + "daemons": daemons, ETC + "frr.conf": text}, "r1")
@@ -83,8 +84,14 @@ def test_the_file_daemons_decides_and_what_it_leaves_out_is_told() -> None:
         Daemon("staticd", ("--limit-fds", "100", "-A", "127.0.0.1")),
         Daemon("bfdd", ("--limit-fds", "100", "-A", "127.0.0.1")),
     )
+    assert found.max_fds == 2048
     assert [name for name, _ in found.left_out] == ["bgpd", "isisd"]
     assert "bgpd=yes" in found.left_out[0][1]
+
+
+@pytest.mark.parametrize("said", ["", "MAX_FDS=many\n", "MAX_FDS=0\n"])
+def test_a_daemon_may_open_as_many_files_as_frrs_own_script_lets_it(said: str) -> None:
+    assert plan({ETC + "daemons": said, ETC + "frr.conf": ""}, "r1").max_fds == 1024
 
 
 def test_a_router_without_a_configuration_has_its_name() -> None:

@@ -120,6 +120,15 @@ def test_meshnets_localhost_is_a_macvlan(tmp_path: Path) -> None:
     assert str(found.uplinks[0].end.address) == "10.0.0.1/24"
 
 
+def test_meshnets_properties_are_told_with_what_to_write_instead(tmp_path: Path) -> None:
+    text = MESHNET.format(peer="r2", peer_ip="10.0.0.2/24", ifname="eth1")
+    _, notes = topology(tmp_path, text.replace("uid: 1,", "uid: 1, properties: {loss: '1'},", 1))
+    assert notes[0] == (
+        "lab.clab.yml:6: link 1 of r1: properties is left out:"
+        " write them as labels of a link in containerlab's format"
+    )
+
+
 @pytest.mark.parametrize(
     ("peer", "peer_ip", "ifname", "wanted"),
     [
