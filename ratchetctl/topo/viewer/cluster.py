@@ -96,7 +96,7 @@ def _reason(pod: Pod) -> str | None:
     if pod.told_error is not None:
         return f"what its node's agent tells is not understood: {pod.told_error}"
     if pod.told is not None and pod.told.superseded:
-        return "superseded: another pod that was attached later has the name"
+        return "superseded: another pod has the name"
     if pod.told is not None and pod.told.error is not None:
         return pod.told.error
     if pod.containers:
