@@ -8,6 +8,7 @@ pods: what it does with these is for the fault suite.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from typing import Any
 
 from ratchet.config import Config
 from ratchet_child.model.keys import Published
+from tests.fuzz.hostile_pods import HostilePods
 from tests.fuzz.lying_etcd import Liar, Lie, make_lie
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.runner import Check, Target
@@ -113,9 +115,9 @@ def _settings(mutator: Mutator) -> dict[str, Any]:
 
 
 class Bed:
-    """An etcd, a liar in front of it, and a child."""
+    """An etcd, a liar in front of it, and a child; with hostile pods if it is so asked."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, is_hostile: bool = False) -> None:
         self.folder = folder
         self.state_dir = f"{folder}/state"
         self.log = f"{folder}/child.log"
@@ -139,6 +141,7 @@ class Bed:
             "kubeconfig": "/nonexistent/kubeconfig",
         }
         self.settings = Config.parse(configuration).settings()
+        self._pods = HostilePods(configuration) if is_hostile else None
         with open(f"{folder}/ratchet.conf", "w", encoding="utf-8") as file:
             json.dump(configuration, file)
 
@@ -156,8 +159,17 @@ class Bed:
         self._run(sys.executable, "-m", "ratchet_child.main", "--config", config, "--stay")
         wait_for("the child to answer", lambda: self._is_well(PATIENT_S), timeout_s=20)
         self._first_child = self._child()
+        if self._pods is not None:
+            self._pods.start()
 
     def close(self) -> None:
+        try:
+            if self._pods is not None:
+                self._pods.close()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         for one in self._left_open:
             one.close()
         for process in reversed(self._processes):
@@ -380,10 +392,10 @@ def _answer(sock: socket.socket, timeout_s: float) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def child_opened() -> Iterator[Check]:
+def child_opened(*, is_hostile: bool = False) -> Iterator[Check]:
     assert shutil.which("etcd"), "no program etcd"
     with tempfile.TemporaryDirectory(prefix="ratchet-fuzz-") as folder:
-        bed = Bed(folder)
+        bed = Bed(folder, is_hostile=is_hostile)
         try:
             bed.start()
             yield bed.check
@@ -391,4 +403,13 @@ def child_opened() -> Iterator[Check]:
             bed.close()
 
 
-TARGETS: tuple[Target, ...] = (Target("child", make_talk, child_opened, 1, kind="child"),)
+TARGETS: tuple[Target, ...] = (
+    Target("child", make_talk, child_opened, 1, kind="child"),
+    Target(
+        "child-beside-hostile-pods",
+        make_talk,
+        functools.partial(child_opened, is_hostile=True),
+        1,
+        kind="child",
+    ),
+)
