@@ -16,6 +16,7 @@ from tests.faults.kernel import MARK, interfaces
 from tests.faults.plan import Fault
 from tests.faults.world import FaultNode, World
 from tests.lab.namespaces import Namespace, random_name, run
+from tests.lab.polling import wait_for
 
 HISTORY_EVENTS = 1100  # etcd remembers 1,000
 DAY_S = 24 * 60 * 60
@@ -216,8 +217,15 @@ def state_directory_full(world: World, fault: Fault) -> Iterator[None]:
 def state_directory_read_only(world: World, fault: Fault) -> Iterator[None]:
     """A second, read-only mount over the first: the child's lock keeps that one writable."""
     state_dir = world.nodes[fault.node].state_dir
+
+    def remounted() -> bool:
+        with contextlib.suppress(AssertionError):  # busy: somebody is writing a file
+            run("mount", "-o", "remount,bind,ro", state_dir)
+            return True
+        return False
+
     run("mount", "--bind", state_dir, state_dir)
-    run("mount", "-o", "remount,bind,ro", state_dir)
+    wait_for("a moment at which nobody writes", remounted)
     yield
     run("umount", "--lazy", state_dir)
 
