@@ -183,7 +183,7 @@ def test_nothing_is_up_while_the_node_has_no_address(
     cluster: Cluster, node: Node, far: Node
 ) -> None:
     left, _ = linked(cluster, node, far)
-    assert link_state(node, "in1") == "up"
+    wait_for("the link to be up", lambda: link_state(node, "in1") == "up")
     node.namespace.ip("addr", "del", f"{node.address}/24", "dev", "eth0")
 
     assert link_state(node, "in1") != "up"
