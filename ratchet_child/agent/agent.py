@@ -218,8 +218,9 @@ class Agent:
         there = views(engine)
         for key in self._standing.changed(view.attachment for view in there):
             engine.registry.weigh_again(key)
-        if self._standing.next_due() is not None:
-            dues.append(now + (self._standing.next_due() or 0.0) - self._clock.time())
+        ready_at = self._standing.next_due()
+        if ready_at is not None:
+            dues.append(now + ready_at - self._clock.time())
         about = {about_pod(view, self._seen) for view in there}
         self._events.forget(about | {self._about_node})
         if self._follows:

@@ -44,11 +44,10 @@ class IncomingLinks:
 
     def reserved_on(self, pod: PodKey, own: dict[str, Entry]) -> list[DeclaredLink]:
         """Return the links whose primaries have gone, and whose VNIs are kept for them."""
+        wrong: dict[str, str] = {}  # `on` tells of these
         return [
             declared_by(primary, declaration, entry)
-            for primary, declaration, entry in _declarations(
-                pod, own, {}
-            )  # `on` tells of the wrong
+            for primary, declaration, entry in _declarations(pod, own, wrong)
             if declaration.gone
         ]
 

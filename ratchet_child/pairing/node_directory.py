@@ -85,11 +85,11 @@ class NodeDirectory:
         It does so before it declares the link. A node of v0.1.0 writes nothing of the kind.
         """
         entry = self._store.get(keys.node_pod(node_address, pod))
+        if entry is None:
+            return False
         try:
-            published = None if entry is None else Published.loads(entry.value)
+            published = Published.loads(entry.value)
         except ValueError:
-            published = None
-        if published is None:
             return False
         return published.container == container and link in published.declared
 

@@ -278,9 +278,7 @@ class Reconciler:
         """Return the ends that stay although nobody declares their link: the primary is gone.
 
         They stay for as long as their own pod does, or until the primary comes back. A primary that
-        is there and does not declare the link has dropped it; it may just be about to declare it,
-        or cannot as long as etcd is away. So it is looked at once more before an end goes, and the
-        end stays for as long as the primary's node says that the link is to be declared.
+        is there and does not declare the link has dropped it, or is just about to declare it.
         """
         declared = {(one.primary, one.link.ifname) for one in memory.incoming}
         unclaimed: dict[str, float] = {}
@@ -295,15 +293,11 @@ class Reconciler:
             if len(kept) >= self._node.max_links:
                 continue  # the pod has made them itself; etcd would be asked for each
             if primary in memory.places:
-                unclaimed[ifname] = state.progress.unclaimed.get(ifname, now)
-                if now - unclaimed[ifname] >= _SETTLE_S:
-                    if look.is_at(primary):
-                        if not self._pairing.is_declaring(primary, far_ifname, pod.key, memory):
-                            continue
-                        unclaimed[ifname] = now
-                    else:
-                        with self._registry.lock:
-                            state.heard.look.peers.add(primary)
+                before = state.progress.unclaimed.get(ifname, now)
+                since = self._awaited_since(state, memory, look, (primary, far_ifname), before)
+                if since is None:
+                    continue
+                unclaimed[ifname] = since
             kept[ifname] = primary
         state.progress.unclaimed = {one: unclaimed[one] for one in unclaimed if one in kept}
         memory.kept = {one for one in kept.values() if is_pod_name(one.name)}
@@ -342,19 +336,32 @@ class Reconciler:
             other = own.get(one.cable)
             if other is None or not counts_before(one, other) or one.primary not in memory.places:
                 continue
-            since = returning[one.cable] = progress.returning.get(one.cable, now)
-            if now - since < _SETTLE_S:
-                awaited.add(one.cable)
-            elif one.cable in progress.awaited:
-                if not look.is_at(one.primary):
-                    with self._registry.lock:
-                        state.heard.look.peers.add(one.primary)
-                elif self._pairing.is_declaring(one.primary, one.link.ifname, state.key, memory):
-                    returning[one.cable] = now
-                else:
-                    continue
+            before = returning[one.cable] = progress.returning.get(one.cable, now)
+            if one.cable in progress.returning and one.cable not in progress.awaited:
+                continue  # it was given up
+            link = one.primary, one.link.ifname
+            if (since := self._awaited_since(state, memory, look, link, before)) is not None:
+                returning[one.cable] = since
                 awaited.add(one.cable)
         progress.returning, progress.awaited = returning, frozenset(awaited)
+
+    def _awaited_since(
+        self, state: PodState, memory: Memory, look: Look, link: tuple[PodKey, str], since: float
+    ) -> float | None:
+        """Return since when (monotonic seconds) a declaration is awaited; None: it is given up.
+
+        `link` is its primary, which is there, and the primary's interface; `since` is the time up
+        to now. It begins again for as long as the primary's node says that the link is to come.
+        """
+        now = self._clock.monotonic()
+        if now - since < _SETTLE_S:
+            return since
+        primary, ifname = link
+        if not look.is_at(primary):
+            with self._registry.lock:
+                state.heard.look.peers.add(primary)
+            return since
+        return now if self._pairing.is_declaring(primary, ifname, state.key, memory) else None
 
     def settles_in(self, state: PodState) -> float | None:
         """Return the seconds until what a pod that has come back does not declare is given up.

@@ -138,7 +138,7 @@ def _superseded(cluster: Cluster, pod: Pod) -> Finding:
     what = f"{by} has the name {pod.known_as}, and with it the links"
     todo = "delete one of the two, or give one of them another ratchet.pod_name"
     if pod.known_as != pod.name and pod.phase == "Running":
-        todo += "; a Deployment's new pod gets the name when its containers have been ready for 5 s"
+        todo += "; a Deployment's new pod gets the name by itself when its containers are ready"
     return Finding(pod.name, what, todo)
 
 
