@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -159,17 +158,8 @@ class Stranger:
             victim = self._rng.choice(there)
             found = interfaces([victim.pod.netns.path])[victim.pod.netns.path] or {}
             self.most_ends = max(self.most_ends, sum(one.group == MARK for one in found.values()))
-            self._ip(victim, "".join(f"{line}\n" for line in attack(victim.id)))
+            victim.pod.netns.try_batch(attack(victim.id), timeout_s=60)
             self.done[name] += 1
-
-    def _ip(self, sandbox: Sandbox, commands: str) -> None:
-        """Have ip(8) carry out commands, as far as they can be, with the CPU that others leave."""
-        argv = sandbox.pod.netns.command("nice", "-n", "19", "ip", "-force", "-batch", "-")
-        quiet = subprocess.DEVNULL
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(
-                argv, input=commands.encode(), stdout=quiet, stderr=quiet, check=False, timeout=60
-            )
 
     @staticmethod
     def _own_interfaces(_pod: PodId) -> Iterator[str]:

@@ -7,7 +7,6 @@ links. `close` detaches the pods, and fails if the child has left them anything.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -97,12 +96,7 @@ class HostilePods:
         ):
             if self._is_ending.is_set():
                 return
-            commands = "".join(f"{line}\n" for line in attack(side))
-            argv = netns.command("nice", "-n", "19", "ip", "-force", "-batch", "-")
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run(
-                    argv, input=commands.encode(), capture_output=True, check=False, timeout=20
-                )
+            netns.try_batch(attack(side), timeout_s=20)
             self.rounds += 1
 
     @staticmethod

@@ -41,10 +41,7 @@ def bed(cluster: Cluster, node: Node, tmp_path: Path, authority: Authority) -> I
     try:
         yield bed
     finally:
-        for attachment in list(node.attachments.values()):
-            node.delete(attachment.pod)
-        if node.children():
-            wait_for("the records to go", node.records, until=lambda records: not records)
+        bed.clear()
         bed.close()
 
 

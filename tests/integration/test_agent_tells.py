@@ -13,8 +13,8 @@ from ratchet import annotations as told
 from ratchet.annotations import Asked, Heard, NodeTold, PodTold
 from ratchet.status import LinkStatus
 from ratchet_child.agent.checking import Check
-from tests.lab.agent import AgentBed
-from tests.lab.api_objects import Obj, Objects
+from tests.lab.agent import AgentBed, agents
+from tests.lab.api_objects import Obj
 from tests.lab.api_server import Authority
 from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
@@ -34,13 +34,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture
 def beds(cluster: Cluster, tmp_path: Path, authority: Authority) -> Iterator[list[AgentBed]]:
     """Two nodes of one Kubernetes cluster, each with its agent, which is a pod."""
-    objects = Objects()
-    names = ("node-1", "node-2")
-    beds = [
-        AgentBed(node, str(tmp_path / name), authority, name, objects)
-        for node, name in zip(cluster.nodes, names, strict=False)
-    ]
-    try:
+    with agents(cluster, tmp_path, authority) as beds:
         for bed in beds:
             pod = agent_of(bed)
             bed.create(pod, AGENT_LABELS)
@@ -48,13 +42,6 @@ def beds(cluster: Cluster, tmp_path: Path, authority: Authority) -> Iterator[lis
             bed.start("--pod-uid", pod.uid)
             bed.wait_watching()
         yield beds
-    finally:
-        for bed in beds:
-            for attachment in list(bed.node.attachments.values()):
-                bed.node.delete(attachment.pod)
-            if bed.node.children():
-                wait_for("no records", bed.node.records, until=lambda records: not records)
-            bed.close()
 
 
 def agent_of(bed: AgentBed) -> Pod:

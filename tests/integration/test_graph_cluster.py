@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +16,7 @@ from ratchetctl.kube import reading
 from tests.integration.test_topo_cluster import Lab
 from tests.lab.api_server import Authority
 from tests.lab.polling import wait_for
-from tests.lab.simulation import PROGRAM
+from tests.lab.simulation import graph_state, served_graph
 
 
 @pytest.fixture
@@ -34,23 +30,8 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 @pytest.fixture
 def url(lab: Lab) -> Iterator[str]:
     run_agents(lab, "machine-1", "machine-2")
-    arguments = ("topo", "graph", str(lab.file), "--cluster", "--serve", "--port", "0")
-    environ = {**os.environ, "KUBECONFIG": lab.config}
-    with subprocess.Popen(
-        (*PROGRAM, *arguments), stdout=subprocess.PIPE, text=True, env=environ
-    ) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().split()[1]
-        finally:
-            process.terminate()
-            process.wait(timeout=10)
-
-
-def state(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}state.json", timeout=30) as answer:
-        found: dict[str, Any] = json.load(answer)
-        return found
+    with served_graph(str(lab.file), "--cluster", KUBECONFIG=lab.config) as address:
+        yield address
 
 
 def tell(lab: Lab, pod: str, *links: LinkStatus) -> None:
@@ -83,27 +64,27 @@ def run_agents(lab: Lab, *machines: str) -> None:
 
 def test_served_page_follows_what_the_cluster_tells(lab: Lab, url: str) -> None:
     # The page is open before there is any pod.
-    assert [one[1] for one in state(url)["nodes"]] == [False, False, False]
+    assert [one[1] for one in graph_state(url)["nodes"]] == [False, False, False]
     lab.topo("create")
-    wait_for("every link to be up", lambda: {one[1] for one in state(url)["links"]} == {"up"})
-    found = state(url)
+    wait_for("every link to be up", lambda: {one[1] for one in graph_state(url)["links"]} == {"up"})
+    found = graph_state(url)
     assert found["machines"] == ["machine-1", "machine-2"]
     assert [found["machines"][one[0]] for one in found["nodes"]] == [
         lab.pod(name)["spec"]["nodeName"] for name in "abc"
     ]
     up = LinkStatus("eth1", "b", "up", True, kind="vxlan", vni=12)
     tell(lab, "a", replace(up, fault=PULLED))
-    wait_for("the link to be down", lambda: state(url)["links"][0][1] == "down")
-    kind, _, vni, ends = state(url)["links"][0]
+    wait_for("the link to be down", lambda: graph_state(url)["links"][0][1] == "down")
+    kind, _, vni, ends = graph_state(url)["links"][0]
     assert (kind, vni, ends[0][1]) == ("vxlan", 12, PULLED)
     # Agents write no counters.
     assert ends[0][2:] == [None, None, None, None]
     tell(lab, "a", up)
-    wait_for("the link to be up", lambda: state(url)["links"][0][1] == "up")
+    wait_for("the link to be up", lambda: graph_state(url)["links"][0][1] == "up")
     lab.topo("destroy")
-    wait_for("the pods to be gone", lambda: not any(one[1] for one in state(url)["nodes"]))
+    wait_for("the pods to be gone", lambda: not any(one[1] for one in graph_state(url)["nodes"]))
     lab.api.rights.clear()
-    wait_for("the page to say so", lambda: "list pods" in str(state(url)["trouble"]))
+    wait_for("the page to say so", lambda: "list pods" in str(graph_state(url)["trouble"]))
 
 
 def test_a_picture_of_the_moment_has_machines_and_reasons(lab: Lab) -> None:

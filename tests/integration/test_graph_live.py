@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.lab.polling import wait_for
-from tests.lab.simulation import PROGRAM, Simulation, ratchetctl
+from tests.lab.simulation import Simulation, graph_state, ratchetctl, served_graph
 
 pytestmark = pytest.mark.root
 
@@ -42,24 +39,12 @@ def sim(tmp_path: Path) -> Iterator[Simulation]:
 @pytest.fixture
 def url(sim: Simulation, tmp_path: Path) -> Iterator[str]:
     file = str(tmp_path / "live.clab.yml")
-    arguments = ("topo", "graph", file, "--sim", "--name", sim.name, "--serve", "--port", "0")
-    with subprocess.Popen((*PROGRAM, *arguments), stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().split()[1]
-        finally:
-            process.terminate()
-            process.wait(timeout=10)
-
-
-def state(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}state.json", timeout=30) as answer:
-        found: dict[str, Any] = json.load(answer)
-        return found
+    with served_graph(file, "--sim", "--name", sim.name) as address:
+        yield address
 
 
 def first_link(url: str) -> list[Any]:
-    found: list[Any] = state(url)["links"][0]
+    found: list[Any] = graph_state(url)["links"][0]
     return found
 
 
@@ -69,7 +54,7 @@ def link(sim: Simulation, command: str) -> None:
 
 
 def test_served_page_tells_what_really_happens(sim: Simulation, url: str, tmp_path: Path) -> None:
-    found = state(url)
+    found = graph_state(url)
     where = sim.nodes_of_pods()
     assert found["machines"] == sorted(set(where.values())) == ["node1", "node2"]
     machines = [found["machines"][one[0]] for one in found["nodes"]]
@@ -92,7 +77,7 @@ def test_served_page_tells_what_really_happens(sim: Simulation, url: str, tmp_pa
     # A pod that has gone is why its peer's link has no carrier.
     sim("delete", "r2")
     wait_for("the link to be down", lambda: first_link(url)[1] in ("down", "waiting"))
-    assert state(url)["nodes"][1][1] is False
+    assert graph_state(url)["nodes"][1][1] is False
     reasons = [end[1] for end in first_link(url)[3]]
     assert "the pod r2 is not there" in reasons
     assert all(reasons)
@@ -104,4 +89,4 @@ def test_served_page_tells_what_really_happens(sim: Simulation, url: str, tmp_pa
     assert "the pod r2 is not there" in picture.read_text()
     # The simulation ends before the page does.
     sim("down")
-    wait_for("the page to say so", lambda: "no simulation" in str(state(url)["trouble"]))
+    wait_for("the page to say so", lambda: "no simulation" in str(graph_state(url)["trouble"]))

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.agent import AgentBed
-from tests.lab.api_objects import Objects
+from tests.lab.agent import AgentBed, agents
 from tests.lab.api_server import Authority
 from tests.lab.cluster import Cluster
-from tests.lab.polling import hold_for, wait_for
+from tests.lab.polling import hold_for
 from tests.lab.runtime import PAIR, Pod, in1_in2
 
 pytestmark = pytest.mark.root
@@ -28,24 +27,11 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def beds(cluster: Cluster, tmp_path: Path, authority: Authority) -> Iterator[list[AgentBed]]:
-    objects = Objects()
-    names = ("node-1", "node-2")
-    beds = [
-        AgentBed(node, str(tmp_path / name), authority, name, objects)
-        for node, name in zip(cluster.nodes, names, strict=False)
-    ]
-    try:
+    with agents(cluster, tmp_path, authority) as beds:
         for bed in beds:
             bed.start()
             bed.wait_watching()
         yield beds
-    finally:
-        for bed in beds:
-            for attachment in list(bed.node.attachments.values()):
-                bed.node.delete(attachment.pod)
-            if bed.node.children():
-                wait_for("no records", bed.node.records, until=lambda records: not records)
-            bed.close()
 
 
 LABELS = {**in1_in2("b"), "ratchet.pod_name": "a"}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from tests.lab import api_server
 from tests.lab.api_objects import Obj, Objects
 from tests.lab.api_server import TOKEN, ApiServer, Authority, kubeconfig
+from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import CNI_IFNAME, Attachment, Config, Node, Outcome, Pod, plugin_dir
 
@@ -97,6 +100,13 @@ class AgentBed:
             self.process.terminate()
             self.process.wait(20)
             self.process = None
+
+    def clear(self) -> None:
+        """Detach the node's pods, while the agent runs."""
+        for attachment in list(self.node.attachments.values()):
+            self.node.delete(attachment.pod)
+        if self.node.children():
+            wait_for("the records to go", self.node.records, until=lambda records: not records)
 
     def close(self) -> None:
         self.stop()
@@ -214,3 +224,19 @@ class AgentBed:
     def gets(self) -> list[str]:
         """Return the requests for single pods."""
         return [path for method, path, _ in self.api.calls if method == "GET" and "/pods/" in path]
+
+
+@contextlib.contextmanager
+def agents(cluster: Cluster, folder: Path, authority: Authority) -> Iterator[list[AgentBed]]:
+    """Give two nodes of one Kubernetes cluster, whose agents are to be started."""
+    objects = Objects()
+    with contextlib.ExitStack() as stack:
+        beds = []
+        for node, name in zip(cluster.nodes, ("node-1", "node-2"), strict=False):
+            beds.append(AgentBed(node, str(folder / name), authority, name, objects))
+            stack.callback(beds[-1].close)
+        try:
+            yield beds
+        finally:
+            for bed in beds:
+                bed.clear()

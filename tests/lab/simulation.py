@@ -8,6 +8,8 @@ import os
 import secrets
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 from ratchetctl.sim import netns, processes
@@ -29,6 +31,28 @@ def ratchetctl(*arguments: str, stdin: str = "") -> Done:
         timeout=COMMAND_TIMEOUT_S,
         check=False,
     )
+
+
+@contextlib.contextmanager
+def served_graph(*arguments: str, **environ: str) -> Iterator[str]:
+    """Run `ratchetctl topo graph … --serve`, and give the address of its page."""
+    command = (*PROGRAM, "topo", "graph", *arguments, "--serve", "--port", "0")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environ}
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().split()[1]
+        finally:
+            process.terminate()
+            process.wait(timeout=10)
+
+
+def graph_state(url: str) -> dict[str, Any]:
+    """Return what the page at an address reads again and again."""
+    with urllib.request.urlopen(f"{url}state.json", timeout=30) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
 
 
 class Simulation:
