@@ -17,6 +17,7 @@ import pytest
 
 from ratchet.config import Config
 from ratchet_child.agent.agent import Agent, Wishes
+from tests.faults import clock
 from tests.lab import api_server
 from tests.lab.agent import NODE_NAME, AgentBed
 from tests.lab.api_objects import Obj
@@ -330,6 +331,33 @@ def test_a_hundred_wrong_labels_cost_a_few_events(cluster: Cluster, bed: AgentBe
     bed.wait_event(left, "LabelRefused")
     time.sleep(2)
     assert len(bed.events(left)) <= 25
+
+
+def test_a_nodes_clock_that_jumps_keeps_no_word_and_no_link_back(
+    cluster: Cluster, bed: AgentBed, tmp_path: Path
+) -> None:
+    """By most of an hour, forth and back."""
+    file = tmp_path / "clock"
+    file.write_text("0")
+    bed.environ = clock.using(clock.make(str(tmp_path)), str(file))
+    bed.start()
+    bed.wait_watching()
+    file.write_text("3000")
+    left, right = cluster.pod("a"), cluster.pod("b")
+    bed.run(left, in1_in2("b"), gate=True)
+    bed.wait_condition(left, "False", "LinkWaiting")
+    bed.wait_event(left, "LinkWaiting")
+    bed.run(right, PAIR)
+    bed.wait_condition(left, "True", "LinksUp")
+    bed.wait_event(left, "LinkUp")
+    file.write_text("0")
+    bed.label(left, local_ip="192.168.2.50")
+    bed.wait_event(left, "LinksChanged")
+    left.netns.wait_ping("192.168.2.101")
+    assert "192.168.2.50/24" in left.netns.addresses("in1")
+    bed.node.delete(right).succeeded()
+    bed.objects.delete_pod(right.namespace, right.name)
+    bed.wait_condition(left, "False", "LinkWaiting")
 
 
 def test_throttled_writes_are_done_later(cluster: Cluster, bed: AgentBed) -> None:

@@ -180,6 +180,40 @@ def test_the_cloud_router_routes(sim: Simulation) -> None:
 
 @pytest.mark.root
 @pytest.mark.slow
+def test_hosts_keep_their_routes_when_a_router_of_the_cloud_router_restarts(
+    sim: Simulation,
+) -> None:
+    sim("up", "-f", CLOUD_ROUTER)
+    sim("run", "-f", CLOUD_ROUTER)
+    nodes = sim.nodes_of_pods()
+
+    def reaches() -> bool:
+        return sim.pings("centosa", "192.168.4.101")
+
+    def ends(*pods: str) -> list[str]:
+        """Return the routes of pods, with a carrier or without, and their interfaces' indices."""
+        links = [sim.exec(pod, "ip", "-o", "link") for pod in pods]
+        routes = [sim.exec(pod, "ip", "route").replace("linkdown", "").split() for pod in pods]
+        indices = [[line.split(": ")[:2] for line in one.splitlines()] for one in links]
+        return [f"{one}" for one in (*routes, *indices)]
+
+    wait_for("OSPF", reaches, timeout_s=OSPF_TIMEOUT_S)
+    hosts = ends("centosa", "centosb")
+    for router in ("quagga-a", "quagga-b"):
+        sim("restart", router)
+        wait_for(f"OSPF again after {router}", reaches, timeout_s=OSPF_TIMEOUT_S)
+        assert ends("centosa", "centosb") == hosts
+    host = ends("centosa")
+    sim("restart", "quagga-b", "--node", nodes["quagga-a"])
+    assert ends("centosa") == host
+    # The link to its own host is no veth pair any more: that host's end was made anew.
+    sim.exec("centosb", "ip", "route", "replace", "192.168.2.0/24", "via", "192.168.4.100")
+    wait_for("OSPF again elsewhere", reaches, timeout_s=OSPF_TIMEOUT_S)
+    assert ends("centosa") == host
+
+
+@pytest.mark.root
+@pytest.mark.slow
 def test_the_demo_holds_what_it_claims() -> None:
     done = ratchetctl("demo")
     assert done.returncode == 0, done.stdout + done.stderr

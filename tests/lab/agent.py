@@ -55,6 +55,7 @@ class AgentBed:
             {"tokenFile": self.token_file},
         )
         self.process: subprocess.Popen[bytes] | None = None
+        self.environ: Mapping[str, str] = {}  # of the next child, beside the test's own
 
     def _serve(self) -> ApiServer:
         return self.node.namespace.do(
@@ -80,7 +81,11 @@ class AgentBed:
         argv += ["--node-name", self.name, *arguments]
         with open(os.path.join(self._directory, "stderr"), "ab") as stderr:
             self.process = subprocess.Popen(
-                self.node.namespace.command(*argv), cwd="/", stdin=subprocess.DEVNULL, stderr=stderr
+                self.node.namespace.command(*argv),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stderr=stderr,
+                env={**os.environ, **self.environ},
             )
         self.node.wait_child()
 
