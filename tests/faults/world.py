@@ -14,6 +14,7 @@ import secrets
 import shlex
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -52,6 +53,7 @@ CALL_TIMEOUT_S = 60.0
 WAIT_SECONDS = 0.5
 STATE_DIR_BYTES = 512 * 1024
 LOG_BYTES = 32 * 1024 * 1024
+FRONT = "/run/ratchet/front.sock"  # the machine's: the nodes have none of their own
 
 
 class StuckError(AssertionError):
@@ -190,6 +192,7 @@ class World:
                     call.process.kill()
             time.sleep(0.05)
         self.end_processes(self.own_processes())
+        remove_dead_socket(FRONT)
         for sandbox in list(self._sandboxes):
             self.remove_sandbox(sandbox)
 
@@ -527,6 +530,15 @@ def unmount(path: str) -> None:
     """Unmount all that is mounted there, one over the other or nothing. Safe to call twice."""
     while os.path.ismount(path):
         run("umount", "--lazy", path)
+
+
+def remove_dead_socket(path: str) -> None:
+    """Remove the socket that a process has left which was killed; one that is served stays."""
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(FileNotFoundError):
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
 
 
 def _environ(pid: int) -> bytes:
