@@ -271,7 +271,11 @@ def test_stopped_child_holds_no_pod_up(cluster: Cluster, served: Node) -> None:
         assert served.delete(pod).succeeded().elapsed_s < HELD_S
     os.kill(served.wait_child(), signal.SIGCONT)
     # It sees six fronts that have gone.
-    wait_for("the calls to be counted", lambda: figures(served)["calls"]["abandoned"] >= 6)
+    wait_for(
+        "the calls to be counted",
+        lambda: figures(served),
+        until=lambda seen: seen["calls"]["abandoned"] >= 6,
+    )
 
 
 def test_stopped_between_a_delegates_plugins_the_runtime_is_to_try_again(
