@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from benchmarks.bed import memory_folder
@@ -42,8 +42,10 @@ from ratchet_child.engine import Engine, Parts
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.local import Node as LocalNode
 from ratchet_child.pods.records import Records
-from ratchet_child.store.api import Event
+from ratchet_child.store.api import Event, Request
+from ratchet_child.store.encoding import NAMES
 from ratchet_child.store.etcd_v2 import EtcdV2Store
+from ratchet_child.store.pipeline import Answered
 from ratchet_child.store.transport import Transport
 from ratchet_child.work.earlier_addresses import EarlierAddresses
 from ratchetctl.sim import netns
@@ -113,11 +115,15 @@ class _CountingStore(EtcdV2Store):
     def _transport(self, host: str, port: int, context: ssl.SSLContext | None) -> Transport:
         return _CountedTransport(host, port, context)
 
-    def _request(self, name: str, path: str, call: Any) -> Any:
-        _tally.request(f"{name} {_row(path)}")
-        return super()._request(name, path, call)
+    def _exchange(
+        self, client: Any, requests: Sequence[Request], on_large: Callable[[], None]
+    ) -> list[Answered]:
+        for one in requests:
+            _tally.request(f"{NAMES[type(one)]} {_row(one.key)}")
+        return super()._exchange(client, requests, on_large)
 
     def watch(self, key: str, index: int) -> Event | None:
+        _tally.request(f"watch {_row(key)}")
         event = super().watch(key, index)
         # A bell that nobody needs any more is taken away half a minute later: time, not size.
         if event is not None and event.action != "expire":
@@ -125,9 +131,9 @@ class _CountingStore(EtcdV2Store):
         return event
 
 
-def _row(path: str) -> str:
-    """Return what kind of key a path is, in the words of docs/etcd-keys.md."""
-    match path.split("/")[2:]:
+def _row(key: str) -> str:
+    """Return what kind of key it is, in the words of docs/etcd-keys.md."""
+    match key.split("/"):
         case ["association", _, "links", *_]:
             return "links"
         case ["association" | "nodes", _, kind, *_]:
@@ -135,7 +141,7 @@ def _row(path: str) -> str:
         case [kind, *_]:
             return kind
         case _:
-            return path
+            return key
 
 
 class _CountedTransport(Transport):

@@ -59,7 +59,7 @@ class Response(http.client.HTTPResponse):
     headers: Fields  # type: ignore[assignment]
 
     def bound(self, sock: socket.socket, deadline: float, limit_bytes: int) -> None:
-        self.fp = io.BufferedReader(_Received(self.fp.detach(), sock, deadline, limit_bytes))
+        self.fp = io.BufferedReader(Received(self.fp.detach(), sock, deadline, limit_bytes))
 
     def begin(self) -> None:
         """Read the head, as the base class does, and find out how the body ends."""
@@ -99,7 +99,7 @@ def _read_fields(file: Any) -> Fields:
     raise http.client.HTTPException(f"got more than {_MOST_FIELDS} headers")
 
 
-class _Received(io.RawIOBase):
+class Received(io.RawIOBase):
     """What a socket receives, until the time is over or it is too much. Raises OSError then."""
 
     def __init__(
@@ -107,13 +107,24 @@ class _Received(io.RawIOBase):
     ) -> None:
         self._raw = raw
         self._sock = sock
+        self._has_ended = False
+        self.begin(deadline, limit_bytes)
+
+    def begin(self, deadline: float, limit_bytes: int) -> None:
+        """Have what comes from now on come by this deadline and within this limit."""
         self._deadline = deadline
         self._limit_bytes = self._left_bytes = limit_bytes
+
+    def end(self) -> None:
+        """Read nothing more."""
+        self._has_ended = True
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
+        if self._has_ended:
+            return 0
         left_s = self._deadline - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("timed out")
@@ -166,7 +177,7 @@ def exchange(
     connection.sock.settimeout(max(deadline - time.monotonic(), 0.001))
     connection.request(method, path, body, headers or {})
     if begins_in_s is not None:
-        _await_answer(connection.sock, begins_in_s)
+        await_answer(connection.sock, begins_in_s)
     return cast(Response, connection.getresponse())
 
 
@@ -191,7 +202,8 @@ def keep_alive(
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unanswered_s * 1000)
 
 
-def _await_answer(connected: socket.socket, begins_in_s: float) -> None:
+def await_answer(connected: socket.socket, begins_in_s: float) -> None:
+    """Wait for the first byte of an answer. *Raises* ConnectionError when it does not come."""
     poller = select.poll()  # select() knows no descriptors above 1023
     poller.register(connected, select.POLLIN)
     if not poller.poll(begins_in_s * 1000):

@@ -248,7 +248,7 @@ class Engine:
 
         *Raises* StoreError.
         """
-        news = self.pairing.keep(self.registry.far_nodes)
+        news = self.pairing.unrung.look(self.registry.far_nodes)
         if news is None:
             return
         if news.of_everyone:

@@ -7,12 +7,14 @@ the same for nonsense.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ratchet import log
 from ratchet.names import is_container_id
 from ratchet_child.model import keys
 from ratchet_child.model.keys import Declaration, PodKey
 from ratchet_child.model.links import DeclaredLink, Place
-from ratchet_child.store.api import Entry, Store
+from ratchet_child.store.api import Entry, Store, Tree
 
 
 def value_of(there: dict[str, Entry], name: str) -> str | None:
@@ -35,13 +37,18 @@ def is_node(address: str) -> bool:
     return bool(address) and "/" not in address and address not in (".", "..")
 
 
-def note_place(store: Store, peer: PodKey, places: dict[PodKey, Place]) -> dict[str, Entry]:
-    """Read a pod's keys, and take down where it is, if it is anywhere."""
-    there, _ = store.tree(keys.association(peer))
+def note_places(store: Store, peers: Collection[PodKey], places: dict[PodKey, Place]) -> None:
+    """Read pods' keys, and take down where they are, if they are anywhere."""
+    read = store.together(*(Tree(keys.association(peer)) for peer in peers))
+    for peer, (there, _) in zip(peers, read, strict=True):
+        take_down(peer, there, places)
+
+
+def take_down(peer: PodKey, there: dict[str, Entry], places: dict[PodKey, Place]) -> None:
+    """Take down where a pod is by its keys, if it is anywhere."""
     place = place_of(there)
     if place is not None:
         places[peer] = place
-    return there
 
 
 def readable(pod: PodKey, key: str, entry: Entry | None, pair: str) -> Declaration | None:

@@ -20,10 +20,10 @@ from ratchet_child.model.keys import Declaration, PodKey
 from ratchet_child.model.links import DeclaredLink, Place
 from ratchet_child.model.local import LocalPod
 from ratchet_child.pairing import v010
-from ratchet_child.pairing.association import declared_by, note_place, place_of, readable
+from ratchet_child.pairing.association import declared_by, place_of, readable, take_down
 from ratchet_child.pairing.v010 import V010Keys
 from ratchet_child.pairing.vni import Vnis
-from ratchet_child.store.api import Entry, Store
+from ratchet_child.store.api import Entry, Get, Remove, Store, Swap, Tree
 
 RESERVED_S = 600  # for how long a link keeps its VNI when its primary has gone
 
@@ -253,11 +253,11 @@ class Declarations:
         `reserve`: the primary has gone and may come back. While its pair is there the VNI is kept
         for the link, as the pair's end has it for good. Return the VNI that is.
         """
-        there = note_place(self._store, pair, places)
         key = keys.declaration(pair, primary.name, ifname)
         reserved: int | None = None
         removed = False
-        entry = self._store.get(key)
+        (there, _), entry = self._store.together(Tree(keys.association(pair)), Get(key))
+        take_down(pair, there, places)
         while entry is not None:
             declaration = readable(primary, key, entry, pair.name)
             if declaration is None or declaration.container != container:
@@ -271,16 +271,19 @@ class Declarations:
                 reserved = declaration.vni
                 self._v010_keys.remove(primary, pair, declaration, there)
                 kept = replace(declaration, refused="", gone=True)
-                written = self._store.swap(key, kept.dumps(), entry.modified, ttl_s=RESERVED_S)
                 # A pair that goes at this moment looks for what is reserved on it before that, or
                 # is seen to have gone after it.
-                there, _ = self._store.tree(keys.association(pair))
+                written, (there, _) = self._store.together(
+                    Swap(key, kept.dumps(), entry.modified, RESERVED_S),
+                    Tree(keys.association(pair)),
+                )
                 entry = written or self._store.get(key)
                 continue
             self._vnis.release(declaration.vni, container, key)
             self._v010_keys.remove(primary, pair, declaration, there)
-            removed = self._store.remove(key, entry.modified)
-            there, _ = self._store.tree(keys.association(pair))
+            removed, (there, _) = self._store.together(
+                Remove(key, entry.modified), Tree(keys.association(pair))
+            )
             if removed:  # the far node may have written the v0.1.0 keys meanwhile: `renumber`
                 self._v010_keys.remove(primary, pair, declaration, there)
                 reserved = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +19,7 @@ from ratchet_child.model import keys
 from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.local import LocalPod, Node
 from ratchet_child.pairing.ringing import targets
-from ratchet_child.store.api import Store
+from ratchet_child.store.api import Create, Set, Store
 
 
 @dataclass(slots=True)
@@ -45,17 +46,23 @@ class NodeDirectory:
         self._lock = lock or threading.Lock()
         self._wrong: tuple[int, str, str] | None = None  # as told last
 
-    def enlist(self, pod: LocalPod, *, again: bool = False) -> None:
-        """Write what the node has published for a pod; `again`: unless there is something.
+    @contextlib.contextmanager
+    def entry(self, pod: LocalPod, *, again: bool = False) -> Iterator[Set | Create]:
+        """Give the request that writes what the node has published for a pod, to be sent meanwhile.
 
-        The entry tells for good how old the container is.
+        `again`: unless there is something. The entry tells for good how old the container is.
         """
         # In the order in which `forget` says it.
         declared = tuple(sorted((link.pair, link.ifname) for link in pod.links))
         published = Published(pod.container, declared, self._node.state_dir, self._node.machine)
         with self._lock:
-            write = self._store.create if again else self._store.set
-            write(keys.node_pod(self._node.address, pod.key), published.dumps())
+            write = Create if again else Set
+            yield write(keys.node_pod(self._node.address, pod.key), published.dumps())
+
+    def enlist(self, pod: LocalPod) -> None:
+        """Write what the node has published for a pod."""
+        with self.entry(pod) as entry:
+            entry.by(self._store)
 
     def forget(self, pod: PodKey, published: Published, node_address: str) -> None:
         """Forget, as the last step, that the node had published a pod's container."""

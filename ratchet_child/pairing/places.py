@@ -23,7 +23,7 @@ from ratchet_child.pairing.association import place_of, value_of
 from ratchet_child.pairing.machines import Machines
 from ratchet_child.pairing.node_directory import NodeDirectory
 from ratchet_child.pairing.ringing import Ringer
-from ratchet_child.store.api import Entry, Store
+from ratchet_child.store.api import Create, Entry, Remove, Set, Store, Tree
 
 _WITHDRAWN = 256
 
@@ -81,10 +81,14 @@ class Places:
 
     def _write_place(self, pod: LocalPod, *, yields: bool) -> bool:
         """Write where the pod is; False when it `yields` to another container of that name."""
-        # First of all, so that a crash leaves nothing that the node would not find again.
-        self._directory.enlist(pod, again=yields)
-        elsewhere = self._write_address(pod)
-        was_free = self._take_name(pod, yields=yields)
+        # The entry first of all, so that a crash leaves nothing that the node would not find again.
+        key = keys.container(pod.key)
+        with self._directory.entry(pod, again=yields) as entry:
+            _, _, before, taken = self._store.together(
+                entry, *self._address_of(pod), Create(key, pod.container)
+            )
+        elsewhere = self._elsewhere(before)
+        was_free = self._take_name(pod, taken, yields=yields)
         has_name = was_free or not yields
         if has_name:
             log.info("published", pod=pod.key, container=pod.container, node=self._node.address)
@@ -96,21 +100,31 @@ class Places:
 
     def _write_address(self, pod: LocalPod) -> str | None:
         """Write the node's tunnel end; another node's address that stood there, None for none."""
-        self._store.set(keys.parent_interface(pod.key), self._node.interface)
-        before = self._store.set(keys.parent_address(pod.key), self._node.address)
+        _, before = self._store.together(*self._address_of(pod))
+        return self._elsewhere(before)
+
+    def _address_of(self, pod: LocalPod) -> tuple[Set, Set]:
+        return (
+            Set(keys.parent_interface(pod.key), self._node.interface),
+            Set(keys.parent_address(pod.key), self._node.address),
+        )
+
+    def _elsewhere(self, before: str | None) -> str | None:
+        """Return the address that stood there, if it is another node's."""
         return before if before and before != self._node.address else None
 
-    def _take_name(self, pod: LocalPod, *, yields: bool) -> bool:
-        """Write the container's ID; whether the name was free. If it `yields`, only then.
+    def _take_name(self, pod: LocalPod, taken: Entry | None, *, yields: bool) -> bool:
+        """Write the container's ID, unless that is done; whether the name was free.
 
-        With conditions: etcd carries out a request whose answer was lost whenever it comes to it,
-        and then it must not undo what came later. And the key stays as old as it is, which tells
-        after a crash that it was taken over.
+        If it `yields`, only then. With conditions: etcd carries out a request whose answer was lost
+        whenever it comes to it, and then it must not undo what came later. And the key stays as old
+        as it is, which tells after a crash that it was taken over.
         """
         key = keys.container(pod.key)
-        while self._store.create(key, pod.container) is None:
+        while taken is None:
             there = self._store.get(key)
             if there is None:
+                taken = self._store.create(key, pod.container)
                 continue
             if there.value == pod.container:
                 return yields
@@ -182,15 +196,22 @@ class Places:
             if is_overwritten or place_of(own) is None:
                 self._ringer.ring_holders(pod)  # that was done to it before a crash
             return
+        doomed: list[Remove] = []
         if address in (None, node_address):
             if current is None and self._is_local(pod):
                 return
-            for name in ("parentaddr", "parentiface"):
-                if name in own:
-                    self._store.remove(f"{keys.association(pod)}/{name}", own[name].modified)
+            doomed = [
+                Remove(f"{keys.association(pod)}/{name}", own[name].modified)
+                for name in ("parentaddr", "parentiface")
+                if name in own
+            ]
         if current is None:
-            own, _ = self._store.tree(keys.association(pod))
+            *_, (own, _) = self._store.together(*doomed, Tree(keys.association(pod)))
             if "id" in own and place_of(own) is None:
                 self._ringer.ring_holders(pod)
-        elif not self._store.remove(keys.container(pod), current.modified):
+            return
+        *_, is_removed = self._store.together(
+            *doomed, Remove(keys.container(pod), current.modified)
+        )
+        if not is_removed:
             self._ringer.ring_holders(pod)

@@ -16,14 +16,15 @@ steps is mended by doing them all again. Here is the order of the steps; each pi
     node_keys       what a node knows of itself
     machines        which machine has which address, and which are there
     ringing         bells
+    news            what nobody rings for
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ratchet import log
@@ -34,10 +35,11 @@ from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.links import DeclaredLink, Place, first_at
 from ratchet_child.model.local import LocalPod, Memory, Node
 from ratchet_child.pairing import v010
-from ratchet_child.pairing.association import is_node, note_place, place_of
+from ratchet_child.pairing.association import is_node, note_places, place_of
 from ratchet_child.pairing.declarations import Declarations
 from ratchet_child.pairing.incoming import IncomingLinks
 from ratchet_child.pairing.machines import Machines
+from ratchet_child.pairing.news import Unrung
 from ratchet_child.pairing.node_directory import NodeDirectory, NodeKeys
 from ratchet_child.pairing.old_links import OldLinks
 from ratchet_child.pairing.old_nodes import OldNodes
@@ -45,27 +47,9 @@ from ratchet_child.pairing.places import Places
 from ratchet_child.pairing.ringing import Ringer
 from ratchet_child.pairing.v010 import V010Keys
 from ratchet_child.pairing.vni import Vnis
-from ratchet_child.store.api import Entry, Store
+from ratchet_child.store.api import Entry, Store, Tree
 
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What nobody rings for.
-
-    `told`: pods of which v0.1.0's words tell something new, with the primary's name and the VNI.
-    `doubtful`: nodes that may not ring any more.
-    """
-
-    of_everyone: bool
-    told: Mapping[PodKey, tuple[str, int | None]]
-    doubtful: frozenset[str]
-
-    def is_for(self, pod: PodKey, memory: Memory) -> bool:
-        """Say whether a pod of this node does not know yet what it is told."""
-        name, vni = self.told.get(pod, ("", None))
-        return pod in self.told and not any(
-            (one.primary.name, one.vni) == (name, vni) for one in memory.incoming
-        )
+_TOGETHER = 16  # answers that are read before the first one is looked at
 
 
 class Pairing:
@@ -103,8 +87,7 @@ class Pairing:
         self._v010_keys = V010Keys(store, self._ringer)
         self._old_nodes = OldNodes(store)
         self._vnis = Vnis(store, new_lock(), self._old_nodes)
-        self._shared_vnis: frozenset[int] = frozenset()
-        self._told: Mapping[PodKey, tuple[str, int | None]] = {}
+        self.unrung = Unrung(self.machines, self._vnis, self._old_nodes, self._ringer)
         self._declarations = Declarations(
             store,
             self._v010_keys,
@@ -157,7 +140,10 @@ class Pairing:
             memory.known.clear()
         else:
             memory.known.difference_update(peers)
-        own, _ = self._store.tree(keys.association(pod.key), recursive=True)
+        # The pairs of its own links are known already, and are read at once.
+        pairs = [pair for pair in _pairs(pod) if pair not in memory.known]
+        read = self._read([pod.key, *self._far(pairs)[: _TOGETHER - 1]])
+        own = read.pop(pod.key)
         current = own.get("id")
         stays_back = memory.stands_by and self._places.leaves_name(pod, self.machines)
         if current is None or memory.stands_by != stays_back:
@@ -177,9 +163,12 @@ class Pairing:
         memory.incoming = self._old_links.standing(pod, own, self._incoming.on(pod.key, own))
         memory.reserved = self._incoming.reserved_on(pod.key, own) if pod.links else []
         complete = True
-        for peer in _peers(pod, memory):
-            if peer not in memory.known:
-                complete = self._look_at(pod, memory, peer) and complete
+        unknown = [peer for peer in _peers(pod, memory) if peer not in memory.known]
+        for first in range(0, len(unknown), _TOGETHER):
+            some = unknown[first : first + _TOGETHER]
+            read |= self._read([peer for peer in self._far(some) if peer not in read])
+            for peer in some:
+                complete = self._look_at(pod, memory, peer, read.pop(peer, None)) and complete
                 memory.known.add(peer)
         now = _peers(pod, memory)
         memory.deaf.intersection_update(now)
@@ -198,14 +187,27 @@ class Pairing:
         link = (pair.name, ifname)
         return self._directory.declares(place.address, primary, place.container, link)
 
-    def _look_at(self, pod: LocalPod, memory: Memory, peer: PodKey) -> bool:
-        """Read where a peer is, and whether the declarations on it still stand."""
+    def _far(self, peers: list[PodKey]) -> list[PodKey]:
+        """Return those of some pods that are not on this node."""
+        return [peer for peer in peers if not self._is_local(peer)]
+
+    def _read(self, pods: list[PodKey]) -> dict[PodKey, dict[str, Entry]]:
+        """Return what stands below the association of each of a few pods."""
+        found = self._store.together(*(Tree(keys.association(pod), True) for pod in pods))
+        return {pod: there for pod, (there, _) in zip(pods, found, strict=True)}
+
+    def _look_at(
+        self, pod: LocalPod, memory: Memory, peer: PodKey, there: dict[str, Entry] | None
+    ) -> bool:
+        """Note where a peer is, and whether the declarations on it still stand.
+
+        `there` is what stands below its association, None for a peer of this node.
+        """
         memory.places.pop(peer, None)
         memory.deaf.discard(peer)
-        if self._is_local(peer):
+        if there is None:
             memory.beside.add(peer)
             return True
-        there, _ = self._store.tree(keys.association(peer), recursive=True)
         place = place_of(there)
         log.debug(
             "looked at a peer",
@@ -301,28 +303,6 @@ class Pairing:
                 memory.own[ifname] = changed
             memory.unheard = True
 
-    def keep(self, far_nodes: Callable[[], Collection[str]]) -> News | None:
-        """Have other nodes know that this one is there, and look for what nobody rings for.
-
-        None when it is not time. `far_nodes` gives the addresses of the nodes with which this one
-        has links.
-        """
-        if not self.machines.is_due:
-            return None
-        is_another = self.machines.keep(far_nodes)
-        before, self._shared_vnis = self._shared_vnis, self._vnis.shared()
-        told_before, words = self._told, self._old_nodes.words
-        self._told = {pair: (name, words.vnis.get(pair)) for pair, name in words.told.items()}
-        return News(
-            of_everyone=is_another or not self._shared_vnis <= before,
-            told={pair: one for pair, one in self._told.items() if told_before.get(pair) != one},
-            doubtful=self._ringer.doubt_but(self.machines.alive),
-        )
-
-    def shares_vni(self, declared: DeclaredLink) -> bool:
-        """Say whether a link of v0.1.0 has the same VNI, as was found last."""
-        return declared.vni in self._shared_vnis
-
     def renumber(self, pod: LocalPod, memory: Memory, declared: DeclaredLink) -> bool:
         """Give a link the next VNI: this node cannot use the one that it has.
 
@@ -344,7 +324,7 @@ class Pairing:
             pair = pod.key.sibling(pair_name)
             self._declarations.undeclare(pod.key, pod.container, pair, ifname, places)
             # It may have come while the declaration still stood.
-            note_place(self._store, pair, places)
+            note_places(self._store, [pair], places)
         self._ringer.ring_places(pod.key, places)
 
     def withdraw(self, pod: PodKey, published: Published, node_address: str) -> None:
@@ -358,8 +338,7 @@ class Pairing:
         # Read after that: who had not declared its link by then does not find the pod any more.
         own, _ = self._store.tree(keys.association(pod), recursive=True)
         incoming = self._incoming.on(pod, own)
-        for offer in incoming:
-            note_place(self._store, offer.primary, places)
+        note_places(self._store, [offer.primary for offer in incoming], places)
         self._declarations.give_back(pod, own)
         self._old_links.forget(pod, container, own)
         reserved: list[int] = []
@@ -392,8 +371,10 @@ class Pairing:
         return self._directory.read(node_address)
 
 
+def _pairs(pod: LocalPod) -> list[PodKey]:
+    return sorted({pod.key.sibling(link.pair) for link in pod.links})
+
+
 def _peers(pod: LocalPod, memory: Memory) -> list[PodKey]:
-    peers = {pod.key.sibling(link.pair) for link in pod.links}
-    peers.update(offer.primary for offer in memory.incoming)
-    peers.update(memory.kept)
-    return sorted(peers)
+    primaries = {offer.primary for offer in memory.incoming}
+    return sorted({*_pairs(pod), *primaries, *memory.kept})

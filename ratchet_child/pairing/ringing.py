@@ -17,7 +17,7 @@ from ratchet_child.model import keys
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import Place
 from ratchet_child.pairing.association import is_node, place_of
-from ratchet_child.store.api import Store
+from ratchet_child.store.api import Set, Store, Tree
 
 BELL_TTL_S = 30
 
@@ -48,8 +48,9 @@ class Ringer:
         # bell of its own, as a later bell takes the place of an earlier one that nobody has read.
         names = ",".join(sorted({str(pod), *map(str, peers)}))
         log.debug("bell rung", by=pod, node=address, peers=names)
-        self._store.set(keys.bell(address, pod), names, ttl_s=BELL_TTL_S)
-        published, _ = self._store.tree(keys.node_pods(address))
+        _, (published, _) = self._store.together(
+            Set(keys.bell(address, pod), names, BELL_TTL_S), Tree(keys.node_pods(address))
+        )
         if not published:  # it has left: nobody would remove the bell's directories
             self._store.remove_value(keys.bell(address, pod), names)
             for directory in (keys.bells(address), keys.node(address), "nodes"):

@@ -17,7 +17,7 @@ from ratchet_child.model.keys import Declaration, PodKey, Published
 from ratchet_child.model.links import DeclaredLink
 from ratchet_child.pairing.association import is_node, place_of, readable, value_of
 from ratchet_child.pairing.ringing import Ringer
-from ratchet_child.store.api import Entry, Store
+from ratchet_child.store.api import Entry, Remove, Set, Store
 
 UNTOLD = "?"  # the primary's interface, which v0.1.0 does not tell; no label can have that name
 
@@ -113,10 +113,13 @@ class V010Keys:
         if not is_written and self._tell_of_an_old_link(primary, pair, declaration):
             return
         while True:
-            before: str | None = None
-            for key, value in words.items():
-                if key != vxlanid or not is_written:
-                    before = self._store.set(key, value)
+            *_, before = self._store.together(
+                *(
+                    Set(key, value)
+                    for key, value in words.items()
+                    if key != vxlanid or not is_written
+                )
+            )
             if before in (None, primary.name):
                 return
             there, _ = self._store.tree(keys.association(pair))
@@ -200,11 +203,9 @@ class V010Keys:
             doomed = ["primaryname"]
         else:
             return
-        removed = [
-            self._store.remove(f"{base}/{one}", there[one].modified)
-            for one in doomed
-            if one in there
-        ]
+        removed = self._store.together(
+            *(Remove(f"{base}/{one}", there[one].modified) for one in doomed if one in there)
+        )
         if any(removed) and name not in (None, primary.name):
             self._ringer.ring_wherever(primary.sibling(str(name)), pair)
 
@@ -216,9 +217,10 @@ class V010Keys:
             return
         if self._is_declared(pair, there):
             return
-        for name in _NAMES:
-            if name in there:
-                self._store.remove(f"{keys.association(pair)}/{name}", there[name].modified)
+        base = keys.association(pair)
+        self._store.together(
+            *(Remove(f"{base}/{name}", there[name].modified) for name in _NAMES if name in there)
+        )
 
     def _is_declared(self, pair: PodKey, there: dict[str, Entry], by: str | None = None) -> bool:
         """Say whether a link with the VNI that stands there is declared, by one primary or any."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from ratchet.errors import StoreError
 from ratchet_child.store.api import Entry
+from ratchet_child.store.pipeline import Answered
 from ratchet_child.store.transport import Transport
 
 # What python-etcd, or a reader of what it returns, makes of an answer that is not etcd's.
@@ -20,6 +21,12 @@ NONSENSE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError,
 
 _KEY_NOT_FOUND = 100
 _WITHOUT_V2 = (3, 6)
+
+
+def result(client: Any, answered: Answered) -> Any:
+    """Return what an answer says, as python-etcd's client reads it. Raises as that does."""
+    told = client._handle_server_response(answered)  # noqa: SLF001 - raises etcd's errors
+    return client._result_from_response(told)  # noqa: SLF001 - there is no other
 
 
 def entries(result: Any, below: str) -> dict[str, Entry]:

@@ -8,7 +8,7 @@ was lost may have been carried out, so its caller looks again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,104 @@ class Event:
 
 class HistoryLostError(Exception):
     """The watch cannot be continued: list the keys and look again."""
+
+
+# Requests ---------------------------------------------------------------------------------------
+# Each is what the method of `Store` of that name asks, for `Store.together`.
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    key: str
+
+    def by(self, store: Store) -> Entry | None:
+        return store.get(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    key: str
+    recursive: bool = False
+
+    def by(self, store: Store) -> tuple[dict[str, Entry], int]:
+        return store.tree(self.key, recursive=self.recursive)
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    key: str
+    value: str
+    ttl_s: int | None = None
+
+    def by(self, store: Store) -> str | None:
+        return store.set(self.key, self.value, self.ttl_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    key: str
+    value: str
+
+    def by(self, store: Store) -> Entry | None:
+        return store.create(self.key, self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    key: str
+    value: str
+    modified: int
+    ttl_s: int | None = None
+
+    def by(self, store: Store) -> Entry | None:
+        return store.swap(self.key, self.value, self.modified, self.ttl_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireValue:
+    key: str
+    value: str
+    ttl_s: int
+
+    def by(self, store: Store) -> bool:
+        return store.expire_value(self.key, self.value, self.ttl_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    key: str
+    modified: int
+
+    def by(self, store: Store) -> bool:
+        return store.remove(self.key, self.modified)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveValue:
+    key: str
+    value: str
+
+    def by(self, store: Store) -> bool:
+        return store.remove_value(self.key, self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    key: str
+
+    def by(self, store: Store) -> bool:
+        return store.prune(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveTree:
+    key: str
+
+    def by(self, store: Store) -> bool:
+        return store.remove_tree(self.key)
+
+
+Request = Get | Tree | Set | Create | Swap | ExpireValue | Remove | RemoveValue | Prune | RemoveTree
 
 
 class Store(Protocol):
@@ -81,6 +179,13 @@ class Store(Protocol):
 
     def remove_tree(self, key: str) -> bool:
         """Remove a key or directory with all below it; return False when there is none."""
+
+    def together(self, *requests: Request) -> list[Any]:
+        """Carry out requests one after the other, in one go; return what each alone would return.
+
+        Each is carried out whatever becomes of those before it, so none may depend on another. If
+        one of them cannot be carried out, the error is raised after the last one.
+        """
 
     def watch(self, key: str, index: int) -> Event | None:
         """Return the next change below `key` at or after `index`, None after a quiet while.

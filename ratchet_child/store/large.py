@@ -24,8 +24,17 @@ class BusyError(OSError):
     """Others have large answers. It says nothing of whom was asked."""
 
 
+class LargeTogetherError(Exception):
+    """One of several answers that were asked for together is large."""
+
+
+def refuse_large() -> None:
+    """Have none of several answers be large: what all of them take nobody would limit."""
+    raise LargeTogetherError
+
+
 class LargeReads:
-    """Safe to use from many threads. Each enters at most once before it leaves."""
+    """Safe to use from many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,7 +42,9 @@ class LargeReads:
         self._due: tuple[float, ...] = ()  # monotonic seconds
 
     def enter(self) -> None:
-        """Be the one that has a large answer. *Blocks* for a while; *raises* BusyError then."""
+        """Be the one that has large answers. *Blocks* for a while; *raises* BusyError then."""
+        if getattr(self._entered, "here", False):
+            return
         if not self._lock.acquire(timeout=_LONGEST_WAIT_S):
             raise BusyError("another large answer is being read")
         self._entered.here = True

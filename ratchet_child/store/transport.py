@@ -16,13 +16,16 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlencode
 
+from urllib3 import make_headers
 from urllib3.exceptions import ReadTimeoutError
 
-from ratchet.http import Fields, Response, content, exchange, keep_alive
+from ratchet.http import Fields, Response, await_answer, content, exchange, keep_alive
+from ratchet_child.store import pipeline
 from ratchet_child.store.large import LARGE_BYTES
+from ratchet_child.store.pipeline import Answered, Sent
 
 # Of what concerns one pod or one node: 20,000 declarations are less.
 LARGEST_ANSWER_BYTES = 8 << 20
@@ -35,7 +38,8 @@ LONGEST_IDLE_S = 5.0
 # How long a read waits for its answer on a connection that it has found.
 SUSPECT_S = 1.0
 
-_FORM = "application/x-www-form-urlencoded"
+# What a request raises that is not answered.
+NO_ANSWER = (OSError, http.client.HTTPException, ReadTimeoutError)
 
 
 class Transport:
@@ -56,6 +60,7 @@ class Transport:
         self.status: int | None = None
         """The status of the last answer; None while there is none."""
         self._limit_bytes = LARGEST_ANSWER_BYTES
+        self._credentials: Mapping[str, str] = {}
         self.on_large: Callable[[], None] | None = None
         """Called while an answer is read that is large; it may raise OSError."""
 
@@ -76,16 +81,6 @@ class Transport:
         query = f"?{urlencode(fields)}" if fields else ""
         return self._exchange(method, _path(url) + query, None, headers, timeout)
 
-    @contextlib.contextmanager
-    def allowing(self, limit_bytes: int | None) -> Iterator[None]:
-        """Have answers meanwhile be that large; None: as always."""
-        before = self._limit_bytes
-        self._limit_bytes = limit_bytes or before
-        try:
-            yield
-        finally:
-            self._limit_bytes = before
-
     def get(self, path: str, timeout_s: float) -> bytes:
         """Return what stands at a path that python-etcd does not know. *Raises* OSError."""
         try:
@@ -93,20 +88,71 @@ class Transport:
         except (ReadTimeoutError, http.client.HTTPException) as error:
             raise ConnectionError("no answer") from error
 
-    def request_encode_body(
+    def log_in(self, username: str, password: str) -> None:
+        """Have requests say who asks; of a watch python-etcd says it."""
+        self._credentials = make_headers(basic_auth=f"{username}:{password}")
+
+    def together(
         self,
-        method: str,
-        url: str,
-        *,
-        fields: Mapping[str, str] | None,
-        timeout: float,
-        headers: Mapping[str, str],
-        **_: object,
-    ) -> Answer:
-        """Ask with the fields as a form in the body."""
-        body = urlencode(fields or {}).encode()
-        headers = {**headers, "Content-Type": _FORM}
-        return self._exchange(method, _path(url), body, headers, timeout)
+        requests: Sequence[Sent],
+        timeout_s: float,
+        on_large: Callable[[], None],
+        limit_bytes: int = LARGEST_ANSWER_BYTES,
+    ) -> list[Answered]:
+        """Send requests one behind the other, and return their answers.
+
+        `timeout_s`: seconds to connect, to send and for the first answer to come, and for each that
+        follows. Requests that only read, and whose answers do not come on a connection that was
+        there already, are sent once more on a new one. `on_large` is called while an answer is
+        read that is large.
+        """
+        started = time.monotonic()
+        connection = self._ready()
+        if connection.sock is not None and all(one.method == "GET" for one in requests):
+            try:
+                begins_in_s = min(timeout_s / 3, SUSPECT_S)
+                return self._together(requests, timeout_s, on_large, limit_bytes, begins_in_s)
+            except NO_ANSWER:
+                timeout_s -= time.monotonic() - started
+        return self._together(requests, timeout_s, on_large, limit_bytes)
+
+    def _together(
+        self,
+        requests: Sequence[Sent],
+        timeout_s: float,
+        on_large: Callable[[], None],
+        limit_bytes: int,
+        begins_in_s: float | None = None,
+    ) -> list[Answered]:
+        connection, self.status = self._connection, None
+        deadline = time.monotonic() + timeout_s
+        try:
+            if connection.sock is None:
+                _connect(connection, timeout_s)
+            connected = connection.sock
+            connected.settimeout(max(deadline - time.monotonic(), 0.001))
+            pipeline.send(connected, _host(connection), requests, self._credentials)
+            if begins_in_s is not None:
+                await_answer(connected, begins_in_s)
+            answers = list(
+                pipeline.receive(
+                    connected,
+                    requests,
+                    deadline=deadline,
+                    timeout_s=timeout_s,
+                    limit_bytes=limit_bytes,
+                    on_large=on_large,
+                )
+            )
+            self.status = answers[-1].status
+            self._used()
+        except BaseException as error:
+            connection.close()
+            _tell_timeout(error)
+            raise
+        if answers[-1].ends_connection:
+            connection.close()
+        return answers
 
     def clear(self) -> None:
         """Close the connection; the next request makes another."""
@@ -128,23 +174,28 @@ class Transport:
         headers: Mapping[str, str],
         timeout_s: float,
     ) -> Answer:
-        connection = self._connection
+        connection = self._ready()
         started = time.monotonic()
-        idle_s = started - self._used_at
+        if connection.sock is not None and method == "GET" and "wait=true" not in path:
+            # What only reads may be asked twice.
+            try:
+                begins_in_s = min(timeout_s / 3, SUSPECT_S)
+                return self._once(method, path, body, headers, timeout_s, begins_in_s)
+            except NO_ANSWER:
+                timeout_s -= time.monotonic() - started
+        return self._once(method, path, body, headers, timeout_s)
+
+    def _ready(self) -> http.client.HTTPConnection:
+        """Return the connection, closed if it is not to be trusted any more."""
+        connection = self._connection
+        idle_s = time.monotonic() - self._used_at
         if connection.sock is not None and (
             idle_s > LONGEST_IDLE_S or _is_readable(connection.sock)
         ):
             # The member has closed it, or says what nobody has asked; or something between here
             # and there may have forgotten it, which a request would find out by its time-out.
             connection.close()
-        if connection.sock is not None and method == "GET" and "wait=true" not in path:
-            # What only reads may be asked twice.
-            try:
-                begins_in_s = min(timeout_s / 3, SUSPECT_S)
-                return self._once(method, path, body, headers, timeout_s, begins_in_s)
-            except (OSError, http.client.HTTPException, ReadTimeoutError):
-                timeout_s -= time.monotonic() - started
-        return self._once(method, path, body, headers, timeout_s)
+        return connection
 
     def _once(
         self,
@@ -231,6 +282,12 @@ class Answer:
 def _path(url: str) -> str:
     """Return a URL's path, which python-etcd has quoted."""
     return "/" + url.split("/", 3)[3]
+
+
+def _host(connection: http.client.HTTPConnection) -> str:
+    """Return what a request has for its Host (RFC 9110 section 7.2)."""
+    host = f"[{connection.host}]" if ":" in connection.host else connection.host
+    return f"{host}:{connection.port}"
 
 
 def _connect(connection: http.client.HTTPConnection, timeout_s: float) -> None:

@@ -1,28 +1,24 @@
 """Bringing one pod to what it should be, as a sequence of steps.
 
 Remove what is left of containers that are gone, make the links inside the node that the records
-alone decide, publish, look, make and remove ends, ring. Each run computes everything from the
+alone decide, publish, look, ring, make and remove ends. Each run computes everything from the
 records, etcd and the kernel, so a run may end at any point and the next one finishes the work.
 Nothing in here waits or tries again: who calls does that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 
 from ratchet import log
 from ratchet.attachments import Attachment
 from ratchet.errors import StoreError
-from ratchet.names import is_pod_name
 from ratchet_child.model.clock import Clock
-from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import (
-    Cable,
     DeclaredLink,
     Side,
     UplinkSide,
-    counts_before,
 )
 from ratchet_child.model.local import LocalPod, Memory, Node
 from ratchet_child.model.plan import Wanted, wanted
@@ -32,10 +28,9 @@ from ratchet_child.pods.registry import Registry
 from ratchet_child.pods.state import Gone, Look, PodState
 from ratchet_child.store.health import Health
 from ratchet_child.work.ends import Ends
+from ratchet_child.work.returning import Returning
 from ratchet_child.work.withdrawal import Withdrawal
 
-_SETTLE_S = 2.0  # a pod that comes back declares its links one after the other
-_MINUTE_S = 60.0
 _GRACE_S = 3.0  # keys that somebody removed come back within that
 
 
@@ -64,6 +59,7 @@ class Reconciler:
         self._ends = ends
         self._clock = clock
         self._on_change = on_change
+        self._returning = Returning(node, registry, pairing, ends, clock)
 
     def reconcile(self, state: PodState, look: Look, number: int) -> None:
         """Do all that is to be done, for the sake of requests up to `number`.
@@ -160,7 +156,7 @@ class Reconciler:
         number: int,
         unusable: list[DeclaredLink],
     ) -> None:
-        """Publish, look, make what should be, ring.
+        """Publish, look, ring, make what should be.
 
         `unusable` are links whose VNI could not be used here a moment ago.
         """
@@ -168,13 +164,15 @@ class Reconciler:
         if not look.is_empty or not state.progress.looked:
             self._look(state, pod, memory, look)
         self._obey(state, pod, memory)
-        self._await(state, memory, look)
+        self._returning.await_again(state, memory, look)
         wanted_now = self._wanted(state, pod, memory)
-        keep = self._kept(state, pod, memory, look, wanted_now)
+        keep = self._returning.kept(state, pod, memory, look, wanted_now)
         remove = self._clock.monotonic() >= state.progress.keep_until
-        unusable = [*unusable, *self._ends.bring(state, wanted_now, remove=remove, keep=keep)]
+        try:  # the far nodes do their part meanwhile
+            self._pairing.ring(pod, memory)
+        finally:
+            unusable = [*unusable, *self._ends.bring(state, wanted_now, remove=remove, keep=keep)]
         self._tell_local_peers(state)
-        self._pairing.ring(pod, memory)
         # A parent that waits need not wait for what is left to write.
         state.progress.serve(number)
         self._on_change()
@@ -189,7 +187,7 @@ class Reconciler:
             one
             for one in memory.own.values()
             # A far end of v0.1.0 would not follow.
-            if self._pairing.shares_vni(one) and one.pair not in memory.deaf
+            if self._pairing.unrung.shares_vni(one) and one.pair not in memory.deaf
         ]
         renumbered = [self._pairing.renumber(pod, memory, declared) for declared in unusable]
         if any(renumbered):
@@ -272,107 +270,12 @@ class Reconciler:
         )
         return result
 
-    def _kept(
-        self, state: PodState, pod: LocalPod, memory: Memory, look: Look, wanted_now: Wanted
-    ) -> set[str]:
-        """Return the ends that stay although nobody declares their link: the primary is gone.
-
-        They stay for as long as their own pod does, or until the primary comes back. A primary that
-        is there and does not declare the link has dropped it, or is just about to declare it.
-        """
-        declared = {(one.primary, one.link.ifname) for one in memory.incoming}
-        unclaimed: dict[str, float] = {}
-        kept: dict[str, PodKey] = {}
-        now = self._clock.monotonic()
-        ends = {} if memory.superseded else self._ends.unwanted(state, wanted_now)
-        for ifname, (primary, far_ifname) in ends.items():
-            if primary == pod.key or self._registry.is_present(primary):
-                continue
-            if (primary, far_ifname) in declared:
-                continue  # for another interface of the pod
-            if len(kept) >= self._node.max_links:
-                continue  # the pod has made them itself; etcd would be asked for each
-            if primary in memory.places:
-                before = state.progress.unclaimed.get(ifname, now)
-                since = self._awaited_since(state, memory, look, (primary, far_ifname), before)
-                if since is None:
-                    continue
-                unclaimed[ifname] = since
-            kept[ifname] = primary
-        state.progress.unclaimed = {one: unclaimed[one] for one in unclaimed if one in kept}
-        memory.kept = {one for one in kept.values() if is_pod_name(one.name)}
-        unknown = self._may_be_asked_for(state, memory.kept - memory.known, now)
-        if unknown:
-            with self._registry.lock:
-                state.heard.look.peers.update(unknown)
-        return set(kept)
-
-    def _may_be_asked_for(
-        self, state: PodState, unknown: set[PodKey], now: float
-    ) -> Collection[PodKey]:
-        """Return the primaries to look at: no more in a minute than a pod may have links.
-
-        Their names stand on the pod's interfaces, where the pod can write whatever it likes.
-        """
-        times, since = state.progress.strangers
-        if now >= since + _MINUTE_S:
-            times, since = 0, now
-        asked = sorted(unknown)[: max(self._node.max_links - times, 0)]
-        state.progress.strangers = times + len(asked), since
-        return asked
-
-    def _await(self, state: PodState, memory: Memory, look: Look) -> None:
-        """Note which links that both pods declare wait for the far pod to declare them again.
-
-        Each declaration has a VNI of its own, and one of them counts. While the pod whose does is
-        away its VNI is kept for the link. It comes back before it has declared anything: with the
-        other VNI the end would be made anew, and once more a moment later.
-        """
-        now, progress = self._clock.monotonic(), state.progress
-        own = {one.cable: one for one in memory.own.values()}
-        returning: dict[Cable, float] = {}
-        awaited: set[Cable] = set()
-        for one in memory.reserved:
-            other = own.get(one.cable)
-            if other is None or not counts_before(one, other) or one.primary not in memory.places:
-                continue
-            before = returning[one.cable] = progress.returning.get(one.cable, now)
-            if one.cable in progress.returning and one.cable not in progress.awaited:
-                continue  # it was given up
-            link = one.primary, one.link.ifname
-            if (since := self._awaited_since(state, memory, look, link, before)) is not None:
-                returning[one.cable] = since
-                awaited.add(one.cable)
-        progress.returning, progress.awaited = returning, frozenset(awaited)
-
-    def _awaited_since(
-        self, state: PodState, memory: Memory, look: Look, link: tuple[PodKey, str], since: float
-    ) -> float | None:
-        """Return since when (monotonic seconds) a declaration is awaited; None: it is given up.
-
-        `link` is its primary, which is there, and the primary's interface; `since` is the time up
-        to now. It begins again for as long as the primary's node says that the link is to come.
-        """
-        now = self._clock.monotonic()
-        if now - since < _SETTLE_S:
-            return since
-        primary, ifname = link
-        if not look.is_at(primary):
-            with self._registry.lock:
-                state.heard.look.peers.add(primary)
-            return since
-        return now if self._pairing.is_declaring(primary, ifname, state.key, memory) else None
-
     def settles_in(self, state: PodState) -> float | None:
         """Return the seconds until what a pod that has come back does not declare is given up.
 
         None where nothing of that kind is waited for.
         """
-        progress = state.progress
-        begun = [*progress.unclaimed.values()]
-        begun += [progress.returning[one] for one in progress.awaited]
-        since = min(begun, default=None)
-        return None if since is None else max(since + _SETTLE_S - self._clock.monotonic(), 0.0)
+        return self._returning.settles_in(state)
 
     def _tell_local_peers(self, state: PodState) -> None:
         """Have the peers on this node look, when the pod has come or declares something else."""

@@ -13,7 +13,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +25,9 @@ from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.local import LocalPod, Memory, Node
 from ratchet_child.pairing.protocol import Pairing
 from ratchet_child.store import etcd_v2 as store_module
-from ratchet_child.store.api import Entry, Event, HistoryLostError, Store
+from ratchet_child.store.api import Entry, Event, HistoryLostError, Request, Store
 from ratchet_child.store.etcd_v2 import EtcdV2Store
+from ratchet_child.store.pipeline import Answered
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.pod_parsers import ANNOTATIONS, LABELS
 from tests.fuzz.runner import Check, Target
@@ -185,7 +186,12 @@ class Liar:
                 if self.lie is None and self.honest is not None:
                     self._pass_on(client, self.honest)
                 else:
-                    while (lie := self.lie) is not None and _request(client) and _tell(client, lie):
+                    unread = bytearray()
+                    while (
+                        (lie := self.lie) is not None
+                        and _request(client, unread)
+                        and _tell(client, lie)
+                    ):
                         pass
         finally:
             self._open.discard(client)
@@ -210,22 +216,19 @@ def _copy(source: socket.socket, to: socket.socket) -> None:
             one.shutdown(socket.SHUT_RDWR)
 
 
-def _request(client: socket.socket) -> bytes:
-    """Read one request; b"" at the end."""
-    data = b""
-    while b"\r\n\r\n" not in data:
+def _request(client: socket.socket, unread: bytearray) -> bytes:
+    """Read one request, and leave in `unread` what comes behind it; b"" at the end."""
+    while True:
+        head, end, body = unread.partition(b"\r\n\r\n")
+        found = re.search(rb"(?i)content-length: *(\d+)", head)
+        length = int(found[1]) if found else 0
+        if end and len(body) >= length:
+            del unread[: len(head) + len(end) + length]
+            return bytes(head)
         part = client.recv(65536)
         if not part:
             return b""
-        data += part
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = re.search(rb"(?i)content-length: *(\d+)", head)
-    while length and len(body) < int(length[1]):
-        part = client.recv(65536)
-        if not part:
-            return b""
-        body += part
-    return head
+        unread += part
 
 
 def _tell(client: socket.socket, lie: Lie) -> bool:
@@ -367,12 +370,12 @@ def _expect_bounded(
 
 @contextlib.contextmanager
 def _short_times() -> Iterator[None]:
-    before = store_module._OPTIONS["read_timeout"], store_module.WATCH_TIMEOUT_S
-    store_module._OPTIONS["read_timeout"], store_module.WATCH_TIMEOUT_S = REQUEST_S, WATCH_S
+    before = store_module.REQUEST_TIMEOUT_S, store_module.WATCH_TIMEOUT_S
+    store_module.REQUEST_TIMEOUT_S, store_module.WATCH_TIMEOUT_S = REQUEST_S, WATCH_S
     try:
         yield
     finally:
-        store_module._OPTIONS["read_timeout"], store_module.WATCH_TIMEOUT_S = before
+        store_module.REQUEST_TIMEOUT_S, store_module.WATCH_TIMEOUT_S = before
 
 
 def _config(port: int) -> Config:
@@ -435,13 +438,16 @@ class _Scripted(EtcdV2Store):
         self._liar = liar
         self._lies = list(lies)
 
-    def _request(self, name: str, path: str, call: Any) -> Any:
-        assert path.startswith("/ratchet"), path
-        assert not {".", ".."} & set(path.split("/")), path
+    def _exchange(
+        self, client: Any, requests: Sequence[Request], on_large: Callable[[], None]
+    ) -> list[Answered]:
+        for path in (self._path(one.key) for one in requests):
+            assert path.startswith("/ratchet"), path
+            assert not {".", ".."} & set(path.split("/")), path
         if not self._lies:
             raise StoreError("no more lies")
         self._liar.lie = self._lies.pop(0)
-        return super()._request(name, path, call)
+        return super()._exchange(client, requests, on_large)
 
 
 TARGETS: tuple[Target, ...] = (

@@ -98,6 +98,8 @@ class Recorder:
                 near.close()
                 continue
             far.settimeout(None)
+            for opened in (near, far):  # as etcd does: several answers may come one after the other
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             number += 1
             self._opened += [near, far]
             self._start(self._back, far, near)

@@ -27,7 +27,20 @@ import pytest
 from ratchet.config import Config
 from ratchet.errors import StoreError
 from ratchet_child.store import etcd_v2 as store_module
-from ratchet_child.store.api import HistoryLostError, Store
+from ratchet_child.store.api import (
+    Create,
+    ExpireValue,
+    Get,
+    HistoryLostError,
+    Prune,
+    Remove,
+    RemoveTree,
+    RemoveValue,
+    Set,
+    Store,
+    Swap,
+    Tree,
+)
 from ratchet_child.store.etcd_v2 import EtcdV2Store
 from tests.lab.namespaces import free_port
 from tests.lab.polling import wait_for
@@ -300,6 +313,45 @@ def test_the_index_of_a_tree_is_that_of_the_latest_change(store: AnyStore) -> No
     assert store.tree("missing")[1] == entry.modified
 
 
+def test_requests_together_return_what_each_alone_would_and_keep_their_order(
+    store: AnyStore,
+) -> None:
+    kept, removed = store.create("pod/a", "1"), store.create("pod/b", "2")
+    assert kept is not None and removed is not None
+    before, created, refused, (there, index), gone, again, nothing = store.together(
+        Set("pod/a", "3"),
+        Create("pod/c", "4"),
+        Create("pod/b", "5"),
+        Tree("pod"),
+        Remove("pod/b", removed.modified),
+        Remove("pod/b", removed.modified),
+        Get("pod/b"),
+    )
+    assert before == "1"
+    assert created == store.get("pod/c")
+    assert refused is None
+    assert {name: entry.value for name, entry in there.items()} == {"a": "3", "b": "2", "c": "4"}
+    assert index == created.modified
+    assert (gone, again, nothing) == (True, False, None)
+    swapped, expiring, other, pruned, dropped = store.together(
+        Swap("pod/c", "6", created.modified),
+        ExpireValue("pod/a", "3", 600),
+        RemoveValue("pod/a", "not its value"),
+        Prune("pod"),
+        RemoveTree("pod"),
+    )
+    assert swapped is not None and swapped.value == "6"
+    assert (expiring, other, pruned, dropped) == (True, False, False, True)
+    assert store.together() == []
+
+
+def test_requests_together_are_all_carried_out_if_one_of_them_fails(store: AnyStore) -> None:
+    store.set("pod/a", "1")
+    with pytest.raises(StoreError, match="pod/a"):
+        store.together(Set("pod/b", "2"), Set("pod/a/below", "3"), Set("pod/c", "4"))
+    assert set(store.tree("pod")[0]) == {"a", "b", "c"}
+
+
 def test_a_failed_condition_moves_no_index(store: AnyStore) -> None:
     store.set("a/b", "1")
     before = store.tree("a")[1]
@@ -513,7 +565,7 @@ def test_an_etcd_that_is_down_is_an_error_that_names_it() -> None:
 def test_a_paused_etcd_times_out(
     server: Server, real: EtcdV2Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(real._options, "read_timeout", 0.5)
+    monkeypatch.setattr(store_module, "REQUEST_TIMEOUT_S", 0.5)
     real.set("a", "1")
     server.pause()
     try:
@@ -533,7 +585,7 @@ def test_a_watch_at_a_member_that_is_silent_to_others_gives_up(
     server: Server, real: EtcdV2Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By itself it could not tell that from a member that has no news."""
-    monkeypatch.setitem(real._options, "read_timeout", 0.5)
+    monkeypatch.setattr(store_module, "REQUEST_TIMEOUT_S", 0.5)
     index = real.tree("n")[1]
     ended: list[BaseException] = []
 

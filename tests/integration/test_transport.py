@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import ssl
 import threading
@@ -17,8 +18,11 @@ from ratchet.config import Config
 from ratchet.errors import StoreError
 from ratchet.http import TooLargeError
 from ratchet_child.store import transport as transport_module
+from ratchet_child.store.api import Tree
 from ratchet_child.store.etcd_v2 import EtcdV2Store
-from ratchet_child.store.transport import Answer, Transport
+from ratchet_child.store.large import LARGE_BYTES
+from ratchet_child.store.pipeline import Answered, Sent
+from ratchet_child.store.transport import Transport
 from tests.lab.api_server import Authority
 
 TIMEOUT_S = 2.0
@@ -52,14 +56,41 @@ def answer(connection: socket.socket) -> None:
     connection.recv(65536)
 
 
-def ask(transport: Transport, timeout_s: float = TIMEOUT_S) -> Answer:
+READ = Sent("GET", "/v2/keys/a", {"quorum": "true"})
+WRITE = Sent("PUT", "/v2/keys/a", {"value": "1"})
+
+
+def watch(transport: Transport, timeout_s: float = TIMEOUT_S) -> None:
+    """Ask as python-etcd does, for a watch."""
     url = "http://etcd:1/v2/keys/a"
     found = transport.request("GET", url, fields={"quorum": "true"}, timeout=timeout_s, headers={})
     assert found.data == b"{}"
-    return found
+    assert found.getheader("x-etcd-index") == "7"
 
 
-def test_a_handshake_that_failed_is_made_again(tmp_path: Path) -> None:
+def ask(transport: Transport, timeout_s: float = TIMEOUT_S) -> None:
+    (found,) = together(transport, READ, timeout_s=timeout_s)
+    assert found.data == b"{}"
+    assert found.headers.get("x-etcd-index") == "7"
+
+
+def put(transport: Transport) -> None:
+    (found,) = together(transport, WRITE)
+    assert found.data == b"{}"
+
+
+def together(
+    transport: Transport, *requests: Sent, timeout_s: float = TIMEOUT_S, limit_bytes: int = 8 << 20
+) -> list[Answered]:
+    return transport.together(requests, timeout_s, lambda: None, limit_bytes)
+
+
+Ask = Callable[..., None]
+both_ways = pytest.mark.parametrize("ask", [ask, watch])
+
+
+@both_ways
+def test_a_handshake_that_failed_is_made_again(ask: Ask, tmp_path: Path) -> None:
     authority = Authority(str(tmp_path))
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(*authority.issue("server", hosts="IP:127.0.0.1"))
@@ -72,12 +103,15 @@ def test_a_handshake_that_failed_is_made_again(tmp_path: Path) -> None:
     transport = Transport("127.0.0.1", port, ssl.create_default_context(cafile=authority.ca))
     with pytest.raises(OSError):
         ask(transport)
-    assert ask(transport).getheader("x-etcd-index") == "7"
+    ask(transport)
     transport.clear()
     thread.join(5)
 
 
-def test_the_time_out_is_for_the_handshake_and_the_answer_together(tmp_path: Path) -> None:
+@both_ways
+def test_the_time_out_is_for_the_handshake_and_the_answer_together(
+    ask: Ask, tmp_path: Path
+) -> None:
     authority = Authority(str(tmp_path))
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(*authority.issue("server", hosts="IP:127.0.0.1"))
@@ -100,7 +134,8 @@ def test_the_time_out_is_for_the_handshake_and_the_answer_together(tmp_path: Pat
     thread.join(5)
 
 
-def test_a_connection_that_was_closed_meanwhile_is_made_anew() -> None:
+@both_ways
+def test_a_connection_that_was_closed_meanwhile_is_made_anew(ask: Ask) -> None:
     def once(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(ANSWER)
@@ -113,7 +148,8 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew() -> None:
     thread.join(5)
 
 
-def test_an_answer_byte_by_byte_ends_with_the_time_out() -> None:
+@both_ways
+def test_an_answer_byte_by_byte_ends_with_the_time_out(ask: Ask) -> None:
     def drip(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -133,7 +169,8 @@ def test_an_answer_byte_by_byte_ends_with_the_time_out() -> None:
     thread.join(5)
 
 
-def test_a_server_that_takes_no_connections_is_no_quiet_watch() -> None:
+@both_ways
+def test_a_server_that_takes_no_connections_is_no_quiet_watch(ask: Ask) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         port = full.getsockname()[1]
         fillers = []
@@ -157,7 +194,8 @@ def silent(connection: socket.socket) -> None:
         pass
 
 
-def test_a_read_on_a_connection_that_was_forgotten_is_repeated_on_a_new_one() -> None:
+@both_ways
+def test_a_read_on_a_connection_that_was_forgotten_is_repeated_on_a_new_one(ask: Ask) -> None:
     port, thread = serve(silent, answer)
     transport = Transport("127.0.0.1", port, None)
     ask(transport, 3.0)
@@ -220,9 +258,13 @@ def test_an_answer_that_is_too_large_is_given_up(is_listing: bool, most_bytes: i
 
     port, thread = serve(answer_without_end)
     transport = Transport("127.0.0.1", port, None)
-    limit = transport_module.LARGEST_LISTING_BYTES if is_listing else None
-    with transport.allowing(limit), pytest.raises(TooLargeError) as failed:
-        ask(transport, 30)
+    limit = (
+        transport_module.LARGEST_LISTING_BYTES
+        if is_listing
+        else transport_module.LARGEST_ANSWER_BYTES
+    )
+    with pytest.raises(TooLargeError) as failed:
+        together(transport, READ, timeout_s=30, limit_bytes=limit)
     assert str(failed.value) == f"an answer of more than {most_bytes >> 20} MiB"
     transport.clear()
     thread.join(5)
@@ -263,8 +305,132 @@ def test_neither_redirects_nor_proxies_nor_netrc_are_followed(
     thread.join(5)
 
 
-def put(transport: Transport) -> None:
-    url = "http://etcd:1/v2/keys/a"
-    fields = {"value": "1"}
-    found = transport.request_encode_body("PUT", url, fields=fields, timeout=TIMEOUT_S, headers={})
-    assert found.data == b"{}"
+# Requests that are sent together ----------------------------------------------------------------
+
+
+def said(number: int) -> bytes:
+    body = b'{"number": %d}' % number
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    return head + body
+
+
+def received(connection: socket.socket, requests: int) -> bytes:
+    """Read as many requests that only read; each ends with an empty line."""
+    data = b""
+    while data.count(b"\r\n\r\n") < requests:
+        part = connection.recv(65536)
+        assert part, data
+        data += part
+    return data
+
+
+def test_answers_are_told_apart_however_they_come() -> None:
+    """All at once, a byte at a time, and in chunks (RFC 9112 section 7.1)."""
+    in_chunks = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"num\r\n'
+    in_chunks += b'a\r\nber": 3}  \r\n0\r\n\r\n'
+
+    def at_once(connection: socket.socket) -> None:
+        received(connection, 4)
+        connection.sendall(said(1) + said(2) + in_chunks + said(4))
+        received(connection, 4)
+        for byte in said(1) + said(2) + in_chunks + said(4):
+            connection.sendall(bytes([byte]))
+        connection.recv(1)
+
+    port, thread = serve(at_once)
+    transport = Transport("127.0.0.1", port, None)
+    for _ in range(2):
+        answers = together(transport, READ, READ, READ, READ)
+        assert [json.loads(one.data)["number"] for one in answers] == [1, 2, 3, 4]
+    transport.clear()
+    thread.join(5)
+
+
+def test_each_answer_has_the_time_of_one() -> None:
+    def slow(connection: socket.socket) -> None:
+        received(connection, 3)
+        for number in range(3):
+            time.sleep(0.6)
+            connection.sendall(said(number))
+        connection.recv(1)
+
+    port, thread = serve(slow)
+    transport = Transport("127.0.0.1", port, None)
+    assert len(together(transport, READ, READ, READ, timeout_s=1.0)) == 3
+    transport.clear()
+    thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        (said(1), "closed"),
+        (said(1) + said(2)[:-3], "IncompleteRead"),
+        (said(1).replace(b"OK", b"OK\r\nConnection: close") + said(2), "before the last answer"),
+        (said(1) + said(2) + b"HTTP", "more comes than was asked for"),
+    ],
+)
+def test_answers_that_are_too_few_or_too_many_are_an_error(answers: bytes, why: str) -> None:
+    def tell(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(answers)
+
+    port, thread = serve(tell, answer)
+    transport = Transport("127.0.0.1", port, None)
+    with pytest.raises(transport_module.NO_ANSWER) as failed:
+        together(transport, WRITE, WRITE)
+    assert why in repr(failed.value)
+    ask(transport)  # on a connection of its own
+    transport.clear()
+    thread.join(5)
+
+
+def test_a_connection_that_ends_with_the_last_answer_is_not_used_again() -> None:
+    def tell(connection: socket.socket) -> None:
+        received(connection, 2)
+        connection.sendall(said(1) + said(2).replace(b"OK", b"OK\r\nConnection: close"))
+
+    port, thread = serve(tell, answer)
+    transport = Transport("127.0.0.1", port, None)
+    assert len(together(transport, READ, READ)) == 2
+    put(transport)
+    transport.clear()
+    thread.join(5)
+
+
+def test_reads_that_are_not_answered_are_repeated_together_and_writes_are_not() -> None:
+    def tell(connection: socket.socket) -> None:
+        received(connection, 2)
+        connection.sendall(said(1) + said(2))
+        connection.recv(65536)
+
+    port, thread = serve(silent, tell)
+    transport = Transport("127.0.0.1", port, None)
+    ask(transport)
+    assert len(together(transport, READ, READ, timeout_s=3.0)) == 2
+    with pytest.raises(transport_module.NO_ANSWER):
+        together(transport, READ, WRITE)
+    thread.join(5)
+
+
+def test_several_large_answers_are_asked_for_one_by_one() -> None:
+    asked: list[int] = []
+    node = {"key": "/ratchet/a", "dir": True, "nodes": [{"key": "/ratchet/a/b", "value": "x"}]}
+    filler = "x" * (LARGE_BYTES + 1)
+    body = json.dumps({"action": "get", "node": node, "filler": filler}).encode()
+    large = b"HTTP/1.1 200 OK\r\nX-Etcd-Index: 7\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    def tell(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the first connection is given up
+            while data := connection.recv(65536):
+                asked.append(data.count(b"GET"))
+                connection.sendall(large * data.count(b"GET"))
+
+    port, thread = serve(tell, tell)
+    keys = {"etcd_host": "127.0.0.1", "etcd_port": port}
+    store = EtcdV2Store(Config.parse({"name": "net", "delegate": {"type": "x"}, **keys}))
+    found = store.together(Tree("a"), Tree("a"), Tree("a"))
+    assert [list(entries) for entries, _ in found] == [["b"]] * 3
+    assert asked == [3, 1, 1, 1]
+    del store
+    thread.join(5)

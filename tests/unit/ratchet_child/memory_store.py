@@ -14,9 +14,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ratchet.errors import StoreError
-from ratchet_child.store.api import Entry, Event, HistoryLostError
+from ratchet_child.store.api import Entry, Event, HistoryLostError, Request
 
 HISTORY = 1000  # events, over all keys
 
@@ -249,6 +250,17 @@ class MemoryStore:
             return False
         self._etcd.delete("delete", key)
         return True
+
+    def together(self, *requests: Request) -> list[Any]:
+        results, errors = [], []
+        for one in requests:
+            try:
+                results.append(one.by(self))
+            except StoreError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return results
 
     def watch(self, key: str, index: int) -> Event | None:
         """The next change at or after `index`; None at once when there is none yet."""

@@ -42,8 +42,35 @@ def test_who_leaves_without_a_large_answer_lets_nobody_in(monkeypatch: pytest.Mo
     thread = threading.Thread(target=reads.leave)
     thread.start()
     thread.join()
-    with pytest.raises(BusyError):
-        reads.enter()
+    assert not _can_enter(reads)
+
+
+def test_one_thread_may_have_several_large_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "_LONGEST_WAIT_S", 0.05)
+    reads = LargeReads()
+    reads.enter()
+    reads.enter()
+    assert not _can_enter(reads)
+    reads.leave()
+    assert _can_enter(reads)
+
+
+def _can_enter(reads: LargeReads) -> bool:
+    """Say whether another thread may have a large answer now."""
+    entered: list[bool] = []
+
+    def other() -> None:
+        try:
+            reads.enter()
+        except BusyError:
+            return
+        entered.append(True)
+        reads.leave()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    return bool(entered)
 
 
 def test_memory_is_given_back_a_few_times_and_then_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from ratchet.links import Link
 from ratchet_child.model.clock import SystemClock
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.local import LocalPod, Memory, Node
-from ratchet_child.pairing.protocol import News, Pairing
+from ratchet_child.pairing.news import News
+from ratchet_child.pairing.protocol import Pairing
 from tests.unit.ratchet_child.hosts import LINK, A, B, Host, pair, primary
 from tests.unit.ratchet_child.memory_store import MemoryEtcd, MemoryStore
 
@@ -184,7 +185,7 @@ class Kept:
 
     def beat(self, far_nodes: Collection[str] = ()) -> News:
         self.clock.now += BEAT_S
-        news = self.pairing.keep(lambda: far_nodes)
+        news = self.pairing.unrung.look(lambda: far_nodes)
         assert news is not None
         return news
 
@@ -192,7 +193,7 @@ class Kept:
 def test_nothing_is_heard_before_it_is_time(etcd: MemoryEtcd) -> None:
     node = Kept(etcd)
     node.attach(pair())
-    assert node.pairing.keep(list) is None
+    assert node.pairing.unrung.look(list) is None
 
 
 def test_a_pod_hears_of_an_old_primary_that_comes_late(etcd: MemoryEtcd) -> None:
