@@ -14,7 +14,10 @@ import os
 import signal
 import sys
 
+from benchmarks.bed import KUBERNETES_UID
 from tests.lab.api_server import TOKEN, ApiServer, Authority, encoded, kubeconfig
+
+NODE = "node-1"  # where the pods are
 
 
 def main() -> int:
@@ -23,7 +26,9 @@ def main() -> int:
     server = ApiServer(authority.issue("kubernetes"))
     for pod in pods:
         name, _, labels = pod.partition("=")
-        server.add_pod(name, json.loads(labels) if labels else {"app": "web"})
+        server.add_pod(
+            name, json.loads(labels) if labels else {"app": "web"}, uid=KUBERNETES_UID, node=NODE
+        )
     kubeconfig(
         os.path.join(folder, "kubeconfig.yaml"),
         {"server": server.url, "certificate-authority-data": encoded(authority.ca)},

@@ -30,6 +30,7 @@ PREFIX = "/ratchet"
 NETWORK = "bench"
 SETTLE_TIMEOUT_S = 60.0
 KUBERNETES_NAMESPACE = "default"
+KUBERNETES_UID = "11111111-2222-3333-4444-555555555555"  # of every pod
 
 Labels = Mapping[str, str]
 
@@ -251,7 +252,8 @@ class Bed:
             "CNI_PATH": ":".join(filter(None, (path, self.plugin_dir, REFERENCE_PLUGINS))),
             "CNI_ARGS": (
                 f"IgnoreUnknown=1;K8S_POD_NAMESPACE={KUBERNETES_NAMESPACE};"
-                f"K8S_POD_NAME={pod.name};K8S_POD_INFRA_CONTAINER_ID={pod.container_id}"
+                f"K8S_POD_NAME={pod.name};K8S_POD_INFRA_CONTAINER_ID={pod.container_id};"
+                f"K8S_POD_UID={KUBERNETES_UID}"
             ),
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         }

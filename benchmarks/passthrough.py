@@ -11,14 +11,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from benchmarks import api_server
 from benchmarks.bed import PAIR, REFERENCE_PLUGINS, Bed, Node, Pod, loopback, with_labels
 from benchmarks.etcd import threads_cpu_s
 from benchmarks.figures import Results, in_ms, in_turns
 from benchmarks.launch import Done, Task, run
+from ratchet.errors import RatchetError
+from ratchetctl import node as status
 from ratchetctl.sim import netns
 
 API_TIMEOUT_S = 20
@@ -94,6 +98,10 @@ def measure(bed: Bed, results: Results, count: int, beside: list[Beside]) -> Non
         run(Task.of(bed.ratchet, bed.environ("DEL", anchor), by_child, node.place))
         bed.wait_for_nothing()
         node.kill_child()  # it has the API server's configuration
+        with _agent(bed, node, by_child):
+            ways = _ways(bed, node, pod, loopback(), kubeconfig)
+            direct, known = ways[0], replace(ways[2], name="agent", text="labels from the agent")
+            _measure(results, "agent", "loopback", [direct, known], count)
     bed.remove_pod(anchor)
     bed.remove_pod(pod)
 
@@ -173,6 +181,39 @@ def _measure_overhead(bed: Bed, results: Results, count: int) -> None:
     done = [run(task) for _ in range(max(count, 10))]
     results.add("harness/true/wall", "/bin/true, wall", "ms", in_ms(one.wall_s for one in done))
     results.add("harness/true/cpu", "/bin/true, cpu", "ms", in_ms(one.cpu_s for one in done))
+
+
+@contextlib.contextmanager
+def _agent(bed: Bed, node: Node, config: dict[str, Any]) -> Iterator[None]:
+    """Have the node's agent run, which knows the labels of the pods that are to start."""
+    path = os.path.join(node.folder, "10-ratchet.conf")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    argv = [os.path.join(bed.plugin_dir, "ratchet-child"), "--stay", "--config", path]
+    with node.place.inside():
+        process = subprocess.Popen(
+            [*argv, "--node-name", api_server.NODE],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    try:
+        deadline = time.monotonic() + API_TIMEOUT_S
+        while not _is_watching(node):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the agent does not watch the node's pods")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(API_TIMEOUT_S)
+
+
+def _is_watching(node: Node) -> bool:
+    try:
+        agent = status.read(node.state_dir).agent
+    except RatchetError:
+        return False
+    return agent is not None and agent.watching
 
 
 @contextlib.contextmanager

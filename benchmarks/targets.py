@@ -127,6 +127,12 @@ TARGETS = (
         _ratio(f"{_PASS}/child/wall"),
     ),
     Target(
+        "the same, labels that the node's agent knows",
+        1.5,
+        "x",
+        _ratio("pass-through/agent/add/agent/wall"),
+    ),
+    Target(
         "its CPU, the child's share included",
         1.8,
         "x",
