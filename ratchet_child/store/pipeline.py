@@ -75,13 +75,11 @@ def receive(
     limit_bytes: int,
     on_large: Callable[[], None],
 ) -> Iterator[Answered]:
-    """Yield the answers to requests that are sent.
+    """Yield the answers to requests that are sent, up to one that ends the connection.
 
     `deadline` (monotonic seconds) is for the first answer, `timeout_s` for each that follows, and
-    `limit_bytes` for each.
-
-    Raises as `ratchet.http.exchange` does, and ConnectionError when the connection ends before the
-    last one, or more comes than was asked for. The connection is then of no more use.
+    `limit_bytes` for each. Raises as `ratchet.http.exchange` does, and ConnectionError when more
+    comes than was asked for. The connection is then of no more use.
     """
     started = time.monotonic()
     received = Received(connected.makefile("rb", buffering=0), connected, deadline, limit_bytes)
@@ -92,14 +90,14 @@ def receive(
             response = Response(_Source(shared), method=one.method)  # type: ignore[arg-type]
             response.begin()
             data = content(response, limit_bytes, large_bytes=LARGE_BYTES, on_large=on_large)
-            is_last = place == len(requests)
-            if response.will_close and not is_last:
-                raise ConnectionError("the connection ends before the last answer")
-            if is_last and shared.has_more():
+            is_left_open = place == len(requests) and not response.will_close
+            if is_left_open and shared.has_more():
                 raise ConnectionError("more comes than was asked for")
             now = time.monotonic()
             deadline, took_s = now + timeout_s, now - started
             yield Answered(response.status, response.headers, data, response.will_close, took_s)
+            if response.will_close:
+                return
     finally:
         received.close()
 

@@ -106,17 +106,33 @@ class Transport:
         there already, are sent once more on a new one. `on_large` is called while an answer is
         read that is large.
         """
+        answers: list[Answered] = []
+        while len(answers) < len(requests):
+            # What comes behind the answer that ends a connection has not been carried out (RFC 9112
+            # section 9.6). A proxy may end one with each answer.
+            left = requests[len(answers) :]
+            answers += self._at_once(left, timeout_s, on_large, limit_bytes)
+        return answers
+
+    def _at_once(
+        self,
+        requests: Sequence[Sent],
+        timeout_s: float,
+        on_large: Callable[[], None],
+        limit_bytes: int,
+    ) -> list[Answered]:
+        """Send requests, and return the answers up to one that ends the connection."""
         started = time.monotonic()
         connection = self._ready()
         if connection.sock is not None and all(one.method == "GET" for one in requests):
             try:
                 begins_in_s = min(timeout_s / 3, SUSPECT_S)
-                return self._together(requests, timeout_s, on_large, limit_bytes, begins_in_s)
+                return self._once_together(requests, timeout_s, on_large, limit_bytes, begins_in_s)
             except NO_ANSWER:
                 timeout_s -= time.monotonic() - started
-        return self._together(requests, timeout_s, on_large, limit_bytes)
+        return self._once_together(requests, timeout_s, on_large, limit_bytes)
 
-    def _together(
+    def _once_together(
         self,
         requests: Sequence[Sent],
         timeout_s: float,
