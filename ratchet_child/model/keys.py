@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ratchet.cni.ip import Address
@@ -101,8 +102,13 @@ class Declaration:
         """Read a declaration found on `pair`.
 
         *Raises* ValueError when the text is not one: etcd is shared, and what another program
-        wrote there must not bring a node down.
+        wrote there must not bring a node down. What was read a moment ago is kept: a pod with many
+        links is looked at often.
         """
+        return _recent(text, pair) if len(text) <= _LONGEST_KEPT else cls._read(text, pair)
+
+    @classmethod
+    def _read(cls, text: str, pair: str) -> Declaration:
         value = _object(text)
         return cls(
             container=_container(value),
@@ -112,6 +118,10 @@ class Declaration:
             gone=value.get("gone") is True,
             override=_override(value.get("override")),
         )
+
+
+_LONGEST_KEPT = 1024  # characters; ours are half as long
+_recent = lru_cache(maxsize=512)(Declaration._read)  # noqa: SLF001 - its own, kept
 
 
 @dataclass(frozen=True, slots=True)
