@@ -14,8 +14,8 @@ from typing import Any
 
 from ratchet import labels
 from ratchet.errors import LabelError
-from tests.lab.agent import NETWORK_STATUS
 from tests.lab.api_objects import Obj, Objects
+from tests.lab.api_pods import NETWORK_STATUS
 
 LOOK_S = 0.05
 SYSTEM = "ratchet"  # the agents' pods are whoever's who made them
