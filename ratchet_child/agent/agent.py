@@ -233,7 +233,8 @@ class Agent:
                 self._reporter.note(about_one, note)
             dues.append(self._attacher.next_due())
         if self._watch.has_listed:
-            self._rights.review(self._connection)
+            if self._rights.review(self._connection):
+                self._reporter.resume()
             dues.append(self._rights.due)
         self._look_for_troubles(there)
         self._look_at_etcd(engine)

@@ -134,6 +134,10 @@ class Reporter:
         if EVENTS in self._reports and len(self._waiting) < 100:
             self._waiting.append((about, note))
 
+    def resume(self) -> None:
+        """Write again what was refused: somebody has given a right back."""
+        self._paused.clear()
+
     # Events ---------------------------------------------------------------------------------------
 
     def _send_waiting(self, now: float, most: int) -> int:

@@ -82,11 +82,15 @@ class Rights:
         """Have them asked for soon: something was refused."""
         self._due = min(self._due, self._clock.monotonic() + 1.0)
 
-    def review(self, connection: Asking) -> None:
-        """Ask for each right, if it is time. *Blocks at most* a few requests."""
+    def review(self, connection: Asking) -> bool:
+        """Ask for each right, if it is time; say whether one that was missing is there again.
+
+        *Blocks at most* a few requests.
+        """
         now = self._clock.monotonic()
         if now < self._due:
-            return
+            return False
+        before = self.missing
         missing = []
         spread = _EVERY_S
         try:
@@ -108,6 +112,7 @@ class Rights:
         if self.missing:
             spread = _AGAIN_S
         self._due = now + random.uniform(*spread)  # noqa: S311
+        return not set(before) <= set(self.missing)
 
     def trouble(self) -> str | None:
         if not self.missing:

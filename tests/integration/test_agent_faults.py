@@ -195,9 +195,10 @@ def test_a_right_that_is_taken_away_is_told_before_a_pod_fails(
     left.netns.wait_ping("192.168.2.101")
     bed.api.rights.add(right)
     wait_no_trouble(bed)
+    # What was refused is written as soon as that is seen.
+    bed.wait_condition(left, "True", "LinksUp", timeout_s=10)
     bed.create(late, {"app": "web"})
     wait_known(bed, 3)
-    bed.wait_condition(left, "True", "LinksUp")
 
 
 def test_a_token_that_rotates_is_read_again(cluster: Cluster, bed: AgentBed) -> None:

@@ -218,6 +218,16 @@ def test_without_the_right_to_make_events_they_are_made_later(bed: Bed) -> None:
     assert len(bed.server.notes) == 1
 
 
+def test_a_right_that_is_given_back_is_used_at_once(bed: Bed) -> None:
+    bed.seen.put(seen(LABELS, has_gate=True))
+    bed.server.errors = [ForbiddenError("patch pods/status"), ForbiddenError("create")]
+    bed.report(new(link()))
+    bed.reporter.resume()
+    bed.report(new(link()), passes_s=1)
+    assert len(bed.server.statuses) == 1
+    assert len(bed.server.notes) == 1
+
+
 @pytest.mark.parametrize("error", [AwayError("away"), RefusedError("401")])
 def test_when_nothing_can_be_written_nothing_is_lost(bed: Bed, error: ApiError) -> None:
     bed.reporter.note(About("Pod", "default", "z", "u2"), Note("LinksChanged", "Follow", "x"))

@@ -83,14 +83,19 @@ def test_every_right_is_asked_for_now_and_then() -> None:
 def test_what_is_missing_is_named_and_asked_for_again_soon() -> None:
     clock, server = Clock(), Server("get pods", "patch pods status")
     rights = Rights(ALL, clock, "kubeconfig k", "n")
-    rights.review(server)
+    assert not rights.review(server)
     assert rights.trouble() == (
         "RBAC: the user of kubeconfig k lacks the right to get pods, patch pods/status"
     )
+    server.missing = {"get pods", "list pods"}
+    clock.now += 30
+    assert rights.review(server)  # one of them is there again
     server.missing.clear()
     clock.now += 30
-    rights.review(server)
+    assert rights.review(server)
     assert rights.trouble() is None
+    clock.now = rights.due
+    assert not rights.review(server)
 
 
 @pytest.mark.parametrize("error", [AwayError("away"), RefusedError("401")])
