@@ -25,6 +25,7 @@ _ALONE = None
 GROUPS: dict[str, str | None] = {
     # Its first test starts a wait of two minutes, which its last test ends.
     "tests/integration/test_first_ratchet_faults.py": "two minutes",
+    "tests/e2e/test_agent_containerd.py": _RUNTIMES,
     "tests/e2e/test_cni_versions.py": _RUNTIMES,
     "tests/e2e/test_containerd.py": _RUNTIMES,
     "tests/e2e/test_examples.py": _RUNTIMES,

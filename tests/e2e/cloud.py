@@ -15,6 +15,7 @@ from typing import Any
 from tests.e2e.containerd import Containerd, Sandbox
 from tests.e2e.cri import PodConfig
 from tests.e2e.machine import CNI_CACHE, Machine
+from tests.lab.api_objects import Objects
 from tests.lab.api_server import TOKEN, ApiServer, Authority, kubeconfig
 from tests.lab.cluster import Cluster, end_pids
 from tests.lab.polling import wait_for
@@ -47,10 +48,9 @@ class Cloud:
         self.etcd = self.cluster.etcd
         self._undo.callback(self.end_children)
         authority = Authority(self._path("authority"))
-        certificate = authority.issue("apiserver", hosts=f"IP:{API_ADDRESS}")
-        # A socket stays in the namespace in which it was made.
-        self.api = self.cluster.underlay.do(lambda: ApiServer(certificate, address=API_ADDRESS))
-        self._undo.callback(self.api.close)
+        self._certificate = authority.issue("apiserver", hosts=f"IP:{API_ADDRESS}")
+        self.api = self._serve()
+        self._undo.callback(self._close_api)
         self.kubeconfig = kubeconfig(
             self._path("kubeconfig"),
             {"server": self.api.url, "certificate-authority": authority.ca},
@@ -75,6 +75,21 @@ class Cloud:
 
     def _path(self, name: str) -> str:
         return os.path.join(self.cluster.directory, name)
+
+    def _serve(self, port: int = 0, objects: Objects | None = None) -> ApiServer:
+        # A socket stays in the namespace in which it was made.
+        return self.cluster.underlay.do(
+            lambda: ApiServer(self._certificate, address=API_ADDRESS, port=port, objects=objects)
+        )
+
+    def _close_api(self) -> None:
+        self.api.close()  # which is not the one of the beginning
+
+    def start_api(self) -> ApiServer:
+        """Have the API server be there again, with what it has kept; nothing is wrong with it."""
+        self.api.close()
+        self.api = self._serve(self.api.port, self.api.objects)
+        return self.api
 
     def close(self) -> None:
         self._undo.close()
@@ -151,6 +166,7 @@ class Cloud:
         self.api.faults.clear()
         self.api.pods.clear()
         self.api.requests.clear()
+        self.api.calls.clear()
         self.api.allowed = True
         for node in self.cluster.nodes:
             # The bridge plugin keeps it, and would go on with it in the next test's way.

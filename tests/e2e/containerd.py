@@ -200,7 +200,7 @@ class Containerd:
 
     def run(self, pod: PodConfig) -> Sandbox:
         """Make a pod's sandbox. Raises `CriError`."""
-        pod = replace(pod, cgroup_parent=self.machine.cgroup)
+        pod = replace(pod, cgroup_parent=f"{self.machine.cgroup}/kubepods/pod{pod.uid}")
         sandbox_id = self.cri.run_pod_sandbox(pod)
         pid = self.cri.pod_sandbox_status(sandbox_id).pid
         assert pid is not None
