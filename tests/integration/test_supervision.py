@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -27,15 +26,12 @@ from tests.lab.runtime import (
     Node,
     in1_in2,
     plugin_dir,
-    primary,
     request_config,
 )
 
 pytestmark = pytest.mark.root
 
 AT_ONCE_S = 1.0
-LINKS = 40
-EACH_S = 0.1  # from one ping to the next
 CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 
@@ -454,45 +450,6 @@ def test_a_program_that_was_replaced_is_taken_up_without_losing_a_request(
     assert node.supervisors() == supervisors
     assert Path(node.state_dir, "child.lock").stat().st_ino == lock.st_ino
     assert said(node, "becoming the program that was installed") == 1
-
-
-def test_forty_links_stay_while_the_program_is_replaced_and_put_back(
-    cluster: Cluster, node: Node, far: Node, tmp_path: Path
-) -> None:
-    """Half of them inside the node, half to another one; an upgrade, and a downgrade."""
-    program = installed(tmp_path)
-    labels: dict[str, str] = {}
-    for n in range(1, LINKS + 1):
-        pair = "bc"[n % 2]
-        labels |= primary(f"to{n}", f"10.50.{n}.1", pair, f"from{n}", f"10.50.{n}.2", n)
-    pods = {name: cluster.pod(name) for name in "abc"}
-    node.add(pods["a"], labels, child_path=str(program)).succeeded()
-    node.add(pods["b"], PAIR, child_path=str(program)).succeeded()
-    far.add(pods["c"], PAIR).succeeded()
-    netns = pods["a"].netns
-    for n in range(1, LINKS + 1):
-        netns.wait_ping(f"10.50.{n}.2")
-    ends = json.loads(netns.command_output("ip", "-j", "link"))
-    before = {one["ifname"]: one["ifindex"] for one in ends}
-    assert len(before.keys() & {f"to{n}" for n in range(1, LINKS + 1)}) == LINKS
-    with contextlib.ExitStack() as stack:
-        pings = []
-        for n in (1, 2):
-            command = netns.command("ping", "-q", "-i", str(EACH_S), f"10.50.{n}.2")
-            ping = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            stack.callback(ping.kill)
-            pings.append(ping)
-        for _ in ("upgrade", "downgrade"):
-            child = node.wait_child()
-            replace(program)
-            wait_for_another(node, child)
-            node.check(pods["a"]).succeeded()
-        for ping in pings:
-            ping.send_signal(signal.SIGINT)
-            sent, received = re.findall(r"(\d+) packets|(\d+) received", ping.communicate()[0])
-            assert (int(sent[0]) - int(received[1])) * EACH_S < AT_ONCE_S
-    ends = json.loads(netns.command_output("ip", "-j", "link"))
-    assert {one["ifname"]: one["ifindex"] for one in ends} == before
 
 
 def test_a_program_that_does_not_run_is_not_taken_up(
