@@ -85,7 +85,7 @@ def show(found: dict[str, Any], console: Console) -> None:
             pod["name"] if namespace == "default" else f"{namespace}/{pod['name']}",
             pod["node"],
             " ".join(pod["addresses"]) if pod["attached"] else "not attached",
-            "superseded: a container that was attached later has the name"
+            "superseded: another container has the name"
             if pod["superseded"]
             else "\n".join(_sentence(link) for link in pod["links"]),
         )

@@ -46,7 +46,7 @@ class Simulation:
 def _pod(pod: Mapping[str, Any]) -> PodSeen:
     reason = None
     if pod["superseded"]:
-        reason = "superseded: a container that was attached later has the name"
+        reason = "superseded: another container has the name"
     elif not pod["attached"]:
         reason = "the pod is not attached: its ADD has not succeeded"
     return PodSeen(pod["node"], tuple(pod["addresses"]), reason)
