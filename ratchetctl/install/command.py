@@ -29,6 +29,7 @@ ETCD_HOST, ETCD_PORT = "RATCHET_ETCD_SERVICE_HOST", "RATCHET_ETCD_SERVICE_PORT"
 DEFAULT_ETCD_PORT = 2379
 WAIT_S = 1.0
 TELL_S = 30.0
+CHILD_ENDS_S = 10.0  # the agent is told to end at the same moment
 
 FOLDER = click.Path(file_okay=False)
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -103,18 +104,21 @@ def _site(command: Command) -> Command:
     return _folders(command)
 
 
-@node.command()
-@_site
-@click.option("--wait", is_flag=True, help="wait until there is a network configuration")
-@click.option("--programs", type=FOLDER, help="the built programs (default: those beside this one)")
-@click.option(
+_host_root = click.option(
     "--host-root",
     metavar="DIR",
     default="/",
     show_default=True,
     envvar="RATCHET_HOST_ROOT",
-    help="the node's root directory, in which the programs are tried before they are used",
+    help="the node's root directory: programs are tried, and the child's files removed there",
 )
+
+
+@node.command()
+@_site
+@click.option("--wait", is_flag=True, help="wait until there is a network configuration")
+@click.option("--programs", type=FOLDER, help="the built programs (default: those beside this one)")
+@_host_root
 def install(wait: bool, programs: str | None, host_root: str, **told: Any) -> None:
     """Install the programs and the configuration.
 
@@ -152,7 +156,8 @@ def install(wait: bool, programs: str | None, host_root: str, **told: Any) -> No
     metavar="NAME",
     help="when told to stop, take Ratchet away if this DaemonSet is gone",
 )
-def follow(daemonset: str | None, **told: Any) -> None:
+@_host_root
+def follow(daemonset: str | None, host_root: str, **told: Any) -> None:
     """Keep the configuration right until SIGTERM.
 
     When the configuration that Ratchet wraps changes, or the settings, certificates or tokens do,
@@ -167,7 +172,7 @@ def follow(daemonset: str | None, **told: Any) -> None:
         signal.signal(number, lambda *_: stop.set())
     following.run(following.Follower(site, cluster), stop)
     if daemonset is not None and cluster is not None and following.is_over(cluster, daemonset):
-        installation.uninstall(site)
+        installation.uninstall(site, host_root, CHILD_ENDS_S)
         log.info("Ratchet is gone from this node", conf_dir=site.conf_dir, bin_dir=site.bin_dir)
 
 
@@ -176,9 +181,10 @@ def follow(daemonset: str | None, **told: Any) -> None:
 def uninstall(conf_dir: str, bin_dir: str) -> None:
     """Take the configuration and the programs away.
 
-    What was there before is there again. Links of pods that run stay until their pods go.
+    What was there before is there again. Links of pods that run stay until their pods go, and so
+    does what Ratchet has recorded of them.
     """
-    installation.uninstall(Site(os.path.abspath(conf_dir), os.path.abspath(bin_dir)))
+    installation.uninstall(Site(os.path.abspath(conf_dir), os.path.abspath(bin_dir)), root="/")
     click.echo(f"Ratchet is gone from {conf_dir} and {bin_dir}")
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ratchetctl.errors import InstallError
-from ratchetctl.install import credentials, files, networks, programs, wrapping
+from ratchetctl.install import credentials, files, networks, programs, state, wrapping
 from ratchetctl.install.credentials import ServiceAccount
 from ratchetctl.install.networks import Network, NotANetworkError
 
@@ -95,10 +95,17 @@ def configure(site: Site, token: str | None = None) -> Outcome:
         return _configure(site, found, found.first, settings, token)
 
 
-def uninstall(site: Site) -> None:
-    """Take away all that was installed, the configuration first. Safe to call twice."""
+def uninstall(site: Site, root: str | None = None, wait_s: float = 0.0) -> None:
+    """Take away all that was installed, the configuration first. Safe to call twice.
+
+    With the node's root directory, what the child has kept goes as well, unless pods are attached,
+    or the child has not ended within `wait_s`.
+    """
     with _locked(site), files.explained("take Ratchet away"):
         unconfigure(site.conf_dir)
+        state_dir = _kept_state_dir(site)
+        if root is not None and state_dir is not None:
+            state.forget(state_dir, root, wait_s)
         files.remove_tree(site.folder)
         if os.path.isdir(site.bin_dir):
             programs.uninstall(site.bin_dir)
@@ -218,13 +225,16 @@ def _settings(site: Site) -> dict[str, Any]:
 
 def _state_dir(site: Site, network: Network) -> str:
     """Return where the node's records lie: they stay there when the network gets another name."""
+    return _kept_state_dir(site) or f"{_STATE_DIRS}/{network.name}"
+
+
+def _kept_state_dir(site: Site) -> str | None:
+    """Return where the child's own configuration says that the records lie."""
     try:
         before = json.loads(files.read(os.path.join(site.folder, CHILD_CONFIG)) or b"{}")
-        if isinstance(before["state_dir"], str):
-            return before["state_dir"]
+        return str(before["state_dir"])
     except (ValueError, KeyError, TypeError):
-        pass  # there was none yet, or it is not ours: it is about to be written
-    return f"{_STATE_DIRS}/{network.name}"
+        return None  # there was none yet, or it is not ours
 
 
 def _write_json(path: str, value: Mapping[str, Any]) -> bool:
