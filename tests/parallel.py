@@ -37,8 +37,9 @@ GROUPS: dict[str, str | None] = {
     "tests/integration/test_etcd_security.py": "secured etcd",
     # Its tests look at one release, which takes ten seconds of a processor to make.
     "tests/e2e/test_dist.py": "release",
-    # Its tests look at one image.
+    # Their tests look at one image.
     "tests/e2e/test_image.py": "image",
+    "tests/e2e/test_daemonset.py": "image",
     # Its tests damage one cluster, each in another way, and mend it.
     "tests/integration/test_faults.py": "cluster for faults",
     "tests/integration/test_faults.py::test_cluster_heals_and_leaks_nothing": _ALONE,

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.cloud import Cloud
 from tests.e2e.containerd import Containerd
+from tests.e2e.images import Images
 from tests.lab.runtime import REFERENCE_PLUGINS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,3 +108,12 @@ def cloud(session_cloud: Cloud, request: pytest.FixtureRequest) -> Iterator[Clou
 def containerd(cloud: Cloud) -> Containerd:
     """Give the first node's."""
     return cloud.nodes[0]
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
+    """Give a storage with an image of the programs, tagged `first`."""
+    made = Images(tmp_path_factory.mktemp("images") / "storage")
+    made.make("first")
+    yield made
+    made.podman("rmi", "--all", "--force")

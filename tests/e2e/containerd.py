@@ -23,6 +23,7 @@ from tests.lab.polling import wait_for
 from tests.lab.runtime import REFERENCE_PLUGINS, Config
 
 START_TIMEOUT_S = 30.0
+USUAL_BIN_DIR, USUAL_CONF_DIR = "/opt/cni/bin", "/etc/cni/net.d"
 _PREFIX = "io.containerd."
 # What this test has no use for, and what would look for devices or write outside of its folder.
 _DISABLED = [
@@ -60,15 +61,22 @@ class Sandbox:
 class Containerd:
     """containerd and its CRI on a machine; it can be killed and started again."""
 
-    def __init__(self, machine: Machine, programs: str, directory: str) -> None:
+    def __init__(self, machine: Machine, programs: str | None, directory: str) -> None:
+        """Take a machine, where Ratchet is still to be installed if there are no `programs`.
+
+        Its folders of plugins and configurations are then the usual ones, on the machine.
+        """
         self.machine = machine
         self.node = machine.node
         self._programs = programs
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._cri: Cri | None = None
-        self.bin_dir = self._path("bin")
-        self.conf_dir = self._path("net.d")
+        self._cni = {"bin_dir": self._path("bin"), "conf_dir": self._path("net.d")}
+        self.bin_dir, self.conf_dir = self._cni["bin_dir"], self._cni["conf_dir"]
+        if programs is None:
+            self._cni = {"bin_dir": USUAL_BIN_DIR, "conf_dir": USUAL_CONF_DIR}
+            self.bin_dir, self.conf_dir = map(machine.path, (USUAL_BIN_DIR, USUAL_CONF_DIR))
         self._socket = self._path("containerd.sock")
         self._config = self._path("config.toml")
         self.log_file = self._path("containerd.log")
@@ -86,8 +94,10 @@ class Containerd:
     def install(self) -> None:
         """Make its folders and its configuration."""
         for folder in (self._directory, self.bin_dir, self.conf_dir):
-            os.mkdir(folder)
-        link_programs(self.bin_dir, self._programs)
+            os.makedirs(folder)
+        link_plugins(self.bin_dir)
+        if self._programs is not None:
+            link_programs(self.bin_dir, self._programs)
         pause.write_image(self._path("pause.tar"))
         with open(self._config, "w") as file:
             file.write(_toml(self._settings()))
@@ -110,10 +120,11 @@ class Containerd:
 
         wait_for("containerd to answer", answers, timeout_s=START_TIMEOUT_S)
 
-    def load_image(self) -> None:
+    def load_image(self, archive: str | None = None) -> None:
+        """Load an image from an archive: that of the pause program when none is named."""
         self.machine.run(
             *("ctr", "--address", self._socket, "--namespace", "k8s.io"),
-            *("images", "import", "--snapshotter", "native", self._path("pause.tar")),
+            *("images", "import", "--snapshotter", "native", archive or self._path("pause.tar")),
         )
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
@@ -145,7 +156,7 @@ class Containerd:
                         "snapshotter": "native",
                         "runtimes": {"runc": {"runtime_type": f"{_PREFIX}runc.v2"}},
                     },
-                    "cni": {"bin_dir": self.bin_dir, "conf_dir": self.conf_dir},
+                    "cni": self._cni,
                 },
             },
         }
@@ -219,9 +230,13 @@ class Containerd:
 
 
 def link_programs(folder: str, programs: str) -> None:
-    """Fill a plugin folder with links to our programs and to the distribution's plugins."""
+    """Fill a plugin folder with links to our programs."""
     for program in ("ratchet", "ratchet-child"):
         os.symlink(os.path.join(programs, program), os.path.join(folder, program))
+
+
+def link_plugins(folder: str) -> None:
+    """Fill a plugin folder with links to the distribution's plugins."""
     for plugin in os.listdir(REFERENCE_PLUGINS):
         if shutil.which(os.path.join(REFERENCE_PLUGINS, plugin)):
             os.symlink(os.path.join(REFERENCE_PLUGINS, plugin), os.path.join(folder, plugin))

@@ -17,6 +17,10 @@ from tests.e2e.protobuf import Fields, Message, encode
 
 # A kubelet gives a sandbox four minutes; nothing here needs more than a few seconds.
 CALL_TIMEOUT_S = 60.0
+# NamespaceOption: network and processes of the node, and the pod's own IPC.
+_NODE = 2
+NODES_NAMESPACES: Message = [(1, _NODE), (2, _NODE)]
+EXITED = 2
 
 
 class CriError(Exception):
@@ -34,18 +38,65 @@ class PodConfig:
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     attempt: int = 0
     cgroup_parent: str = ""
+    is_hosts: bool = False  # privileged, in the network and among the processes of the node
+    log_directory: str = ""
 
     def message(self) -> Message:
         """Return the PodSandboxConfig."""
+        linux: Message = [(1, self.cgroup_parent)]
+        if self.is_hosts:
+            linux.append((2, [(1, NODES_NAMESPACES), (6, 1)]))
         return [
             (1, [(1, self.name), (2, self.uid), (3, self.namespace), (4, self.attempt)]),
-            (2, self.name),
+            (2, "" if self.is_hosts else self.name),  # the node has its own
+            (3, self.log_directory),
             # Without servers the runtime copies the machine's resolv.conf.
             (4, [(1, "192.0.2.53")]),
             (6, self.labels),
             (7, self.annotations),
-            (8, [(1, self.cgroup_parent)]),
+            (8, linux),
         ]
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder or file of the node in a container."""
+
+    path: str
+    host_path: str
+    readonly: bool = False
+    propagation: int = 0  # 1: what is mounted on the node later is seen in the container
+
+    def message(self) -> Message:
+        return [
+            *((1, self.path), (2, self.host_path)),
+            *((3, int(self.readonly)), (5, self.propagation)),
+        ]
+
+
+@dataclass(frozen=True)
+class ContainerConfig:
+    """A container as a kubelet describes it to the runtime."""
+
+    name: str
+    image: str
+    command: list[str]
+    env: dict[str, str]
+    mounts: list[Mount]
+    privileged: bool = False
+    readonly_root: bool = False
+
+    def message(self) -> Message:
+        """Return the ContainerConfig of a container in the namespaces of the node."""
+        security: Message = [
+            *((2, int(self.privileged)), (3, NODES_NAMESPACES)),
+            (7, int(self.readonly_root)),
+        ]
+        message: Message = [(1, [(1, self.name)]), (2, [(1, self.image)])]
+        message += [(3, word) for word in self.command]
+        message += [(6, [(1, key), (2, value)]) for key, value in self.env.items()]
+        message += [(7, mount.message()) for mount in self.mounts]
+        return [*message, (11, f"{self.name}.log"), (15, [(2, security)])]
 
 
 @dataclass(frozen=True)
@@ -117,6 +168,23 @@ class Cri:
             annotations=status.map(8),
             pid=info.get("pid") or None,
         )
+
+    def create_container(self, sandbox_id: str, pod: PodConfig, container: ContainerConfig) -> str:
+        """Return the ID of the container. Raises `CriError`."""
+        request: Message = [(1, sandbox_id), (2, container.message()), (3, pod.message())]
+        return self._call("CreateContainer", request).text(1)
+
+    def start_container(self, container_id: str) -> None:
+        self._call("StartContainer", [(1, container_id)])
+
+    def stop_container(self, container_id: str, timeout_s: int) -> None:
+        """Have it told to end, and kill it when it has not."""
+        self._call("StopContainer", [(1, container_id), (2, timeout_s)])
+
+    def exit_code(self, container_id: str) -> int | None:
+        """Return the exit code of a container, None while it has not ended."""
+        status = self._call("ContainerStatus", [(1, container_id)]).message(1)
+        return status.number(7) if status.number(3) == EXITED else None
 
     def _call(self, method: str, request: Message, timeout_s: float = CALL_TIMEOUT_S) -> Fields:
         call = self._channel.unary_unary(

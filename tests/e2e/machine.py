@@ -22,9 +22,11 @@ CNI_CACHE = "/var/lib/cni"  # libcni's, in the runtimes' programs
 START_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 60.0
 
-# Orphans come to the first process; the kernel reaps them for one that ignores SIGCHLD.
+# Mounts are passed on within the machine, as systemd has it. Orphans come to the first process; the
+# kernel reaps them for one that ignores SIGCHLD.
 _INIT = f"""
-mount -t tmpfs -o mode=755 tmpfs /run && mkdir /run/netns && mount -t tmpfs tmpfs {CNI_CACHE} &&
+mount --make-rshared / && for folder; do mount -t tmpfs -o mode=755 tmpfs "$folder" || exit; done &&
+mkdir -p /run/netns {CNI_CACHE} && mount -t tmpfs tmpfs {CNI_CACHE} &&
 exec env --ignore-signal=CHLD sleep infinity
 """
 
@@ -32,8 +34,10 @@ exec env --ignore-signal=CHLD sleep infinity
 class Machine:
     """A node of the harness as a machine on which a runtime can be at home."""
 
-    def __init__(self, node: Node, cgroup: str) -> None:
+    def __init__(self, node: Node, cgroup: str, folders: tuple[str, ...] = ()) -> None:
+        """Take a node; `folders` are to be the machine's own besides /run, and empty."""
         self.node = node
+        self._folders = ("/run", *folders)
         self.cgroup = cgroup  # parent of all that the runtime makes on this machine
         self._process: subprocess.Popen[bytes] | None = None
         self.init = 0
@@ -46,7 +50,7 @@ class Machine:
                 # What others unmount goes away here too, lest a copy keeps their namespaces alive.
                 *("unshare", "--mount", "--propagation", "slave"),
                 *("--pid", "--fork", "--kill-child", "--mount-proc"),
-                *("sh", "-c", _INIT),
+                *("sh", "-c", _INIT, "sh", *self._folders),
             ],
             stdin=subprocess.DEVNULL,
         )

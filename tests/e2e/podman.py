@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.e2e import pause
-from tests.e2e.containerd import link_programs
+from tests.e2e.containerd import link_plugins, link_programs
 from tests.e2e.machine import Machine, children_of
 from tests.lab.namespaces import Namespace
 from tests.lab.polling import wait_for
@@ -53,6 +53,7 @@ class Podman:
         for folder in (self._directory, self.bin_dir, self.net_dir, self._path("rootfs")):
             os.mkdir(folder)
         pause.write_root(self._path("rootfs"))
+        link_plugins(self.bin_dir)
         link_programs(self.bin_dir, self._programs)
         settings: dict[str, dict[str, Any]] = {
             # Without CAP_SYS_RESOURCE nobody can raise a limit.

@@ -10,70 +10,18 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ratchet import __version__
 from tests.e2e import test_build
+from tests.e2e.images import NAME, Images
 from tests.e2e.test_build import PROGRAMS
 
 pytestmark = [pytest.mark.root, test_build.pytestmark]
 
-ROOT = Path(__file__).resolve().parents[2]
-NAME = "localhost/ratchet-test"
-TIMEOUT_S = 240
 MOST_BYTES = 60_000_000
-
-
-class Images:
-    """A private storage of images."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        (folder / "storage.conf").write_text(
-            f'[storage]\ndriver = "vfs"\ngraphroot = "{folder}/root"\nrunroot = "{folder}/run"\n'
-        )
-        self.environ = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "TMPDIR": str(folder),
-            "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
-            "BUILDER": "podman",
-        }
-
-    def make(self, tag: str) -> str:
-        """Build the image and return its ID."""
-        script = str(ROOT / "packaging" / "image.sh")
-        done = subprocess.run(
-            [script, str(PROGRAMS), f"{NAME}:{tag}"],
-            env=self.environ,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
-        assert done.returncode == 0, done.stderr
-        return self.podman("image", "inspect", "--format", "{{.Id}}", f"{NAME}:{tag}")
-
-    def podman(self, *arguments: str) -> str:
-        done = subprocess.run(
-            ["podman", *arguments],
-            env=self.environ,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
-    made = Images(tmp_path_factory.mktemp("images") / "storage")
-    made.make("first")
-    yield made
-    made.podman("rmi", "--all", "--force")
 
 
 @pytest.fixture

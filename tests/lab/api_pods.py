@@ -42,6 +42,10 @@ class ApiPods:
     objects: Objects
     api: ApiServer
 
+    @property
+    def state_dir(self) -> str:
+        return self.node.state_dir
+
     def wait_watching(self) -> None:
         wait_for("the agent to watch", self.status, until=lambda one: one and one["watching"])
 
@@ -49,7 +53,7 @@ class ApiPods:
         """Return what the child says of its agent."""
         from ratchetctl import node as reading
 
-        found = reading.read(self.node.state_dir)
+        found = reading.read(self.state_dir)
         return None if found.agent is None else found.agent.to_json()
 
     def create(

@@ -69,6 +69,10 @@ def respond(handler: Handler, method: str, body: Any) -> None:
         if (method, url.path) == ("POST", _REVIEWS):
             _review(handler, body)
             return
+        other = handler.server.api.others.get((method, url.path))
+        if other is not None:
+            handler.answer(*other())
+            return
         asked = _asked(url.path.split("/"), query)
         if asked.resource == "events.k8s.io/events":
             _event(handler, method, asked, body)

@@ -109,6 +109,8 @@ class ApiServer:
         self.watch_s: float | None = None  # a watch is cut after that
         self.says_410_by_event = False
         self.calls: list[tuple[str, str, Any]] = []  # method, path and body of each request
+        # By method and path, what answers requests for what is not kept here.
+        self.others: dict[tuple[str, str], Callable[[], tuple[int, Any]]] = {}
         self.served_at: list[float] = []
         self._client_ca = client_ca
         self._demand_client_certificate = demand_client_certificate
