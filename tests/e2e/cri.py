@@ -181,6 +181,12 @@ class Cri:
         """Have it told to end, and kill it when it has not."""
         self._call("StopContainer", [(1, container_id), (2, timeout_s)])
 
+    def execute(self, container_id: str, *command: str) -> tuple[int, str]:
+        """Run a command in a container, as `kubectl exec`; its exit code and output."""
+        request: Message = [(1, container_id), *((2, word) for word in command), (3, 30)]
+        answer = self._call("ExecSync", request)
+        return answer.number(3), answer.text(1) + answer.text(2)
+
     def exit_code(self, container_id: str) -> int | None:
         """Return the exit code of a container, None while it has not ended."""
         status = self._call("ContainerStatus", [(1, container_id)]).message(1)

@@ -136,6 +136,13 @@ class NewNode(ApiPods):
             until=lambda records: not records,
         )
 
+    def ratchetctl_status(self, pod: Running, folder: str) -> str:
+        """Do `kubectl exec POD -c agent -- FOLDER/ratchetctl status`, which has to be content."""
+        agent = pod.containers["agent"]
+        code, told = self.containerd.cri.execute(agent, f"{folder}/ratchetctl", "status")
+        assert code == 0, told
+        return told
+
     def files(self) -> dict[str, list[str]]:
         """Return what is in the folders that are the runtime's and Ratchet's."""
         return {folder: self.machine.listed(folder) for folder in KEPT}
@@ -194,6 +201,7 @@ def test_the_daemonset_installs_links_is_replaced_and_leaves_nothing(new_node: N
         left.netns.wait_ping("192.168.2.101")
         node.wait_event(left.pod, "LinkUp", "veth, on this node")
         assert node.gets() == []
+        assert "primary-pod" in node.ratchetctl_status(first, "/opt/cni/bin")
     with left.netns.watch("in1") as in1, right.netns.watch("in2") as in2:
         node.kubelet.end(first, GRACE_S)
         assert "00-ratchet.json" in node.files()["/etc/cni/net.d"]
@@ -219,6 +227,7 @@ def test_the_agent_alone_links_pods_from_its_container(new_node: NewNode) -> Non
         left.netns.wait_ping("192.168.2.101")
         node.wait_condition(left.pod, "True", "LinksUp")
         assert node.files()["/opt/cni/bin"] == before["/opt/cni/bin"]
+        assert "primary-pod" in node.ratchetctl_status(pod, "/opt/ratchet")
     node.delete(left, right)
     node.delete_daemonset(pod)
     assert node.files() == before
