@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -458,7 +459,7 @@ class Node:
         pid = self.wait_child()
         wait_for(
             f"the front of node {self.number} to be served",
-            lambda: os.path.exists(f"/proc/{pid}/root/run/ratchet/front.sock"),
+            lambda: _is_listened_at(f"/proc/{pid}/root/run/ratchet/front.sock"),
         )
 
     def reap(self) -> None:
@@ -591,6 +592,12 @@ def command_name(pid: int) -> str:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as file:
         return file.read().strip()
     return ""
+
+
+def _is_listened_at(path: str) -> bool:
+    """Say whether somebody listens at a socket. A child that was killed leaves its socket there."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def has_open(pid: int, path: str) -> bool:
