@@ -110,6 +110,7 @@ missing_packages() {
         command -v podman >/dev/null || echo podman
         has_file /usr/bin/conmon /usr/libexec/podman/conmon /usr/lib/podman/conmon || echo conmon
         command -v openssl >/dev/null || echo openssl
+        command -v nft >/dev/null || echo nftables
         has_file /usr/sbin/bird || echo bird2
         has_file /usr/bin/gobgpd /usr/sbin/gobgpd || echo gobgpd
         command -v cc >/dev/null || printf '%s\n' gcc libc6-dev

@@ -63,7 +63,7 @@ repack() {
 # archive FOLDER NAME FILE
 archive() {
     tar -C "$1" --sort=name --owner=0 --group=0 --numeric-owner --format=gnu --mtime="@$SOURCE_DATE_EPOCH" -cf - "$2" |
-        gzip -n -9 >"$3"
+        gzip -n -6 >"$3"
 }
 
 binaries() {

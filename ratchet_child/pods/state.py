@@ -259,8 +259,11 @@ class PodState:
         """Whether the pod is known to be here: etcd says so, or this process has heard its ADD.
 
         The record that an earlier process has left may be one of a container whose name another
-        one has taken since, on another node.
+        one has taken since, on another node. What etcd has just said of that may be known here
+        before the ends that the pod should have are computed again.
         """
+        if self.progress.memory.superseded:
+            return False
         return self.progress.looked or self.heard.asked > 0
 
     @property

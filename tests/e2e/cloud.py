@@ -57,7 +57,7 @@ class Cloud:
             {"token": TOKEN},
         )
         self._baseline = {
-            node.number: set(node.namespace.links()) | {"cni0"} for node in self.cluster.nodes
+            node.number: node.namespace.names() | {"cni0"} for node in self.cluster.nodes
         }
         self.nodes: list[Containerd] = []
         for node in self.cluster.nodes:
@@ -181,7 +181,7 @@ class Cloud:
             for name in containerd.node.records():
                 os.unlink(os.path.join(containerd.node.state_dir, "attachments", name))
             for ifname in (
-                set(containerd.node.namespace.links()) - self._baseline[containerd.node.number]
+                containerd.node.namespace.names() - self._baseline[containerd.node.number]
             ):
                 containerd.node.namespace.ip("link", "delete", ifname, check=False)
         self.etcd.wipe()
@@ -215,7 +215,7 @@ class Cloud:
                 "namespaces": machine.listed("/run/netns"),
                 "mounts": machine.mounts() - {"/run", CNI_CACHE},
                 "processes": set(machine.processes().values()) - RESIDENTS,
-                "links": set(node.namespace.links()) - self._baseline[node.number],
+                "links": node.namespace.names() - self._baseline[node.number],
                 "leases": [name for name in leases(node) if name[0].isdigit()],
                 "cache": machine.listed(f"{CNI_CACHE}/results"),
             }

@@ -76,5 +76,5 @@ def test_the_examples_work_under_containerd(cloud: Cloud, configuration: str) ->
         )
     assert_linked(ran.pop("primary-pod"), ran.pop("pair-pod"))
     for sandbox in ran.values():
-        assert set(sandbox.netns.links()) == {"lo", "eth0"}
+        assert sandbox.netns.names() == {"lo", "eth0"}
         assert sandbox.status.ip.startswith("10.244.")

@@ -86,7 +86,7 @@ class HostilePods:
         assert done.returncode == 0, (command, done.stdout, done.stderr)
 
     def _ends(self) -> list[str]:
-        names = [name for netns in self._pods if netns.exists for name in netns.links()]
+        names = [name for netns in self._pods if netns.exists for name in netns.names()]
         return [one for one in names if one.startswith(("to", "from", "was"))]
 
     def _rage(self) -> None:

@@ -59,7 +59,7 @@ def test_pods_start_without_a_request_of_their_own(cluster: Cluster, bed: AgentB
     bed.attach(right).succeeded()
     bed.attach(plain).succeeded()
     left.netns.wait_ping("192.168.2.101")
-    assert "eth0" in plain.netns.links()
+    assert "eth0" in plain.netns.names()
     assert bed.gets() == []
 
 
@@ -80,7 +80,7 @@ def test_sandboxes_made_anew_start_while_the_api_server_is_away(
     assert bed.attach(again).succeeded().elapsed_s < 3
     bed.attach(again_plain).succeeded()
     again.netns.wait_ping("192.168.2.101")
-    assert "eth0" in again_plain.netns.links()
+    assert "eth0" in again_plain.netns.names()
     # Of a pod that nobody has told of, nothing is known, whatever its name.
     for name in ("a", "web", "new"):
         assert bed.attach(cluster.pod(name)).error["code"] == 11
@@ -118,7 +118,7 @@ def test_a_node_of_pods_starts_at_once_while_the_api_server_throttles(
     started = [bed.node.execute(bed.config(), bed.node.environ("ADD", pod)) for pod in pods]
     for call, pod in zip(started, pods, strict=True):
         call.finish().succeeded()
-        assert "eth0" in pod.netns.links()
+        assert "eth0" in pod.netns.names()
     assert bed.gets() == []
     for pod in pods:
         bed.node.execute(bed.config(), bed.node.environ("DEL", pod)).finish().succeeded()

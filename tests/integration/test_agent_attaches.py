@@ -87,7 +87,7 @@ def test_pods_that_run_are_linked_and_follow_their_labels(
     kubelet.bed.wait_event(right, "LinkUp")
     kubelet.bed.label(left, local_ip="192.168.2.50")
     right.netns.wait_ping("192.168.2.50")
-    assert set(plain.netns.links()) == {"lo"}
+    assert plain.netns.names() == {"lo"}
     assert kubelet.bed.condition(plain) is None
 
 
@@ -174,7 +174,7 @@ def test_a_pod_with_more_links_than_a_pod_may_have_is_refused_here_as_well(
     kubelet.run(right, PAIR)
     kubelet.run(left, {**in1_in2("b"), **primary("in3", None, "b", "in4", None, 2)})
     kubelet.bed.wait_event(left, "LabelRefused", "at most 1 link,", "max_links")
-    assert set(left.netns.links()) == {"lo"}
+    assert left.netns.names() == {"lo"}
     assert len(node.records()) == 1
     without = dict.fromkeys(primary("", None, "", "", None, 2))
     kubelet.bed.write(left, "labels", {**without, "ratchet": "true"})
@@ -183,7 +183,7 @@ def test_a_pod_with_more_links_than_a_pod_may_have_is_refused_here_as_well(
     kubelet.bed.write(left, "labels", primary("in3", None, "b", "in4", None, 2))
     kubelet.bed.wait_event(left, "LabelRefused", "stay as they were", "max_links")
     assert left.netns.pings("192.168.2.101")
-    assert "in3" not in left.netns.links()
+    assert "in3" not in left.netns.names()
 
 
 def test_a_label_that_comes_later_attaches_the_pod(cluster: Cluster, kubelet: Kubelet) -> None:

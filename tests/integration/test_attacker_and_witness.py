@@ -195,7 +195,7 @@ def test_pods_with_as_many_links_as_they_may_have(
     attacking = background(attack)
     started = time.monotonic()
     during: list[Cost] = []
-    while attacking.is_alive() or len(pairs[-1].netns.links()) < MOST_LINKS + 1:
+    while attacking.is_alive() or len(pairs[-1].netns.names()) < MOST_LINKS + 1:
         during.append(scene.witness())
     print(f"768 links came up in {time.monotonic() - started:.1f} s")
     scene.compare(quiet, during, "768 links come up")
@@ -206,7 +206,7 @@ def test_pods_with_as_many_links_as_they_may_have(
         during.append(scene.witness())
     wait_for(
         "the legs to be moved away",
-        lambda: [len(one.netns.links()) for one in attackers],
+        lambda: [len(one.netns.names()) for one in attackers],
         until=lambda seen: seen == [1, 1, 1],
         timeout_s=120,
     )
@@ -354,6 +354,6 @@ def test_a_writer_of_etcd(scene: Scene, background: Callable[..., threading.Thre
     )
     assert len(scene.node.log()) - log_bytes < 100_000
     assert resident(scene.child) - memory < 48 * MEBI
-    assert victim.netns.links().keys() == {"lo"}
+    assert victim.netns.names() == {"lo"}
     for key in ("association/victim/links", f"nodes/{scene.node.address}/bell"):
         scene.cluster.etcd.delete(f"/ratchet/{key}")

@@ -175,7 +175,7 @@ def test_gc_removes_attachments_that_are_not_listed(
     node.gc([(other, "eth0"), (last, "eth0")], key=key).succeeded()
     left.netns.wait_no_link("in1")
     assert right.netns.wait_no_carrier("in2")["ifindex"] == index
-    assert "eth0" not in left.netns.links()
+    assert "eth0" not in left.netns.names()
     assert other.netns.pings("192.168.2.101")
     cluster.wait_withdrawn(left, "b/links/a:in1")
     wait_for("the record to go", node.records, until=lambda records: len(records) == 2)

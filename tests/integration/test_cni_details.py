@@ -57,7 +57,7 @@ def ask(
 
 
 def assert_untouched(cluster: Cluster, node: Node, pod: Pod) -> None:
-    assert set(pod.netns.links()) == {"lo"}
+    assert pod.netns.names() == {"lo"}
     assert node.records() == []
     assert node.way == FRONT or node.children() == []
     assert cluster.etcd.tree() == {}
@@ -279,7 +279,7 @@ def test_boot_network_that_misbehaves_is_an_error_that_names_it(
 
 
 def assert_nothing_stays(cluster: Cluster, node: Node, pod: Pod) -> None:
-    assert set(pod.netns.links()) == {"lo"}
+    assert pod.netns.names() == {"lo"}
     wait_for("the record to go", node.records, until=lambda records: not records)
     wait_for(
         "the keys to go",
@@ -342,7 +342,7 @@ def test_boot_network_that_hangs_until_the_runtime_gives_up_leaks_nothing(
         pod, in1_in2("b"), environ=environ, boot_network=node.bridge_config(type="hanging")
     )
     wait_for("the boot network to hang", (tmp_path / "reached").exists)
-    assert "eth0" in pod.netns.links()
+    assert "eth0" in pod.netns.names()
     hanging = (
         node.namespace.processes() - {call.process.pid} - {*node.children(), *node.supervisors()}
     )
@@ -367,7 +367,7 @@ def test_add_twice_gives_the_same_result_and_one_link(cluster: Cluster, node: No
     assert node.add(right, PAIR).result == first
 
     left.netns.wait_ping("192.168.2.101")
-    assert set(left.netns.links()) == {"lo", "in1"}
+    assert left.netns.names() == {"lo", "in1"}
     assert len(node.records()) == 2
 
 
@@ -402,7 +402,7 @@ def test_del_twice_succeeds(cluster: Cluster, node: Node) -> None:
     # The later ones of a runtime: an empty namespace, no prevResult.
     node.delete(left, environ={"CNI_NETNS": ""}, prev_result=False).succeeded()
     left.netns.wait_no_link("in1")
-    assert set(left.netns.links()) == {"lo"}
+    assert left.netns.names() == {"lo"}
     assert right.netns.wait_no_carrier("in2")["ifindex"] == index
 
 
@@ -436,13 +436,13 @@ def test_del_succeeds_when_the_namespace_is_gone(
 def test_del_runs_the_boot_networks_del(cluster: Cluster, node: Node) -> None:
     pod = cluster.pod("a")
     node.add(pod, in1_in2("b"), boot_network=node.bridge_config()).succeeded()
-    assert "eth0" in pod.netns.links()
+    assert "eth0" in pod.netns.names()
     leases = Path(node.bridge_config()["ipam"]["dataDir"]) / "ratchet-test"
     assert list(leases.glob("10.*"))
     # The record and not today's configuration says what was done.
     node.delete(pod, config=request_config(node.config(), {}, None)).succeeded()
 
-    assert set(pod.netns.links()) == {"lo"}
+    assert pod.netns.names() == {"lo"}
     assert not list(leases.glob("10.*"))
 
 

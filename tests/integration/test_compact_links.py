@@ -28,7 +28,7 @@ def test_each_pod_may_say_what_its_own_end_is(cluster: Cluster, node: Node, plac
     cluster.nodes[place].add(right, ELIGIBLE, links(FAR)).succeeded()
     left.netns.wait_ping("10.1.0.2")
     node.check(left).succeeded()
-    assert len([name for name in left.netns.links() if name.startswith("in")]) == 1
+    assert len([name for name in left.netns.names() if name.startswith("in")]) == 1
 
 
 def test_what_two_pods_say_differently_is_a_fault_at_both(

@@ -115,7 +115,7 @@ class Scene:
 
 
 def has(pod: Pod, *ifnames: str) -> Callable[[], bool]:
-    return lambda: set(pod.netns.links()) == {"lo", *ifnames}
+    return lambda: pod.netns.names() == {"lo", *ifnames}
 
 
 def every(*conditions: Callable[[], object]) -> Callable[[], bool]:

@@ -104,12 +104,7 @@ def quiet() -> Iterator[World]:
         for number, pod in enumerate(plan.topology.pods):
             world.run_operation(Operation("attach", pod, 1 + number % 2))
         wait_for("the cluster to be well", lambda: not violations(world), timeout_s=25)
-        with history_lost(world, Fault("history lost", node=1)):
-            pass
-        with contextlib.suppress(AssertionError):  # the test of it tells
-            wait_for(
-                "the watch to lose its place", lambda: LOST in world.nodes[1].log(), timeout_s=25
-            )
+        _lose_history(world)
         wait_for("the cluster to be well", lambda: not violations(world), timeout_s=25)
         time.sleep(1)
         children = [world.child(node) for node in world.nodes.values()]
@@ -119,6 +114,22 @@ def quiet() -> Iterator[World]:
         yield world
     finally:
         world.close()
+
+
+def _lose_history(world: World) -> None:
+    """Have the watch of the first node lose its place; a test tells whether it has.
+
+    One that is just over, or for which a busy machine's etcd has forgotten too slowly, is followed
+    by a list of the keys, and has lost nothing.
+    """
+    for _ in range(4):
+        with history_lost(world, Fault("history lost", node=1)):
+            pass
+        with contextlib.suppress(AssertionError):
+            wait_for(
+                "the watch to lose its place", lambda: LOST in world.nodes[1].log(), timeout_s=10
+            )
+            return
 
 
 def delete_a_key(world: World) -> Undo:

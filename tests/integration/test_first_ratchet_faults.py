@@ -92,8 +92,8 @@ def test_one_link_declared_by_both_pods_is_one_link(
 
     left.netns.wait_ping("10.1.1.2")
     right.netns.wait_ping("10.1.1.1")
-    assert set(left.netns.links()) == {"lo", "in1"}
-    assert set(right.netns.links()) == {"lo", "in2"}
+    assert left.netns.names() == {"lo", "in1"}
+    assert right.netns.names() == {"lo", "in2"}
     hold_for("the link", lambda: left.netns.pings("10.1.1.2"), duration_s=1)
 
 
@@ -124,7 +124,7 @@ def test_two_pods_without_a_primary_are_attached_without_a_link(
     assert cluster.nodes[place].add(right, {"ratchet": "true"}).succeeded().elapsed_s < 4
 
     def apart() -> bool:
-        return set(left.netns.links()) == set(right.netns.links()) == {"lo"}
+        return left.netns.names() == right.netns.names() == {"lo"}
 
     hold_for("being apart", apart, duration_s=1)
     assert cluster.etcd.get("/ratchet/vxlanid") is None
@@ -221,7 +221,7 @@ def test_first_pod_does_not_wait_for_a_far_pod_that_is_not_there(
 ) -> None:
     left = cluster.pod("a")
     assert node.add(left, in1_in2("b")).succeeded().elapsed_s < 4
-    assert set(left.netns.links()) == {"lo"}
+    assert left.netns.names() == {"lo"}
 
 
 # etcd
@@ -385,7 +385,7 @@ def test_parent_interface_missing_on_one_node_harms_no_other_link(
     pods["c"].netns.wait_ping("10.1.3.2")
     pods["a"].netns.wait_ping("10.1.2.2")
     assert pods["b"].netns.link("x") is None
-    assert set(far.namespace.links()) == {"lo", "eth0"}
+    assert far.namespace.names() == {"lo", "eth0"}
 
 
 def test_link_follows_when_a_missing_parent_interface_appears(
@@ -422,7 +422,7 @@ def test_missing_parent_interface_is_named_when_the_link_has_to_be_there(
 
     assert outcome.exit != 0
     assert "nosuch0" in outcome.error_text
-    assert set(right.netns.links()) == {"lo"}
+    assert right.netns.names() == {"lo"}
 
 
 def test_same_node_link_needs_no_parent_interface(cluster: Cluster, node: Node) -> None:

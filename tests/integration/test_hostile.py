@@ -203,7 +203,7 @@ def test_lies_in_etcd_harm_nothing_but_the_links_they_speak_of(
         for number, address in enumerate(NO_NODES[:7]):
             link = shown[f"p{number} placed{number}"]
             assert "not an IP address of a node" in str(link["error"]), (address, link)
-        assert set(victim.netns.links()) == {"lo", "mine", "eth0", "z2"}
+        assert victim.netns.names() == {"lo", "mine", "eth0", "z2"}
         for watch in (w1, w2, mine, eth0, loopback):
             assert watch.flaps() == []
 
@@ -228,7 +228,7 @@ def test_lies_in_etcd_harm_nothing_but_the_links_they_speak_of(
     cluster.etcd.delete(f"/ratchet/{links}")
     lie(cluster.etcd, {f"{own}/bell/liar": "victim"})
     victim.netns.wait_no_carrier("z2")
-    assert set(victim.netns.links()) == {"lo", "mine", "eth0", "z2"}
+    assert victim.netns.names() == {"lo", "mine", "eth0", "z2"}
     cluster.etcd.delete("/outside")
     victim.netns.ip("link", "delete", "mine")
 
@@ -242,7 +242,7 @@ def test_pods_without_the_label_and_ends_of_other_links_are_out_of_reach(
     node.add(left, in1_in2("b")).succeeded()
     node.add(right, PAIR).succeeded()
     left.netns.wait_ping("192.168.2.101")
-    before = sorted(plain.netns.links())
+    before = sorted(plain.netns.names())
     thief = cluster.pod("thief")
     labels = {
         **primary("x1", "10.6.6.1", "web", "y1", "10.6.6.2"),
@@ -263,10 +263,10 @@ def test_pods_without_the_label_and_ends_of_other_links_are_out_of_reach(
         )
         assert {shown[f"in2 {one}"]["state"] for one in ("liar", "thief")} == {"error"}
         assert states(node, "thief")["x1 web"]["state"] == "waiting"
-        assert sorted(plain.netns.links()) == before
+        assert sorted(plain.netns.names()) == before
         assert in1.flaps() == []
         assert in2.flaps() == []
-    assert set(thief.netns.links()) == {"lo"}
+    assert thief.netns.names() == {"lo"}
     for key in ("web/links/liar:z0", "web/links/liar:z9", "b/links/liar:z1", "liar"):
         cluster.etcd.delete(f"/ratchet/association/{key}")
 
@@ -297,7 +297,7 @@ def test_thousands_of_declarations_cost_one_pod_time_and_no_more(
         timeout_s=30,
     )
     assert resident(child) - before < MEMORY_BYTES
-    assert set(victim.netns.links()) == {"lo"}
+    assert victim.netns.names() == {"lo"}
     cluster.etcd.delete(f"/ratchet/{links}")
 
 
@@ -401,7 +401,7 @@ class Surroundings:
                 files += [os.path.join(folder, name) for name in found]
         keys = {k: v for k, v in self._cluster.etcd.keys().items() if not k.startswith("/ratchet/")}
         # The programs run in /, where a shell would put its files.
-        return sorted(files), keys, sorted(os.listdir("/")), sorted(node.namespace.links())
+        return sorted(files), keys, sorted(os.listdir("/")), sorted(node.namespace.names())
 
     def assert_untouched(self) -> None:
         assert self._look() == self._before

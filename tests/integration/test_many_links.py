@@ -46,7 +46,7 @@ def test_pod_is_primary_of_two_links_and_pair_of_two_more(
         link = hub.netns.wait_link(f"to-{name}")
         assert kind_of(link) == ("veth" if place[name] is node else "vxlan")
         assert hub.netns.addresses(f"to-{name}") == [f"10.1.{number}.1/24"]
-    assert set(hub.netns.links()) == {"lo", "to-a", "to-b", "to-c", "to-d"}
+    assert hub.netns.names() == {"lo", "to-a", "to-b", "to-c", "to-d"}
 
 
 def test_further_links_alone_make_a_pod_primary(cluster: Cluster, node: Node) -> None:

@@ -39,8 +39,8 @@ def test_pods_of_one_name_in_two_namespaces_know_nothing_of_each_other(
         pods[namespace] = left, right
     for number, (left, right) in enumerate(pods.values()):
         left.netns.wait_ping(f"10.{number}.1.2")
-        assert set(left.netns.links()) == {"lo", "in1"}
-        assert set(right.netns.links()) == {"lo", "in2"}
+        assert left.netns.names() == {"lo", "in1"}
+        assert right.netns.names() == {"lo", "in2"}
         assert right.netns.addresses("in2") == [f"10.{number}.1.2/24"]
 
     with pods["red"][0].netns.watch("in1") as in1, pods["default"][1].netns.watch("in2") as in2:
@@ -74,7 +74,7 @@ def test_no_label_reaches_into_another_namespace(cluster: Cluster, node: Node, p
         for number, name in enumerate(("b", "blue.b", "default")):
             thief = cluster.pod(f"thief{number}", "red")
             node.add(thief, primary("x1", "10.6.6.1", name, f"y{number}", "10.6.6.2")).succeeded()
-            assert set(thief.netns.links()) == {"lo"}
+            assert thief.netns.names() == {"lo"}
         # Nor does it who bears the very names, and says so in labels that are not the runtime's.
         for name in ("a", "b"):
             labels = {
@@ -88,13 +88,13 @@ def test_no_label_reaches_into_another_namespace(cluster: Cluster, node: Node, p
         hold_for("the victim's link alone", lambda: _links(victim) == {"lo", "in2"}, duration_s=1)
         assert in2.flaps() == []
         assert in1.flaps() == []
-    assert set(friend.netns.links()) == {"lo", "in1"}
+    assert friend.netns.names() == {"lo", "in1"}
     assert not told(other, victim)["superseded"]
     assert cluster.etcd.get("/ratchet/association/blue:b/id") == victim.container_id
 
 
 def _links(pod: Pod) -> set[str]:
-    return set(pod.netns.links())
+    return pod.netns.names()
 
 
 def test_the_newest_container_of_a_name_has_its_links_and_gives_them_back(

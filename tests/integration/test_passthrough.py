@@ -117,9 +117,9 @@ def test_result_is_the_delegates_own_byte_for_byte(
     assert outcome.stdout == recorder.answered("ADD")
     assert outcome.stderr == b""
     assert [ip["address"] for ip in outcome.result["ips"]] == pod.netns.addresses("eth0")
-    assert set(pod.netns.links()) == {"lo", "eth0"}
+    assert pod.netns.names() == {"lo", "eth0"}
     assert node.delete(pod, environ=recorder.environ()).stdout == recorder.answered("DEL")
-    assert set(pod.netns.links()) == {"lo"}
+    assert pod.netns.names() == {"lo"}
 
 
 @each_of(("labels", "changes"), INELIGIBLE)
@@ -229,7 +229,7 @@ def test_delegate_that_is_a_list_runs_in_order_and_in_reverse(cluster: Cluster, 
     assert_no_trace(cluster, node)
     node.check(pod).succeeded()
     node.delete(pod).succeeded()
-    assert set(pod.netns.links()) == {"lo"}
+    assert pod.netns.names() == {"lo"}
     assert_no_trace(cluster, node)
 
 
@@ -254,7 +254,7 @@ def test_delegate_with_a_version_of_its_own_is_checked_and_detached(
     checked = {**known, "delegate": {**delegate, "plugins": delegate["plugins"][:1]}}
     node.check(pod, config=checked).succeeded()
     node.delete(pod).succeeded()
-    assert set(pod.netns.links()) == {"lo"}
+    assert pod.netns.names() == {"lo"}
 
 
 def test_chained_after_another_plugin_passes_its_result_on(cluster: Cluster, node: Node) -> None:
@@ -268,7 +268,7 @@ def test_chained_after_another_plugin_passes_its_result_on(cluster: Cluster, nod
     config = node.config(delegate=None, boot_network=None, prevResult=before)
     pod = cluster.pod("plain")
     assert node.add(pod, {"app": "web"}, config=config).result == before
-    assert set(pod.netns.links()) == {"lo"}
+    assert pod.netns.names() == {"lo"}
     node.check(pod, config=config).succeeded()
     assert node.delete(pod, config=config).succeeded().stdout.strip() == b""
     assert_no_trace(cluster, node)
@@ -289,7 +289,7 @@ def test_ineligible_pods_beside_eligible_ones_are_left_alone(cluster: Cluster, n
     node.add(right, PAIR).succeeded()
     left.netns.wait_ping("192.168.2.101")
 
-    assert set(plain.netns.links()) == {"lo", "eth0"}
+    assert plain.netns.names() == {"lo", "eth0"}
     assert len(node.records()) == 2
     assert not any("plain" in key for key in cluster.etcd.tree())
     node.delete(plain).succeeded()
@@ -307,8 +307,8 @@ def test_pod_that_was_attached_before_ratchet_came_is_detached_by_the_delegate(
     pod = cluster.pod("old")
     alone = {**node.bridge_config(), "name": "ratchet-test", "cniVersion": "1.0.0"}
     direct_result(node, pod, alone).succeeded()
-    assert set(pod.netns.links()) == {"lo", "eth0"}
+    assert pod.netns.names() == {"lo", "eth0"}
 
     node.delete(pod).succeeded()
-    assert set(pod.netns.links()) == {"lo"}
+    assert pod.netns.names() == {"lo"}
     assert_no_trace(cluster, node)

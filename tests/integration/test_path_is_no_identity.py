@@ -53,7 +53,7 @@ class Attacked:
         """Return what the attacker must not change: interfaces, addresses and routes."""
         return {
             space.name: [
-                sorted(space.links()),
+                sorted(space.names()),
                 json.loads(space.ip("-j", "address", "show", "dev", "lo"))[0]["flags"],
                 space.ip("route"),
             ]

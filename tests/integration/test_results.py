@@ -76,7 +76,7 @@ def test_boot_network_of_another_version_is_converted(
 
     assert_result_shape(result, version, pod.netns.addresses("eth0")[0])
     node.delete(pod).succeeded()
-    assert "eth0" not in pod.netns.links()
+    assert "eth0" not in pod.netns.names()
 
 
 @each_of("labels", [{"app": "x"}, in1_in2("b")])
@@ -103,7 +103,7 @@ def test_in_a_list_the_result_of_the_plugin_before_is_passed_on(
 
     # In reverse order.
     node.delete(pod, config=request_config(config, labels, None)).succeeded()
-    assert "eth0" in pod.netns.links(), "the interface is the other plugin's"
+    assert "eth0" in pod.netns.names(), "the interface is the other plugin's"
     environ = node.environ("DEL", pod)
     node.execute(before, environ, f"{REFERENCE_PLUGINS}/bridge").finish().succeeded()
 

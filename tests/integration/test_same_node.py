@@ -59,18 +59,18 @@ def test_pods_hold_nothing_but_their_end_and_lo(cluster: Cluster, node: Node) ->
     node.add(right, PAIR).succeeded()
 
     left.netns.wait_ping("192.168.2.101")
-    assert set(left.netns.links()) == {"lo", "in1"}
-    assert set(right.netns.links()) == {"lo", "in2"}
+    assert left.netns.names() == {"lo", "in1"}
+    assert right.netns.names() == {"lo", "in2"}
 
 
 def test_nothing_is_left_in_the_namespace_of_the_node(cluster: Cluster, node: Node) -> None:
-    before = set(node.namespace.links())
+    before = node.namespace.names()
     left, right = cluster.pod("primary-pod"), cluster.pod("pair-pod")
     node.add(left, in1_in2("pair-pod")).succeeded()
     node.add(right, PAIR).succeeded()
     left.netns.wait_ping("192.168.2.101")
 
-    assert set(node.namespace.links()) == before
+    assert node.namespace.names() == before
 
 
 def test_other_interfaces_of_the_far_pod_are_untouched(cluster: Cluster, node: Node) -> None:
@@ -106,7 +106,7 @@ def test_eligible_pod_without_boot_network_gets_its_usual_eth0(
     node.add(right, PAIR, boot_network=None).succeeded()
 
     left.netns.wait_ping("192.168.2.101")
-    assert set(left.netns.links()) == {"lo", "eth0", "in1"}
+    assert left.netns.names() == {"lo", "eth0", "in1"}
     assert [ip["address"] for ip in result["ips"]] == left.netns.addresses("eth0")
 
 

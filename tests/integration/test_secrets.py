@@ -279,7 +279,7 @@ def test_state_directory_that_others_can_write_is_refused(
     # Without a record there is nothing to be afraid of, and a DEL that fails is repeated for ever.
     node.delete(pod, config=config).succeeded()
     assert sorted(map(str, open_folder.rglob("*"))) == before
-    assert set(pod.netns.links()) == {"lo"}
+    assert pod.netns.names() == {"lo"}
     node.attachments.clear()
 
 

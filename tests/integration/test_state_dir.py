@@ -65,7 +65,7 @@ def test_a_labelled_pod_is_refused_and_nothing_is_left(
     assert "somebody other than root can write" in outcome.error_text
     assert str(sticky / "ratchet") in outcome.error_text
     assert sorted(sticky.rglob("*")) == before
-    assert set(pod.netns.links()) == {"lo"}
+    assert pod.netns.names() == {"lo"}
     node.attachments.clear()
 
 
@@ -89,9 +89,9 @@ def test_an_unlabelled_pod_starts_and_ends_whatever_somebody_puts_there(
             stack.enter_context(answering(state / "child.sock", asked))
         config = node.config(state_dir=str(state), label_source="auto")
         node.add(pod, PLAIN, config=config).succeeded()
-        assert "eth0" in pod.netns.links()
+        assert "eth0" in pod.netns.names()
         node.delete(pod, config=config).succeeded()
-        assert set(pod.netns.links()) == {"lo"}
+        assert pod.netns.names() == {"lo"}
         assert asked == []
 
 
@@ -173,7 +173,7 @@ def test_a_record_that_is_not_roots_is_passed_over(cluster: Cluster, node: Node)
     node.check(left).succeeded()
     node.add(cluster.pod("d"), PAIR).succeeded()  # has the child look at every record
     assert left.netns.pings("192.168.2.101")
-    assert set(victim.netns.links()) == {"lo"}
+    assert victim.netns.names() == {"lo"}
     assert cluster.etcd.get("/ratchet/association/forged/id") is None
     environ = {"CNI_CONTAINERID": "forged"}
     node.execute(node.config(), node.environ("DEL", victim, changes=environ)).finish().succeeded()

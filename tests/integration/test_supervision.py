@@ -22,8 +22,10 @@ from tests.lab.polling import wait_for
 from tests.lab.runtime import (
     CNI_IFNAME,
     PAIR,
+    SUPERVISOR,
     Attachment,
     Node,
+    command_name,
     in1_in2,
     plugin_dir,
     request_config,
@@ -40,8 +42,11 @@ def kill(pid: int) -> None:
 
 
 def wait_for_another(node: Node, killed: int) -> int:
+    """Wait for a child that has its own name: until then it passes for a supervisor without one."""
     found = wait_for(
-        "another child", node.children, until=lambda pids: bool(pids) and killed not in pids
+        "another child",
+        lambda: [pid for pid in node.children() if command_name(pid) != SUPERVISOR],
+        until=lambda pids: bool(pids) and killed not in pids,
     )
     return found[0]
 

@@ -53,9 +53,11 @@ def test_every_address_answers_across_the_network(sim: Topologies, name: str) ->
         timeout_s=CONVERGED_S,
     )
     if name == "gobgp":
-        rib = sim.exec("collector", "gobgp", "global", "rib")
-        assert "10.128.0.1/32" in rib
-        assert "10.128.0.2/32" in rib
+        wait_for(
+            "the collector to have both routes",
+            lambda: sim.exec("collector", "gobgp", "global", "rib"),
+            until=lambda rib: "10.128.0.1/32" in rib and "10.128.0.2/32" in rib,
+        )
     if name == "isis":
         _a_restarted_router_comes_back(sim)
 

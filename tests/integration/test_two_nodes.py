@@ -65,15 +65,15 @@ def test_ends_are_vxlans_with_vni_11_remote_port_4789_and_mtu_below_the_parents(
 def test_nothing_is_left_in_the_namespaces_of_the_nodes(
     cluster: Cluster, node: Node, far: Node
 ) -> None:
-    before = set(node.namespace.links()), set(far.namespace.links())
+    before = node.namespace.names(), far.namespace.names()
     left, right = cluster.pod("primary-pod"), cluster.pod("pair-pod")
     node.add(left, in1_in2("pair-pod")).succeeded()
     far.add(right, PAIR).succeeded()
     left.netns.wait_ping("192.168.2.101")
 
-    assert (set(node.namespace.links()), set(far.namespace.links())) == before
-    assert set(left.netns.links()) == {"lo", "in1"}
-    assert set(right.netns.links()) == {"lo", "in2"}
+    assert (node.namespace.names(), far.namespace.names()) == before
+    assert left.netns.names() == {"lo", "in1"}
+    assert right.netns.names() == {"lo", "in2"}
 
 
 def test_port_and_mtu_are_taken_from_the_configuration(
@@ -133,7 +133,7 @@ def test_wait_all_fails_when_the_far_pod_does_not_come_and_undoes_its_steps(
 
     assert outcome.error["code"] == 103
     assert "pair-pod" in outcome.error_text
-    assert set(left.netns.links()) == {"lo"}
+    assert left.netns.names() == {"lo"}
     wait_for("the record to go", node.records, until=lambda records: not records)
     wait_for(
         "the keys to go",

@@ -97,7 +97,7 @@ def test_an_uplink_goes_with_its_pod_and_by_its_labels(
     pod.netns.wait_link("up1", kind)
     node.delete(pod).succeeded()
     wait_for("it to go", lambda: pod.netns.link("up1") is None)
-    assert "to-a" not in node.namespace.links()
+    assert "to-a" not in node.namespace.names()
     node.delete(pod).succeeded()
 
 

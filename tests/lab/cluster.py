@@ -21,7 +21,7 @@ from tests.lab import nftables, underlay
 from tests.lab.etcd_server import Etcd
 from tests.lab.namespaces import MountNamespace, Namespace, random_name, random_port
 from tests.lab.polling import wait_for
-from tests.lab.runtime import Node, Pod
+from tests.lab.runtime import Node, Pod, is_supervisor
 from tests.lab.underlay import ROUTER_ADDRESS
 
 LOG_LINES = 80
@@ -86,7 +86,7 @@ class Cluster:
         namespace.ip("link", "set", "lo", "up")
         self.join(node, "eth0", node.address, node.address6)
         namespace.ip("route", "add", "default", "via", ROUTER_ADDRESS)
-        self._baseline[number] = set(namespace.links())
+        self._baseline[number] = namespace.names()
         node.next_round()
         return node
 
@@ -198,10 +198,12 @@ class Cluster:
             self._attempt(problems, pod.netns.remove)
         self.pods.clear()
         for node in self.nodes:
-            for ifname in set(node.namespace.links()) - self._baseline[node.number]:
+            for ifname in node.namespace.names() - self._baseline[node.number]:
                 # The far end of a veth may have gone with the near one.
                 node.namespace.ip("link", "delete", ifname, check=False)
-            node.namespace.ip("link", "set", "eth0", "mtu", str(MTU_BYTES), check=False)
+            with contextlib.suppress(OSError):  # a test has taken it away
+                if node.namespace.mtu("eth0") != MTU_BYTES:
+                    node.namespace.ip("link", "set", "eth0", "mtu", str(MTU_BYTES), check=False)
             # A child that was killed leaves its guard to the next one, and there is none.
             self._attempt(problems, lambda node=node: nftables.flush(node.namespace))  # type: ignore[misc]
             node.attachments.clear()
@@ -251,7 +253,7 @@ class Cluster:
             # Of a pod that was removed without a DEL the kernel takes the rest down when it can.
             wait_for(
                 f"what is left on node {node.number} to go",
-                lambda node=node, allowed=allowed: set(node.namespace.links()) - allowed,  # type: ignore[misc]
+                lambda node=node, allowed=allowed: node.namespace.names() - allowed,  # type: ignore[misc]
                 until=lambda left: not left,
             )
 
@@ -261,7 +263,7 @@ def no_links(pod: Pod) -> None:
     if pod.netns.exists:
         wait_for(
             f"the links of {pod} to go",
-            lambda: set(pod.netns.links()),
+            pod.netns.names,
             until=lambda links: links <= {"lo"},
             timeout_s=GONE_S,
         )
@@ -287,8 +289,9 @@ def _settled(node: Node) -> tuple[set[int], set[int], set[int]]:
     end = time.monotonic() + STRANGE_S
     while True:
         there = node.namespace.processes()
-        children, supervisors = set(node.children()), set(node.supervisors())
-        strangers = there - children - supervisors
+        serving = node.serving(there)
+        supervisors = {pid for pid in serving if is_supervisor(pid)}
+        children, strangers = serving - supervisors, there - serving
         if not strangers or time.monotonic() > end:
             return children, supervisors, strangers & node.namespace.processes()
         time.sleep(0.05)

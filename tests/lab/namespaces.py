@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import secrets
@@ -23,7 +24,9 @@ from tests.lab.polling import DEADLINE_S, wait_for
 T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
+MS_BIND, MNT_DETACH = 0x1000, 0x2  # mount(2), umount2(2)
 ETH_P_ALL = 0x0003
+SIOCGIFMTU = 0x8921
 COMMAND_TIMEOUT_S = 20.0
 
 # Each worker of a parallel run takes ports of its own (random_port).
@@ -37,6 +40,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_DELADDR = 16, 17, 21
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_is_folder_made = False
 
 
 def random_name(kind: str) -> str:
@@ -91,12 +95,25 @@ class Namespace:
         return f"<namespace {self.name}>"
 
     def create(self) -> None:
-        run("ip", "netns", "add", self.name)
+        """Make it as ip-netns(8) does; the first one has ip make the folder, too."""
+        global _is_folder_made  # noqa: PLW0603 - the machine's folder
+        if not _is_folder_made:
+            run("ip", "netns", "add", self.name)
+            _is_folder_made = True
+            return
+        os.close(os.open(self.path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+
+        def make() -> None:
+            _call("unshare", CLONE_NEWNET)
+            _call("mount", b"/proc/thread-self/ns/net", self.path.encode(), None, MS_BIND, None)
+
+        _on_a_thread(make, f"making {self.name}")
 
     def remove(self) -> None:
-        """Remove the namespace. Safe to call twice."""
+        """Remove the namespace as ip-netns(8) does. Safe to call twice."""
         if os.path.exists(self.path):
-            run("ip", "netns", "delete", self.name)
+            _call("umount2", self.path.encode(), MNT_DETACH)
+            os.unlink(self.path)
 
     @property
     def exists(self) -> bool:
@@ -156,13 +173,27 @@ class Namespace:
 
     # Looking
 
+    def names(self) -> set[str]:
+        """Return the names of all interfaces, at a tenth of what `links` costs."""
+        return self.do(lambda: {name for _, name in socket.if_nameindex()})
+
+    def mtu(self, ifname: str) -> int:
+        """Return the MTU of an interface (SIOCGIFMTU, netdevice(7)). Raises OSError."""
+
+        def ask() -> int:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                answer = fcntl.ioctl(asking, SIOCGIFMTU, struct.pack("=16s24x", ifname.encode()))
+            return int(struct.unpack_from("=i", answer, 16)[0])
+
+        return self.do(ask)
+
     def links(self) -> dict[str, dict[str, Any]]:
         """Return every interface by name, as `ip -j -d link` prints it."""
         found: list[dict[str, Any]] = json.loads(self.ip("-j", "-d", "link", "show") or "[]")
         return {link["ifname"]: link for link in found if link}
 
     def link(self, ifname: str) -> dict[str, Any] | None:
-        return self.links().get(ifname)
+        return self.links().get(ifname) if ifname in self.names() else None
 
     def addresses(self, ifname: str) -> list[str]:
         """Return the addresses of an interface with prefix length, link-local ones left out."""
@@ -206,8 +237,8 @@ class Namespace:
     def wait_no_link(self, ifname: str, timeout_s: float = DEADLINE_S) -> None:
         wait_for(
             f"{ifname} to leave {self.name}",
-            lambda: self.link(ifname),
-            until=lambda link: link is None,
+            lambda: ifname in self.names(),
+            until=lambda is_there: not is_there,
             timeout_s=timeout_s,
         )
 
@@ -233,22 +264,12 @@ class Namespace:
 
         A socket stays in the namespace in which it was made, so this is enough to get one.
         """
-        results: list[T] = []
-        errors: list[BaseException] = []
 
-        def work() -> None:
-            try:
-                enter(self.path)
-                results.append(function())
-            except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
-                errors.append(error)
+        def work() -> T:
+            enter(self.path)
+            return function()
 
-        thread = threading.Thread(target=work, name=f"in {self.name}")
-        thread.start()
-        thread.join()
-        if errors:
-            raise errors[0]
-        return results[0]
+        return _on_a_thread(work, f"in {self.name}")
 
     @contextlib.contextmanager
     def packets(self, ifname: str) -> Iterator[socket.socket]:
@@ -368,11 +389,35 @@ def enter(path: str) -> None:
     """Move the calling thread into a network namespace."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if _libc.setns(descriptor, CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
+        _call("setns", descriptor, CLONE_NEWNET)
     finally:
         os.close(descriptor)
+
+
+def _call(function: str, *arguments: Any) -> None:
+    """Call a function of the C library. Raises OSError."""
+    if getattr(_libc, function)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{function}: {os.strerror(number)}")
+
+
+def _on_a_thread(function: Callable[[], T], name: str) -> T:
+    """Return what a function returns on a thread of its own, which may change namespaces."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name=name)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def kind_of(link: dict[str, Any]) -> str | None:

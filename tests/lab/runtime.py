@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -431,20 +432,22 @@ class Node:
 
     def children(self) -> list[int]:
         """Return the ids of the children on this node."""
-        return [pid for pid in self._serving() if not is_supervisor(pid)]
+        return sorted(pid for pid in self.serving() if not is_supervisor(pid))
 
     def supervisors(self) -> list[int]:
         """Return the ids of the processes that supervise the children on this node."""
-        return [pid for pid in self._serving() if is_supervisor(pid)]
+        return sorted(pid for pid in self.serving() if is_supervisor(pid))
 
-    def _serving(self) -> list[int]:
-        """Return the ids of the processes on this node that hold the child's lock."""
+    def serving(self, there: set[int] | None = None) -> set[int]:
+        """Return the ids of the processes on this node, or of these, that hold the child's lock."""
         lock = os.path.join(self.state_dir, "child.lock")
-        return [pid for pid in sorted(self.namespace.processes()) if has_open(pid, lock)]
+        if there is None:
+            there = self.namespace.processes()
+        return {pid for pid in there if has_open(pid, lock)}
 
     def serve_front(self) -> None:
         """Have a child serve the front, if none does."""
-        if self.namespace.processes() & set(self.children()):
+        if self.children():
             return
         path = os.path.join(self.directory, str(self.round), "child.conf")
         with open(path, "w") as file:
@@ -458,7 +461,7 @@ class Node:
         pid = self.wait_child()
         wait_for(
             f"the front of node {self.number} to be served",
-            lambda: os.path.exists(f"/proc/{pid}/root/run/ratchet/front.sock"),
+            lambda: _is_listened_at(f"/proc/{pid}/root/run/ratchet/front.sock"),
         )
 
     def reap(self) -> None:
@@ -474,7 +477,7 @@ class Node:
 
         def left() -> set[int]:
             # Either starts the other again if it lives for long enough after it.
-            found = self._serving()
+            found = self.serving()
             for pid in sorted(found, key=lambda pid: command_name(pid) != SUPERVISOR):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -591,6 +594,12 @@ def command_name(pid: int) -> str:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as file:
         return file.read().strip()
     return ""
+
+
+def _is_listened_at(path: str) -> bool:
+    """Say whether somebody listens at a socket. A child that was killed leaves its socket there."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def has_open(pid: int, path: str) -> bool:

@@ -78,8 +78,17 @@ class Simulation:
         return self("exec", pod, "--", *command)
 
     def pings(self, pod: str, address: str) -> bool:
-        done = self.try_("exec", pod, "--", "ping", "-c", "1", "-W", "1", address)
-        return done.returncode == 0
+        """Say whether an echo request of a pod is answered.
+
+        It does not go by `ratchetctl sim exec`, which costs fifty times as much as a ping does.
+        """
+        found = self.directory.read_pod("default", pod)
+        assert found is not None, f"no pod {pod}"
+        ping = ("ping", "-n", "-c1", "-W1", address)
+        command = ("nsenter", f"--net={found.netns}", "--", *ping)
+        return (
+            subprocess.run(command, capture_output=True, timeout=COMMAND_TIMEOUT_S).returncode == 0
+        )
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self("status", "-o", "json"))

@@ -12,7 +12,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from click import Command, Group
+from click import Command, Context, Group
 
 from ratchet import __version__
 from ratchet.config import Config
@@ -212,9 +212,10 @@ def test_commands_are_those_of_the_programs(folder: str) -> None:
         for each in (*pod.get("initContainers", ()), *pod["containers"]):
             program, *arguments = each["command"]
             if program == "/opt/ratchet/ratchetctl":
-                command: Command = cli
+                command: Command | None = cli
                 while isinstance(command, Group):
-                    command = command.commands[arguments.pop(0)]
+                    command = command.get_command(Context(command), arguments.pop(0))
+                assert command is not None
                 assert command.params
                 options = {name for param in command.params for name in param.opts}
                 assert {word for word in arguments if word.startswith("--")} <= options

@@ -169,8 +169,14 @@ def test_every_reason_of_the_condition_is_on_the_page_of_troubles_and_no_other()
 # Commands
 
 
+def commands_of(group: click.Group) -> dict[str, click.Command]:
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
+
+
 def commands(group: click.Group, prefix: str) -> Iterator[str]:
-    for name, command in group.commands.items():
+    for name, command in commands_of(group).items():
         if command.hidden:
             continue
         if isinstance(command, click.Group):
@@ -193,7 +199,7 @@ def test_every_option_that_is_mentioned_exists() -> None:
         command = pending.pop()
         known |= {one for option in command.params for one in option.opts if one.startswith("--")}
         if isinstance(command, click.Group):
-            pending += command.commands.values()
+            pending += commands_of(command).values()
     mentioned = set(re.findall(r"(?<![-\w])--[a-z][-a-z]+", read("docs/simulator.md")))
     assert mentioned <= known
 

@@ -1,4 +1,4 @@
-"""How soon a pod is worked on follows from how much work it is."""
+"""How soon a pod is worked on follows from how much work it is; and when it is known to be here."""
 
 from __future__ import annotations
 
@@ -41,3 +41,20 @@ def test_what_only_etcd_remembers_is_behind_them_all(state: PodState) -> None:
     declared = tuple((f"p{one}", "x") for one in range(100))
     state.heard.gone = [Gone.remembered(Published("c1", declared), "10.0.0.1")]
     assert state.rank is Rank.TRACE
+
+
+def test_the_record_alone_does_not_say_that_a_pod_is_here(state: PodState) -> None:
+    assert not state.is_certain  # it may be an older one
+
+
+@pytest.mark.parametrize("how", ["etcd", "its ADD"])
+def test_a_pod_is_known_to_be_here_until_etcd_says_that_it_is_elsewhere(
+    state: PodState, how: str
+) -> None:
+    state.progress.looked = how == "etcd"
+    state.heard.asked = int(how == "its ADD")
+    known = []
+    for superseded in (False, True):
+        state.progress.memory.superseded = superseded
+        known.append(state.is_certain)
+    assert known == [True, False]

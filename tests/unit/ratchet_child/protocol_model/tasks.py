@@ -36,19 +36,17 @@ class Task:
         self.failure: BaseException | None = None
         self._body = body
         self._killed = False
-        # Locks that one side releases and the other acquires: cheaper than semaphores by half.
-        self._go = threading.Lock()
-        self._back = threading.Lock()
-        self._go.acquire()
-        self._back.acquire()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._runner = _idle.pop() if _idle else _Runner()
+        self._go, self._back = self._runner.go, self._runner.back
+        self._runner.run = self._run
 
     def step(self) -> None:
         """Have it go on to its next point, or to its end."""
         self._go.release()
         if not self._back.acquire(timeout=_STUCK_S):
             raise StuckError(f"{self.name} is stuck after {self.at}")
+        if self.ended:
+            _idle.append(self._runner)
         if self.failure is not None:
             raise self.failure
 
@@ -57,7 +55,6 @@ class Task:
         if not self.ended:
             self._killed = True
             self.step()
-            self._thread.join()
 
     def point(self, operation: str, key: str, ready: Callable[[], bool] = _always) -> None:
         """Called by the task itself: wait to be let on."""
@@ -70,7 +67,6 @@ class Task:
             raise Killed
 
     def _run(self) -> None:
-        self._go.acquire()
         try:
             if not self._killed:
                 self._body()
@@ -79,7 +75,30 @@ class Task:
         except BaseException as error:  # noqa: BLE001 - it is raised again by who decides
             self.failure = error
         self.ended = True
-        self._back.release()
+
+
+class _Runner:
+    """A thread that runs one task after the other: to start it costs more than most tasks."""
+
+    def __init__(self) -> None:
+        self.run: Callable[[], None] | None = None
+        # Locks that one side releases and the other acquires: cheaper than semaphores by half.
+        self.go = threading.Lock()
+        self.back = threading.Lock()
+        self.go.acquire()
+        self.back.acquire()
+        threading.Thread(target=self._run, name="task", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            self.go.acquire()
+            assert self.run is not None
+            self.run()
+            self.run = None
+            self.back.release()
+
+
+_idle: list[_Runner] = []
 
 
 class TaskLock:
