@@ -96,6 +96,12 @@ def _dry(command: F) -> F:
     type=click.Path(exists=True, dir_okay=False),
     help="with --sim: network configuration (.conf or .conflist) for the machines, fitted to each",
 )
+@click.option(
+    "--boot-network",
+    metavar="TYPE",
+    help="with --sim: where pods get their eth0 from, for instance bridge; loopback: they have none"
+    " (default: bridge if the file says anything that could use it)",
+)
 @_dry
 def create(
     place: Place,
@@ -106,6 +112,7 @@ def create(
     nodes: int,
     plugin_dirs: Sequence[str],
     conf: str | None,
+    boot_network: str | None,
     dry_run: str | None,
     **source: Any,
 ) -> None:
@@ -113,8 +120,10 @@ def create(
 
     What fails leaves nothing behind. On a cluster, pods are listed by machine at the end.
     """
-    only(place.sim, "--sim", *SIM_ONLY, "nodes", "plugin_dirs", "conf")
+    only(place.sim, "--sim", *SIM_ONLY, "nodes", "plugin_dirs", "conf", "boot_network")
     only(not place.sim, "a cluster", "dry_run")
+    if conf and boot_network:
+        raise click.UsageError("--boot-network is not for use with --conf, which says it")
     topology = _checked(**source)
     if not place.sim:
         on_cluster.create(place, topology, dry_run, wait, _timeout(place, timeout_s))
@@ -122,11 +131,12 @@ def create(
     plan = Plan(
         nodes=nodes,
         template=configuration.read(conf) if conf else None,
+        boot_network=boot_network,
         plugin_dirs=runtime.search_path(plugin_dirs),
     )
     simulator = _simulator(place, parallel)
     with interruptible():
-        attached = live.create(simulator, plan, topology, place.pods_namespace)
+        attached = live.create(simulator, plan, topology, place.pods_namespace, _say)
         with undone(simulator.down):
             _finish(simulator, topology, attached, place, wait, _timeout(place, timeout_s), runs)
 
