@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from ratchetctl.errors import TopologyError
+from ratchetctl.given import only
 from ratchetctl.interruption import interruptible, undone
 from ratchetctl.sim import configuration, runtime
 from ratchetctl.sim.progress import Progress
@@ -17,7 +18,7 @@ from ratchetctl.topo import check, live, on_cluster
 from ratchetctl.topo.arguments import read_topology, reading
 from ratchetctl.topo.findings import Findings
 from ratchetctl.topo.model import Topology
-from ratchetctl.topo.placing import Place, only, placing
+from ratchetctl.topo.placing import Place, placing
 
 WAITS, WRONG = on_cluster.WAITS, on_cluster.WRONG
 SIM_ONLY = ("runs", "parallel")

@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from ratchetctl.errors import TopologyError
+from ratchetctl.given import only
 from ratchetctl.topo.arguments import read_topology, reading, write_pieces
 from ratchetctl.topo.graph import drawio, page, picture, svg, texts
 from ratchetctl.topo.graph.seen import Seen
 from ratchetctl.topo.model import Topology
-from ratchetctl.topo.placing import Place, only, placing
+from ratchetctl.topo.placing import Place, placing
 from ratchetctl.topo.viewer.cluster import OnCluster
 from ratchetctl.topo.viewer.server import Server
 from ratchetctl.topo.viewer.simulation import Simulation
