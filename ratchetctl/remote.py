@@ -1,14 +1,15 @@
 """A command of ratchetctl that runs at a pod of a cluster: beside the agent of the pod's node.
 
-The agents' containers have ratchetctl, and see of their node what it needs. kubectl starts it there
-and carries its streams: it knows every way to a cluster and both protocols of `exec`. Whoever may
-do that has the agents' rights, so it takes a right of its own.
+What is started in an agent's container finds ratchetctl and the node. kubectl starts it there and
+carries its streams: it knows every way to a cluster and both protocols of `exec`. Whoever may do
+that has the agents' rights, so it takes a right of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -26,8 +27,7 @@ from ratchetctl.kube import reading
 from ratchetctl.kube.cluster import Pod
 from ratchetctl.sim import environment
 
-PROGRAM = "/opt/ratchet/ratchetctl"
-CONTAINER = "agent"
+PROGRAM = "ratchetctl"
 # What is to end with us hears this often that we are there.
 HEARD_EVERY_S = 10.0
 _NO_KUBECTL = "the program kubectl is missing, which reaches the node"
@@ -51,6 +51,7 @@ class Remote:
     interface: str
     node: str
     agent: str
+    program: str
 
     def repeat(
         self, *more: str, without: Sequence[str] = (), output: IO[bytes] | None = None
@@ -68,7 +69,7 @@ class Remote:
         hearing, saying = os.pipe()
         try:
             process = subprocess.Popen(
-                (*self._kubectl(), "--", PROGRAM, *command),
+                (*self._kubectl(), "--", self.program, *command),
                 stdin=hearing,
                 stdout=output,
                 env=environment.without_bundle(dict(os.environ)),
@@ -93,7 +94,7 @@ class Remote:
             ("--kubeconfig", cluster.kubeconfig),
             ("--context", cluster.context),
             ("--namespace", cluster.system),
-            ("--container", CONTAINER),
+            ("--container", reading.AGENT),
         )
         said = [word for name, value in options if value for word in (name, value)]
         return ["kubectl", "exec", "--stdin", *said, self.agent]
@@ -134,7 +135,10 @@ def find(cluster: Cluster, pod: str, ifname: str) -> Remote:
     if not agent.is_ready:
         why = f": {agent.why_not_ready}" if agent.why_not_ready else ""
         raise StatusError(f"the agent of {found.node}, {agent.pod}, is not ready{why}")
-    return Remote(cluster, interface, found.node, agent.pod)
+    if agent.programs is None:
+        raise StatusError(f"the pod {agent.pod} does not say where its programs are")
+    program = posixpath.join(agent.programs, PROGRAM)
+    return Remote(cluster, interface, found.node, agent.pod, program)
 
 
 def _pod(client: Client, namespace: str, name: str) -> Pod:

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from ratchetctl.kube import reading
 from ratchetctl.sim import netns, processes
 from tests.integration.test_capture import HEADER_BYTES, frames
 from tests.integration.test_impairments import rates
+from tests.lab import deployment
 from tests.lab.api_objects import Objects
 from tests.lab.api_server import TOKEN, ApiServer, Authority, kubeconfig
 from tests.lab.cluster import Cluster
@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl to reach agents with"),
 ]
 
-AGENT = dict(one.split("=") for one in reading.AGENTS.split(","))
+AGENT = deployment.agent(".")  # as the DaemonSet has it
 EXEC_RIGHTS = ("get pods/exec", "create pods/exec")
 
 
@@ -55,35 +55,36 @@ class Kubernetes:
         installed = self._folder / name / "ratchet.node"
         installed.mkdir(parents=True)
         (installed / "ratchet.conf").write_text(json.dumps(node.config()))
-        self.put(f"ratchet-{name}", name, AGENT, namespace="ratchet", container="agent")
+        self.put_agent(name)
 
-    def put(
-        self,
-        name: str,
-        node: str | None,
-        labels: dict[str, str],
-        *,
-        namespace: str = "default",
-        container: str = "main",
-        ready: bool = True,
-    ) -> None:
-        spec: dict[str, Any] = {"containers": [{"name": container, "image": "x"}]}
+    def put_agent(self, node: str, *, ready: bool = True) -> None:
+        spec = {**AGENT["spec"], "nodeName": node}
+        self._put(f"ratchet-{node}", "ratchet", AGENT["metadata"]["labels"], spec, ready=ready)
+
+    def put(self, name: str, node: str | None, labels: dict[str, str]) -> None:
+        spec: dict[str, Any] = {"containers": [{"name": "main", "image": "x"}]}
         if node is not None:
             spec["nodeName"] = node
+        self._put(name, "default", labels, spec, ready=True)
+
+    def _put(
+        self, name: str, namespace: str, labels: dict[str, str], spec: dict[str, Any], ready: bool
+    ) -> None:
         metadata = {"name": name, "namespace": namespace, "uid": name, "labels": labels}
         conditions = [{"type": "Ready", "status": str(ready)}]
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
         self.api.objects.put_pod({**pod, "status": {"phase": "Running", "conditions": conditions}})
 
     def attach(self, pod: Pod, node: str, labels: dict[str, str]) -> None:
-        self.put(pod.name, node, labels, namespace=pod.namespace)
+        self.put(pod.name, node, labels)
         self._nodes[node].add(pod, labels).succeeded()
 
     def _container(
         self, namespace: str, pod: str, container: str, command: Sequence[str]
     ) -> list[str]:
         assert (namespace, container) == ("ratchet", "agent")
-        assert command[0] == "/opt/ratchet/ratchetctl"
+        # The agent has become a program of the host, and so is what is started beside it.
+        assert command[0] == "/opt/cni/bin/ratchetctl"
         name = pod.removeprefix("ratchet-")
         environ = f"RATCHET_CONF_DIR={self._folder / name}"
         return self._nodes[name].namespace.command("env", environ, *PROGRAM, *command[1:])
@@ -210,7 +211,7 @@ def test_who_may_not_reach_agents_is_told_which_right_is_missing(
     status, _, complained = kubernetes.run("link", "down", "a:in1")
     assert status == 1
     assert 'cannot create resource "pods/exec"' in complained
-    kubernetes.put("ratchet-node-1", "node-1", AGENT, namespace="ratchet", ready=False)
+    kubernetes.put_agent("node-1", ready=False)
     _, _, complained = kubernetes.run("link", "down", "a:in1")
     assert "the agent of node-1, ratchet-node-1, is not ready" in complained
 
