@@ -68,8 +68,10 @@ class Container:
         }
         (self.folder / "config.json").write_text(json.dumps(spec))
         with open(self.folder / "output", "wb") as output:
-            self._run("run", "--detach", "--bundle", str(self.folder), self._name, stdin=subprocess.DEVNULL, stdout=output,
-                      stderr=output, check=True)  # fmt: skip
+            # What runs on must not hold a pipe of ours.
+            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+            bundle = ("--bundle", str(self.folder))
+            self._run("run", "--detach", *bundle, self._name, check=True, **streams)
 
     @property
     def proc(self) -> str:
