@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from tests.faults.kernel import MARK, interfaces
+from tests.faults.nodes import FaultNode
 from tests.faults.plan import Fault
-from tests.faults.world import FaultNode, World
+from tests.faults.world import World
 from tests.lab.namespaces import Namespace, random_name, run
 from tests.lab.polling import wait_for
 
@@ -34,7 +35,7 @@ def nothing(_world: World, _fault: Fault) -> Iterator[None]:
 @contextlib.contextmanager
 def child_killed(world: World, fault: Fault) -> Iterator[None]:
     # Its supervisor starts it again, unless it has died, too.
-    world.kill_child(world.nodes[fault.node], alone=fault.choice < 0.5)
+    world.nodes[fault.node].kill_child(alone=fault.choice < 0.5)
     yield
 
 
@@ -42,16 +43,16 @@ def child_killed(world: World, fault: Fault) -> Iterator[None]:
 def child_killed_at_a_step(world: World, fault: Fault) -> Iterator[None]:
     """The next child of the node dies between two requests to etcd or the kernel."""
     node = world.nodes[fault.node]
-    world.kill_at_step(node, fault.number)
-    world.kill_child(node)
-    world.call(node)
-    node.doomed = world.child(node)
+    node.kill_at_step(fault.number)
+    node.kill_child()
+    node.call()
+    node.doomed = node.serving()
     yield
     # It goes on by itself until it comes to the step; a child that never does is spared.
     end = time.monotonic() + 0.5
-    while node.doomed is not None and world.child(node) == node.doomed and time.monotonic() < end:
+    while node.doomed is not None and node.serving() == node.doomed and time.monotonic() < end:
         time.sleep(0.05)
-    world.spare(node)
+    world.killed["children at a step"] += node.spare()
 
 
 @contextlib.contextmanager
@@ -114,7 +115,7 @@ def keys_wiped(world: World, _fault: Fault) -> Iterator[None]:
 @contextlib.contextmanager
 def node_cut_off(world: World, fault: Fault) -> Iterator[None]:
     """The node reaches neither etcd nor other nodes."""
-    port = world.port(world.nodes[fault.node])
+    port = world.nodes[fault.node].port
     world.underlay.ip("link", "set", port, "down")
     yield
     world.underlay.ip("link", "set", port, "up")
@@ -183,13 +184,13 @@ def parent_address_shared(world: World, fault: Fault) -> Iterator[None]:
     node = world.nodes[fault.node]
     others = [one for one in world.nodes.values() if one is not node]
     right, wrong = node.address, others[int(fault.choice * len(others))].address
-    world.use_address(node, wrong)
-    world.call(node)
+    node.use_address(wrong)
+    node.call()
     yield
     time.sleep(1)  # no administrator changes his mind faster
     node.namespace.ip("addr", "del", f"{wrong}/24", "dev", "eth0")
-    world.use_address(node, right)
-    world.call(node)
+    node.use_address(right)
+    node.call()
 
 
 @contextlib.contextmanager
@@ -197,8 +198,8 @@ def parent_address_changed(world: World, fault: Fault) -> Iterator[None]:
     node = world.nodes[fault.node]
     time.sleep(1)  # no administrator changes his mind faster
     first = node.address == node.first_address
-    world.use_address(node, node.second_address if first else node.first_address)
-    world.call(node)
+    node.use_address(node.second_address if first else node.first_address)
+    node.call()
     yield
 
 
@@ -269,7 +270,7 @@ INJECTORS: dict[str, Injector] = {
 
 @contextlib.contextmanager
 def _stopped(world: World, fault: Fault) -> Iterator[None]:
-    pid = world.child(world.nodes[fault.node])
+    pid = world.nodes[fault.node].serving()
     _signal(pid, signal.SIGSTOP)
     try:
         yield

@@ -10,7 +10,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tests.faults.kernel import MARK, interfaces
-from tests.faults.plan import PodId, Step
+from tests.faults.plan import Step
+from tests.faults.topology import PodId
 from tests.faults.world import World
 
 # The pod deletes an end, its namespace or its node goes, or the link's keys are removed.

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.injectors import history_lost
-from tests.faults.invariants import PREFIX, cables, violations
+from tests.faults.invariants import violations
 from tests.faults.kernel import MARK, descriptors
+from tests.faults.observed import PREFIX, cables
 from tests.faults.plan import Fault, Operation, Plan
 from tests.faults.runner import run
 from tests.faults.world import World
@@ -84,7 +85,7 @@ def test_clock_of_a_node_can_be_wrong(quiet: World) -> None:
     (year,) = re.findall(rb"^time=(\d+)-", outcome.stderr, re.MULTILINE)
     assert int(year) > time.gmtime().tm_year
     library = node.lies.get("LD_PRELOAD")  # the child's clock is that of who started it
-    loaded = Path(f"/proc/{quiet.child(node)}/maps").read_text(encoding="utf-8")
+    loaded = Path(f"/proc/{node.serving()}/maps").read_text(encoding="utf-8")
     assert library is None or library in loaded
 
 
@@ -112,7 +113,7 @@ def quiet() -> Iterator[World]:
             )
         wait_for("the cluster to be well", lambda: not violations(world), timeout_s=25)
         time.sleep(1)
-        children = [world.child(node) for node in world.nodes.values()]
+        children = [node.serving() for node in world.nodes.values()]
         for pid in children:
             assert pid is not None
             os.kill(pid, signal.SIGSTOP)
@@ -269,7 +270,7 @@ def test_a_node_whose_only_container_has_lost_its_name_keeps_its_own_key() -> No
 
 
 def test_descriptors_that_are_counted_are_there(quiet: World) -> None:
-    child = quiet.child(quiet.nodes[1])
+    child = quiet.nodes[1].serving()
     assert child is not None
     here = [one for one in quiet.attached.values() if one.node == 1]
     opened = descriptors(child)

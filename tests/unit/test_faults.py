@@ -8,8 +8,9 @@ import pytest
 
 from tests.faults import page
 from tests.faults.lifetimes import End, must_stay
-from tests.faults.plan import Fault, Operation, PodId, Step
+from tests.faults.plan import Fault, Operation, Step
 from tests.faults.runner import Healing, Report
+from tests.faults.topology import PodId
 
 ONE = Report(
     seed=7,
