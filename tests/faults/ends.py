@@ -7,8 +7,12 @@ from collections.abc import Iterator
 
 from tests.faults.kernel import MARK, Interface, Probe, deaf
 from tests.faults.keys import declaration
-from tests.faults.observed import Cable, Observed, cables, with_prefix
+from tests.faults.observed import Cable, Observed, cables, uplinks, with_prefix
+from tests.faults.topology import MACVLAN, OUTSIDE
 from tests.faults.world import World
+from tests.lab.underlay import BRIDGE
+
+BRIDGE_MODE = 4  # MACVLAN_MODE_BRIDGE, if_link.h
 
 
 def interfaces(world: World, seen: Observed) -> Iterator[str]:
@@ -16,25 +20,26 @@ def interfaces(world: World, seen: Observed) -> Iterator[str]:
     vnis: Counter[int] = Counter()
     for cable in cables(world):
         link, near, far = cable.link, cable.near, cable.far
+        said, is_out = link.properties, world.is_out(link)
         ends = []
-        for sandbox, ifname, address in (
-            (near, link.ifname, link.address),
-            (far, link.pair_ifname, link.pair_address),
+        for sandbox, ifname, address, rate in (
+            (near, link.ifname, link.address, said.rate_kbit),
+            (far, link.pair_ifname, link.pair_address, said.pair_rate_kbit),
         ):
-            expected.add((sandbox.pod.netns.path, ifname))
-            one = (seen.links.get(sandbox.pod.netns.path) or {}).get(ifname)
+            path = sandbox.pod.netns.path
+            expected.add((path, ifname))
+            one = (seen.links.get(path) or {}).get(ifname)
             if one is None:
                 yield f"link {cable}: no {ifname} in {sandbox}"
                 continue
             ends.append(one)
-            if one.group != MARK:
-                yield f"link {cable}: {ifname} in {sandbox} has group {one.group}"
-            if not one.up:
-                yield f"link {cable}: {ifname} in {sandbox} is down"
-            if address is not None and with_prefix(address) not in one.addresses:
-                yield f"link {cable}: {ifname} in {sandbox} lacks {address}: {one.addresses}"
+            wrong = list(_wrong(one, address, said.mtu, is_running=not is_out))
+            if not is_out:  # where no frame leaves, a rate may wait as well
+                wrong += _wrong_rate(one, rate)
+            yield from (f"link {cable}: {ifname} in {sandbox} {what}" for what in wrong)
         if len(ends) == 2:
             yield from _joined(world, seen, cable, ends[0], ends[1], vnis)
+    yield from _uplinks(world, seen, expected)
     for path, links in seen.links.items():
         for ifname, one in (links or {}).items():
             if one.group == MARK and (path, ifname) not in expected:
@@ -44,6 +49,58 @@ def interfaces(world: World, seen: Observed) -> Iterator[str]:
     for vni, times in vnis.items():
         if times > 1:
             yield f"VNI {vni} is used by {times} links"
+
+
+def _wrong(
+    one: Interface, address: str | None, mtu: int | None, *, is_running: bool = True
+) -> Iterator[str]:
+    """Tell what of an interface is not as its link says."""
+    if one.group != MARK:
+        yield f"has group {one.group}"
+    if not one.up:
+        yield "is down"
+    elif one.running != is_running:
+        yield "has a carrier" if one.running else "has no carrier"
+    if address is not None and with_prefix(address) not in one.addresses:
+        yield f"lacks {address}: {one.addresses}"
+    if mtu is not None and one.mtu != mtu:
+        yield f"has the MTU {one.mtu}, not {mtu}"
+
+
+def _wrong_rate(one: Interface, rate_kbit: int | None) -> Iterator[str]:
+    rate = None if rate_kbit is None else rate_kbit * 1000
+    if one.rate_bits != rate:
+        yield f"sends {one.rate_bits} bits a second, not {rate}"
+
+
+def _uplinks(world: World, seen: Observed, expected: set[tuple[str, str]]) -> Iterator[str]:
+    for uplink, sandbox in uplinks(world):
+        node = world.nodes[sandbox.node]
+        at_node = seen.links.get(node.namespace.path) or {}
+        path = sandbox.pod.netns.path
+        expected.add((path, uplink.ifname))
+        one = (seen.links.get(path) or {}).get(uplink.ifname)
+        what = f"uplink {uplink.kind} {uplink.ifname} in {sandbox}"
+        if one is None:
+            yield f"{what}: it is not there"
+            continue
+        said = uplink.properties
+        yield from (f"{what} {wrong}" for wrong in _wrong(one, uplink.address, said.mtu))
+        yield from (f"{what} {wrong}" for wrong in _wrong_rate(one, said.rate_kbit))
+        device = at_node.get(uplink.device)
+        if device is None:
+            yield f"{what}: no {uplink.device} at the node"
+        elif uplink.kind == MACVLAN:
+            if (one.kind, one.mode) != ("macvlan", BRIDGE_MODE):
+                yield f"{what} is a {one.kind} of mode {one.mode}"
+            if one.peer_index != device.index:
+                yield f"{what} is on interface {one.peer_index}, not {device.index}"
+        else:
+            expected.add((node.namespace.path, uplink.device))
+            wrong = _wrong(device, uplink.device_address, said.mtu)
+            yield from (f"{what}: {uplink.device} at the node {one}" for one in wrong)
+            if (one.peer_index, device.peer_index) != (device.index, one.index):
+                yield f"{what} and {uplink.device} at the node are not of one veth pair"
 
 
 def _outlives_its_peer(world: World, path: str, one: Interface) -> bool:
@@ -88,18 +145,37 @@ def _joined(
 
 
 def carrying(world: World) -> list[str]:
-    probes = [
-        Probe(
-            str(cable),
+    """Tell of links over which nothing comes, and of those that are pulled out and carry."""
+    plugged: list[Probe] = []
+    out: list[Probe] = []
+    for cable in cables(world):
+        probe = Probe(
+            f"link {cable}",
             cable.near.pod.netns.path,
             cable.link.ifname,
             cable.far.pod.netns.path,
             cable.link.pair_ifname,
             cable.link.pair_address and cable.link.pair_address.split("/")[0],
         )
-        for cable in cables(world)
+        (out if world.is_out(cable.link) else plugged).append(probe)
+    for uplink, sandbox in uplinks(world):
+        is_out, node = uplink.kind == MACVLAN, world.nodes[sandbox.node].namespace.path
+        plugged.append(
+            Probe(
+                f"uplink {uplink.kind} in {sandbox}",
+                sandbox.pod.netns.path,
+                uplink.ifname,
+                world.underlay.path if is_out else node,
+                BRIDGE if is_out else uplink.device,
+                OUTSIDE if is_out else uplink.device_address,
+            )
+        )
+    silent = deaf([*plugged, *out])
+    heard = {one.name for one in out} - silent
+    return [
+        *(f"{one.name}: nothing comes over it" for one in plugged if one.name in silent),
+        *(f"{name}: it is pulled out, and carries" for name in sorted(heard)),
     ]
-    return [f"link {name}: nothing comes over it" for name in sorted(deaf(probes))]
 
 
 def _name(world: World, path: str) -> str:

@@ -10,14 +10,18 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from tests.faults.kernel import MARK, interfaces
 from tests.faults.nodes import FaultNode
+from tests.faults.observed import cables
 from tests.faults.plan import Fault
+from tests.faults.runtimes import Pulled
+from tests.faults.topology import Link
 from tests.faults.world import World
 from tests.lab.namespaces import Namespace, random_name, run
 from tests.lab.polling import wait_for
+from tests.lab.simulation import ratchetctl
 
 HISTORY_EVENTS = 1100  # etcd remembers 1,000
 DAY_S = 24 * 60 * 60
@@ -109,6 +113,7 @@ def history_lost(world: World, fault: Fault) -> Iterator[None]:
 def keys_wiped(world: World, _fault: Fault) -> Iterator[None]:
     """Somebody's clean-up removes everything."""
     world.etcd.delete("/ratchet")
+    world.pulled.clear()  # it stood there
     yield
 
 
@@ -129,7 +134,11 @@ def node_rebooted(world: World, fault: Fault) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interface_deleted(world: World, fault: Fault) -> Iterator[None]:
-    _by_hand(world, fault, lambda namespace, ifname: f"-n {namespace} link delete {ifname}")
+    """In a pod, or at a node, where the ends of host links are."""
+    nodes = [node.namespace for _, node in sorted(world.nodes.items())]
+    chosen = _chosen(world, fault, nodes)
+    if chosen is not None:
+        run("ip", "-n", chosen[0], "link", "delete", chosen[1], check=False)
     yield
 
 
@@ -176,6 +185,34 @@ def interface_moved(world: World, fault: Fault) -> Iterator[None]:
     )
     yield
     inner.remove()
+
+
+@contextlib.contextmanager
+def cable_pulled_out(world: World, fault: Fault) -> Iterator[None]:
+    """By an operator: it stays out until it is plugged in, or until its primary is created anew."""
+    twice = {one.seen_from_pair() for one in world.topology.links}
+    free = [one for one in cables(world) if one.link not in twice and not world.is_out(one.link)]
+    if free:
+        cable = free[int(fault.choice * len(free))]
+        end = fault.number % 2
+        _say_of_link(world, cable.link, end, "down")
+        world.pulled[cable.link] = Pulled(cable.near.pod.container_id, is_out=True)
+    yield
+
+
+@contextlib.contextmanager
+def cables_plugged_in(world: World, fault: Fault) -> Iterator[None]:
+    """By the same operator, who takes back all that he has said, or says that it is so no more."""
+    for link in list(world.pulled):
+        said = world.said_of(link)
+        if said is not None:
+            end = fault.number % 2 if link.pair in world.attached else 0
+            _say_of_link(world, link, end, "up" if fault.choice < 0.5 else "reset")
+        if said is not None and fault.choice < 0.5:
+            world.pulled[link] = Pulled(said.container, is_out=False)
+        else:
+            del world.pulled[link]
+    yield
 
 
 @contextlib.contextmanager
@@ -263,6 +300,8 @@ INJECTORS: dict[str, Injector] = {
     "state directory read-only": state_directory_read_only,
     "clock jumped": clock_jumped,
     "keys wiped": keys_wiped,
+    "cable pulled out": cable_pulled_out,
+    "cables plugged in": cables_plugged_in,
     "leader killed": leader_killed,
     "member paused": member_paused,
 }
@@ -276,6 +315,15 @@ def _stopped(world: World, fault: Fault) -> Iterator[None]:
         yield
     finally:
         _signal(pid, signal.SIGCONT)
+
+
+def _say_of_link(world: World, link: Link, end: int, command: str) -> None:
+    """Run `ratchetctl link` at the node of one of a link's ends, which must succeed."""
+    pod, ifname = ((link.primary, link.ifname), (link.pair, link.pair_ifname))[end]
+    node = world.nodes[world.attached[pod].node]
+    interface = f"{pod.namespace}/{pod.name}:{ifname}"
+    done = ratchetctl("link", command, interface, "--state-dir", node.state_dir)
+    assert done.returncode == 0, f"link {command} {interface}: {done.stderr}"
 
 
 def _signal(pid: int | None, number: signal.Signals) -> None:
@@ -294,22 +342,28 @@ def _again(chosen: tuple[str, str] | None, command: str) -> None:
 def _by_hand(
     world: World, fault: Fault, command: Callable[[str, str], str]
 ) -> tuple[str, str] | None:
-    """Do something to one of Ratchet's interfaces, which one being the fault's choice.
+    """Do something to one of Ratchet's interfaces in pods.
 
     Return its namespace and name, None when there is none.
     """
-    pods = sorted(world.attached.items())
+    chosen = _chosen(world, fault)
+    if chosen is not None:
+        run("ip", *command(*chosen).split(), check=False)
+    return chosen
+
+
+def _chosen(
+    world: World, fault: Fault, besides: Sequence[Namespace] = ()
+) -> tuple[str, str] | None:
+    """Return one of Ratchet's interfaces, which one being the fault's choice."""
+    pods = [sandbox.pod.netns for _, sandbox in sorted(world.attached.items())]
     names = []
-    found = interfaces(sandbox.pod.netns.path for _, sandbox in pods)
-    for pod, sandbox in pods:
-        for ifname, one in sorted((found.get(sandbox.pod.netns.path) or {}).items()):
+    found = interfaces(namespace.path for namespace in (*pods, *besides))
+    for namespace in (*pods, *besides):
+        for ifname, one in sorted((found.get(namespace.path) or {}).items()):
             if one.group == MARK:
-                names.append((pod, sandbox.pod.netns.name, ifname))
-    if not names:
-        return None
-    _, namespace, ifname = names[int(fault.choice * len(names))]
-    run("ip", *command(namespace, ifname).split(), check=False)
-    return namespace, ifname
+                names.append((namespace.name, ifname))
+    return names[int(fault.choice * len(names))] if names else None
 
 
 def node_of(world: World, fault: Fault) -> FaultNode | None:

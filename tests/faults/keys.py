@@ -49,7 +49,7 @@ def keys(world: World, seen: Observed) -> Iterator[str]:
         if (published := _sorted(_json(seen, key))) != _sorted(wanted):
             yield f"key {key}: {published}, not {wanted}"
         for link in links:
-            yield from _declared(seen, sandbox, link, expected, vnis)
+            yield from _declared(world, seen, sandbox, link, expected, vnis)
     optional |= yield from _machine_keys(world, seen, machines)
     optional |= _reserved(world, seen)
     yield from _legacy(world, seen, expected)
@@ -146,7 +146,12 @@ def _reserved(world: World, seen: Observed) -> set[str]:
 
 
 def _declared(
-    seen: Observed, sandbox: Sandbox, link: Link, expected: set[str], vnis: dict[int, str]
+    world: World,
+    seen: Observed,
+    sandbox: Sandbox,
+    link: Link,
+    expected: set[str],
+    vnis: dict[int, str],
 ) -> Iterator[str]:
     key = _declaration_key(link)
     expected.add(key)
@@ -158,14 +163,17 @@ def _declared(
     if not isinstance(vni, int):
         yield f"key {key} has no VNI: {found}"
         return
-    wanted = {
+    wanted: dict[str, object] = {
         "container": sandbox.pod.container_id,
         "vni": vni,
         "ifname": link.ifname,
         "address": link.address and with_prefix(link.address),
         "pair_ifname": link.pair_ifname,
         "pair_address": link.pair_address and with_prefix(link.pair_address),
+        **_properties(link),
     }
+    if (said := world.said_of(link)) is not None:
+        wanted["override"] = {"is_down": said.is_out}
     if found != wanted:
         yield f"key {key}: {found}, not {wanted}"
     if vni in vnis:
@@ -175,6 +183,15 @@ def _declared(
     expected.add(claim)
     relative = key.removeprefix(f"{PREFIX}/")
     yield from _must_be(seen, claim, f"{sandbox.pod.container_id} {relative}")
+
+
+def _properties(link: Link) -> dict[str, object]:
+    said = link.properties
+    found: dict[str, object] = {} if said.mtu is None else {"mtu_bytes": said.mtu}
+    for name, rate in (("impairment", said.rate_kbit), ("pair_impairment", said.pair_rate_kbit)):
+        if rate is not None:
+            found[name] = {"rate_bits": rate * 1000}
+    return found
 
 
 def _legacy(world: World, seen: Observed, expected: set[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from tests.faults import clock, doomed_child
 from tests.faults.kernel import Process, processes
 from tests.faults.members import Members
+from tests.faults.topology import CARD
 from tests.lab import underlay
 from tests.lab.namespaces import Namespace, random_name, run
 from tests.lab.polling import wait_for
@@ -21,7 +22,6 @@ from tests.lab.runtime import Config, Node, Outcome, has_open, is_supervisor, pl
 CALL_TIMEOUT_S = 60.0
 WAIT_SECONDS = 0.5
 STATE_DIR_BYTES = 512 * 1024
-CARD = "eth0"
 
 
 class FaultNode(Node):

@@ -11,7 +11,7 @@ from tests.faults.kernel import Interface, Process, interfaces, processes
 from tests.faults.members import Key
 from tests.faults.runtimes import Sandbox
 from tests.faults.stranger import Stranger
-from tests.faults.topology import Link, PodId
+from tests.faults.topology import Link, PodId, Uplink
 from tests.faults.world import World
 
 PREFIX = "/ratchet"
@@ -79,6 +79,12 @@ def cables(world: World) -> list[Cable]:
         if other is None or (link.primary, link.ifname) < (other.link.primary, other.link.ifname):
             by_ends[ends] = Cable(link, near, far)
     return list(by_ends.values())
+
+
+def uplinks(world: World) -> list[tuple[Uplink, Sandbox]]:
+    """Return the uplinks of the pods that are attached."""
+    attached = world.attached
+    return [(one, attached[one.pod]) for one in world.topology.uplinks if one.pod in attached]
 
 
 def with_prefix(address: str) -> str:

@@ -37,7 +37,11 @@ FAULTS = {
     "state directory read-only": 3,
     "clock jumped": 4,
     "keys wiped": 2,
+    "cable pulled out": 6,
+    "cables plugged in": 3,
 }
+# What an operator does to a link, which is what happens in that step.
+QUIET = ("cable pulled out", "cables plugged in")
 FAULTS_OF_THREE_MEMBERS = {**FAULTS, "leader killed": 8, "member paused": 4}
 
 
@@ -132,6 +136,8 @@ class Plan:
                 del self._model.where[pod]
         least = 1 if fault.kind in ("parent killed", "nothing") else 0
         count = rng.choice((0, 1, 1, 2, 2, 3, 5)) or least
+        if fault.kind in QUIET:
+            count = 0
         operations = []
         for pod in rng.sample(self.topology.pods, count):
             if pod not in lost:

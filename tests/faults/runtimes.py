@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from tests.faults.nodes import CALL_TIMEOUT_S, FaultNode
 from tests.faults.plan import Operation
-from tests.faults.topology import PodId, Topology
+from tests.faults.topology import Link, PodId, Topology
 from tests.lab.runtime import Call, Outcome, Pod, request_config
 
 RETRY_S = 0.3
@@ -46,6 +46,14 @@ def make_sandbox(pod: PodId, node: int) -> Sandbox:
     return sandbox
 
 
+@dataclass(frozen=True)
+class Pulled:
+    """What `ratchetctl link` has said of a link, which holds as long as its primary's container."""
+
+    container: str
+    is_out: bool
+
+
 class Runtimes:
     """One for each node. Each of their calls is made in a thread of its own."""
 
@@ -56,6 +64,7 @@ class Runtimes:
         # Containers whose DEL is still to come although a newer one has taken their place.
         self.late: list[tuple[Sandbox, Operation]] = []
         self.killed: Counter[str] = Counter()  # what was still there to be killed
+        self.pulled: dict[Link, Pulled] = {}
         self._lock = threading.Lock()
         self._sandboxes: set[Sandbox] = set()
         self._threads: set[threading.Thread] = set()
@@ -92,6 +101,18 @@ class Runtimes:
                     del self.attached[sandbox.id]
             self.late = [one for one in self.late if one[0] not in lost]
         return lost
+
+    def said_of(self, link: Link) -> Pulled | None:
+        """Return what has been said of a link and holds."""
+        said, primary = self.pulled.get(link), self.attached.get(link.primary)
+        if said is None or primary is None or primary.pod.container_id != said.container:
+            return None
+        return said
+
+    def is_out(self, link: Link) -> bool:
+        """Tell whether the link's cable is pulled out."""
+        said = self.said_of(link)
+        return said is not None and said.is_out
 
     def sandboxes(self) -> list[Sandbox]:
         with self._lock:

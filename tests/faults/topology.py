@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 LINKS_PER_POD = 1.6
 BUSIEST_POD = 6  # links, declared and received
+WITH_MTU, WITH_RATE, WITH_MACVLAN, WITH_HOST = 0.2, 0.3, 0.25, 0.2
+MTU = 1300
+RATES_KBIT = (800, 5000, 50000)
+CARD = "eth0"  # of every node: macvlans are on it
+OUTSIDE = "10.98.0.254"  # what is on the nodes' network and no node
+MACVLAN, HOST = "macvlan", "host"
 
 
 @dataclass(frozen=True, order=True)
@@ -22,6 +28,18 @@ class PodId:
 
 
 @dataclass(frozen=True)
+class Properties:
+    """What a link may have besides: an MTU at both ends, and a rate of what each end sends."""
+
+    mtu: int | None = None
+    rate_kbit: int | None = None
+    pair_rate_kbit: int | None = None
+
+    def seen_from_pair(self) -> Properties:
+        return Properties(self.mtu, self.pair_rate_kbit, self.rate_kbit)
+
+
+@dataclass(frozen=True)
 class Link:
     """A link that a pod declares."""
 
@@ -31,12 +49,35 @@ class Link:
     pair: PodId
     pair_ifname: str
     pair_address: str | None
+    properties: Properties = Properties()
+
+    def seen_from_pair(self) -> Link:
+        """The same cable, as its other pod declares it."""
+        return Link(
+            *(self.pair, self.pair_ifname, self.pair_address),
+            *(self.primary, self.ifname, self.address),
+            self.properties.seen_from_pair(),
+        )
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """A link of one pod with its node. `device` is below a macvlan, or a host link's other end."""
+
+    pod: PodId
+    ifname: str
+    kind: str
+    device: str
+    address: str
+    device_address: str | None = None
+    properties: Properties = Properties()
 
 
 @dataclass(frozen=True)
 class Topology:
     pods: tuple[PodId, ...]
     links: tuple[Link, ...]
+    uplinks: tuple[Uplink, ...] = ()
 
     def declared_by(self, pod: PodId) -> list[Link]:
         return [link for link in self.links if link.primary == pod]
@@ -50,16 +91,51 @@ class Topology:
 
     def _fields(self, pod: PodId) -> dict[str, str]:
         fields = {"ratchet": "true", "ratchet.primary": "false"}
-        for number, link in enumerate(self.declared_by(pod), 1):
+        declared = [
+            *map(_link_fields, self.declared_by(pod)),
+            *(_uplink_fields(one) for one in self.uplinks if one.pod == pod),
+        ]
+        for number, one in enumerate(declared, 1):
             prefix = "ratchet." if number == 1 else f"ratchet.{number}."
             fields[f"{prefix}primary"] = "true"
-            fields[f"{prefix}local_ifname"] = link.ifname
-            fields[f"{prefix}pair_name"] = link.pair.name
-            fields[f"{prefix}pair_ifname"] = link.pair_ifname
-            if link.address is not None and link.pair_address is not None:
-                fields[f"{prefix}local_ip"] = link.address
-                fields[f"{prefix}pair_ip"] = link.pair_address
+            fields |= {f"{prefix}{name}": value for name, value in one.items()}
         return fields
+
+
+def _link_fields(link: Link) -> dict[str, str]:
+    fields = {
+        "local_ifname": link.ifname,
+        "pair_name": link.pair.name,
+        "pair_ifname": link.pair_ifname,
+    }
+    if link.address is not None and link.pair_address is not None:
+        fields |= {"local_ip": link.address, "pair_ip": link.pair_address}
+    said = link.properties
+    if said.rate_kbit is not None and said.rate_kbit == said.pair_rate_kbit:
+        fields["rate"] = f"{said.rate_kbit}kbit"
+    else:
+        for end, rate in (("local", said.rate_kbit), ("pair", said.pair_rate_kbit)):
+            if rate is not None:
+                fields[f"{end}_rate"] = f"{rate}kbit"
+    return fields | _mtu_field(said)
+
+
+def _uplink_fields(uplink: Uplink) -> dict[str, str]:
+    fields = {
+        "local_ifname": uplink.ifname,
+        "kind": uplink.kind,
+        "device": uplink.device,
+        "local_ip": uplink.address,
+    }
+    if uplink.device_address is not None:
+        fields["pair_ip"] = uplink.device_address
+    if uplink.properties.rate_kbit is not None:
+        fields["local_rate"] = f"{uplink.properties.rate_kbit}kbit"
+    return fields | _mtu_field(uplink.properties)
+
+
+def _mtu_field(said: Properties) -> dict[str, str]:
+    return {} if said.mtu is None else {"mtu": str(said.mtu)}
 
 
 def _is_label(value: str) -> bool:
@@ -105,10 +181,37 @@ def topology(seed: int, pods: int) -> Topology:
         )
         links.append(link)
         if rng.random() < 0.08:  # the other pod declares the same cable
-            links.append(
-                Link(
-                    *(link.pair, link.pair_ifname, link.pair_address),
-                    *(link.primary, link.ifname, link.address),
-                )
-            )
-    return Topology(names, tuple(links))
+            links.append(link.seen_from_pair())
+    return Topology(names, *_with_properties(seed, names, links))
+
+
+def _with_properties(
+    seed: int, pods: tuple[PodId, ...], links: list[Link]
+) -> tuple[tuple[Link, ...], tuple[Uplink, ...]]:
+    """Give some links an MTU and rates, and some pods uplinks."""
+    rng = random.Random(f"{seed}/properties")
+    found: dict[tuple[PodId, str], Link] = {}
+    for link in links:
+        twin = found.get((link.pair, link.pair_ifname))
+        if twin is not None and (twin.pair, twin.pair_ifname) == (link.primary, link.ifname):
+            found[link.primary, link.ifname] = twin.seen_from_pair()
+        else:
+            found[link.primary, link.ifname] = replace(link, properties=_properties(rng))
+    uplinks = []
+    for number, pod in enumerate(pods, 1):
+        if rng.random() < WITH_MACVLAN:
+            own = replace(_properties(rng), pair_rate_kbit=None)
+            uplinks.append(Uplink(pod, "out", MACVLAN, CARD, f"10.98.0.{number}", None, own))
+        if rng.random() < WITH_HOST:
+            own = replace(_properties(rng), pair_rate_kbit=None)
+            ours, nodes = f"10.97.{number}.2", f"10.97.{number}.1"
+            uplinks.append(Uplink(pod, "node", HOST, f"pod{number}", ours, nodes, own))
+    return tuple(found.values()), tuple(uplinks)
+
+
+def _properties(rng: random.Random) -> Properties:
+    mtu = MTU if rng.random() < WITH_MTU else None
+    if rng.random() >= WITH_RATE:
+        return Properties(mtu)
+    rate, pair_rate = rng.choice(RATES_KBIT), rng.choice((*RATES_KBIT, None))
+    return Properties(mtu, rate, rate if rng.random() < 0.5 else pair_rate)

@@ -16,7 +16,7 @@ from tests.faults.kernel import Process, processes
 from tests.faults.members import Members
 from tests.faults.nodes import FaultNode, end_processes
 from tests.faults.runtimes import Runtimes
-from tests.faults.topology import Topology
+from tests.faults.topology import OUTSIDE, Topology
 from tests.lab import underlay
 from tests.lab.cluster import scratch_dir
 from tests.lab.namespaces import Namespace, random_name
@@ -51,7 +51,7 @@ class World(Runtimes):
         addresses = [f"10.99.0.{n}" for n in range(1, members + 1)]
         # A MAC address of its own: else it has a port's, which goes when a node is rebooted, while
         # the others look for etcd at that one until their neighbour tables are old.
-        underlay.lay(self.underlay, addresses, mac="02:00:00:00:01:00")
+        underlay.lay(self.underlay, [*addresses, OUTSIDE], mac="02:00:00:00:01:00")
         self.etcd = Members(
             self.underlay, addresses, 20000 + secrets.randbelow(10000), self.directory
         )
