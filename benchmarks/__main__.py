@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from benchmarks import crowd, growth, kernel, linkup, memory, passthrough, report, routers
+from benchmarks import crowd, growth, hosts, kernel, linkup, memory, passthrough, report, routers
 from benchmarks.bed import REFERENCE_PLUGINS, Bed
 from benchmarks.figures import Results
 from benchmarks.passthrough import Beside
@@ -158,6 +158,10 @@ def _tree(run: _Run) -> None:
         crowd.measure_tree(bed, run.results, run.size.tree, run.seed)
 
 
+def _hosts(run: _Run) -> None:
+    hosts.measure(run.results, run.plugin_dir, run.size.tree, NODES, run.seed)
+
+
 def _routers(run: _Run) -> None:
     nodes = run.size.routers
     routers.measure(run.results, run.plugin_dir, nodes, nodes // 2, run.seed)
@@ -190,6 +194,7 @@ _PARTS: dict[str, Callable[[_Run], None]] = {
     "link-up": _link_up,
     "pairs": _pairs,
     "tree": _tree,
+    "hosts": _hosts,
     "routers": _routers,
     "restart": _restart,
     "links": _links,

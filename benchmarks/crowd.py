@@ -266,14 +266,19 @@ def _tree(bed: Bed, count: int, seed: int) -> tuple[list[tuple[Node, Pod]], list
     chance = random.Random(seed)
     pods = [bed.pod("t0", PAIR)]
     cables = []
-    for number in range(1, count):
-        parent = pods[chance.randrange(number)]
+    for number, of in enumerate(parents(chance, count), start=1):
+        parent = pods[of]
         labels = labels_of_link(number, "up", parent.name, f"down{number}")
         pods.append(bed.pod(f"t{number}", labels))
         cables.append(bed.cable(number, pods[-1], "up", parent, f"down{number}"))
     placed = [(chance.choice(bed.nodes), pod) for pod in pods]
     chance.shuffle(placed)
     return placed, cables
+
+
+def parents(chance: random.Random, count: int) -> list[int]:
+    """Return, for each pod of a random tree but the first, the earlier one that it is linked to."""
+    return [chance.randrange(number) for number in range(1, count)]
 
 
 def _reference(bed: Bed, placed: list[tuple[Node, Pod]], parallel: int) -> float:

@@ -9,20 +9,16 @@ looking takes little of the time that is measured.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import resource
 import secrets
 import socket
 import struct
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.bed import memory_folder
+from benchmarks.command import Lab, lab
 from benchmarks.etcd import cpu_s
 from benchmarks.figures import Results
 from ratchetctl.sim import netns, processes
@@ -30,7 +26,6 @@ from ratchetctl.sim.directory import SimDirectory
 
 TIMEOUT_S = 180.0
 LOOK_EVERY_S = 0.25
-_COMMAND_TIMEOUT_S = 600
 _ROUTES = "/proc/thread-self/net/route"
 _LOOPBACK = re.compile(r"ip address (?:replace|add) ([0-9.]+)/32 dev lo")
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
@@ -109,45 +104,27 @@ class _Spent:
 
 def measure(results: Results, plugin_dir: str, nodes: int, more: int, seed: int) -> None:
     """Bring a random network up with one command, and time it until every loopback answers."""
-    program = _program(plugin_dir)
-    name = f"rb-{secrets.token_hex(4)}"
-    with tempfile.TemporaryDirectory(prefix="rb-", dir=memory_folder()) as folder:
-        drawn = _run(
-            *program, "topo", "random", str(nodes), str(more), "--seed", str(seed),
-            "--routing", "ospf",
-        )  # fmt: skip
-        file = os.path.join(folder, "random.clab.yml")
-        with open(file, "w", encoding="utf-8") as out:
-            out.write(drawn)
-        place = ("--sim", "--name", name)
-        try:
-            _time(results, (*program, "topo", "create", file, *place), plugin_dir, name, nodes)
-        finally:
-            started = time.perf_counter()
-            _run(*program, "topo", "destroy", file, *place)
-            destroyed_s = time.perf_counter() - started
+    with lab(plugin_dir) as made:
+        drawn = made.topo("random", str(nodes), str(more), "--seed", str(seed), "--routing", "ospf")
+        _time(results, made, drawn, nodes)
+        destroyed_s = made.destroy()
     results.add("routers/destroy", f"{nodes} routers, until nothing is left", "s", [destroyed_s])
 
 
-def _time(results: Results, create: Sequence[str], plugin_dir: str, name: str, nodes: int) -> None:
+def _time(results: Results, made: Lab, topology: str, nodes: int) -> None:
     free_before = _available_kb()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.perf_counter()
-    _run(*create, "--run", "--plugin-dir", plugin_dir)
-    created_s = time.perf_counter() - started
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    commands_s = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    missing = _converge(SimDirectory(name), started)
-    answered_s = time.perf_counter() - started
+    created = made.create(topology, "--run")
+    missing = _converge(made.directory, created.started)
+    answered_s = time.perf_counter() - created.started
     if missing:
         results.problem(f"routers: {missing} of {nodes * (nodes - 1)} loopbacks do not answer")
-    spent = _spent(SimDirectory(name))
+    spent = _spent(made.directory)
     text = f"{nodes} OSPF routers"
     for key, what, unit, value in (
         ("answer", "until every loopback answers from every router", "s", answered_s),
-        ("create", "until `topo create` has returned", "s", created_s),
+        ("create", "until `topo create` has returned", "s", created.wall_s),
         ("missing", "loopbacks that do not answer", "", float(missing)),
-        ("cpu/create", "cpu of `topo create` and what it waits for", "s", commands_s),
+        ("cpu/create", "cpu of `topo create` and what it waits for", "s", created.cpu_s),
         ("cpu/run", "cpu of what runs then", "s", spent.cpu_s),
         ("memory", "memory of all processes, shared parts counted once", "kB", spent.memory_kb),
         ("taken", "memory that the machine has less", "kB", free_before - _available_kb()),
@@ -215,18 +192,3 @@ def _share_kb(pid: int) -> int:
 def _available_kb() -> int:
     with open("/proc/meminfo", encoding="ascii") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
-
-
-def _program(plugin_dir: str) -> tuple[str, ...]:
-    """Return the built ratchetctl beside the plugin; without one, this interpreter's."""
-    built = os.path.join(plugin_dir, "ratchetctl")
-    return (built,) if os.access(built, os.X_OK) else (sys.executable, "-m", "ratchetctl")
-
-
-def _run(*command: str) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, check=False
-    )
-    if done.returncode != 0:
-        raise RoutersError(f"{' '.join(command[:4])} ended with {done.returncode}: {done.stderr}")
-    return done.stdout

@@ -83,6 +83,16 @@ def _child_of_1000(key: str) -> Value:
     return value
 
 
+def _difference(name: str, reference: str) -> Value:
+    """Return by how much a figure is larger than another one of the same run."""
+
+    def value(results: Results) -> float | None:
+        found, other = results.median(name), results.median(reference)
+        return None if found is None or other is None else found - other
+
+    return value
+
+
 def _ratio(name: str) -> Value:
     return lambda results: results.ratio(name)
 
@@ -182,6 +192,13 @@ TARGETS = (
     Target("750 pods until every link answers", 10, "s", _median("tree/links"), aim=8),
     Target("750 pods, teardown", 10, "s", _median("tree/teardown"), aim=8),
     Target("750 pods: links missing", 0, "", _median("tree/missing")),
+    Target(
+        "750 hosts in the simulator until every link answers, beyond the 750 pods",
+        2,
+        "s",
+        _difference("hosts/links", "tree/links"),
+    ),
+    Target("the same: links missing", 0, "", _median("hosts/missing")),
     Target(
         "200 OSPF routers until every loopback answers",
         60,

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import sys
+import threading
 import time
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import click
 
 from ratchetctl import target
 from ratchetctl.errors import StatusError
+from ratchetctl.remote import HEARD_EVERY_S, Remote
 from ratchetctl.sim import netns
 from ratchetctl.target import Target
 
@@ -39,6 +42,7 @@ _MACS_BYTES = 12  # of a frame, before the place of a VLAN tag
 _BUFFER_BYTES = 4 << 20
 _LOOK_S = 1.0  # how long it takes at most to notice that the interface has gone
 _MOST_BYTES = 1 << 18
+UNHEARD_S = 6 * HEARD_EVERY_S
 
 
 @click.command()
@@ -60,15 +64,28 @@ _MOST_BYTES = 1 << 18
     show_default=True,
     help="keep so many bytes of each frame",
 )
-def capture(interface: Target, path: str | None, count: int | None, snaplen: int) -> None:
+@click.option("--while-heard", is_flag=True, hidden=True)
+def capture(
+    interface: Target | Remote,
+    path: str | None,
+    count: int | None,
+    snaplen: int,
+    while_heard: bool,
+) -> None:
     """Stream what an interface of a pod sends and receives, in pcap format.
 
-    For example: ratchetctl capture r1:eth1 | wireshark -k -i -
+    For example: ratchetctl capture r1:eth1 --cluster | wireshark -k -i -
 
-    It ends with Ctrl-C, or when the interface goes. Without --sim the pod is on this node.
+    It ends with Ctrl-C, or when the interface goes. The pod is on this node; with --sim in a
+    simulation, with --cluster on a cluster.
     """
     if path is None and sys.stdout.isatty():
         raise click.UsageError("a capture is not for a terminal: use -w FILE or a pipe")
+    if isinstance(interface, Remote):
+        with contextlib.nullcontext() if path is None else open(path, "wb") as output:
+            interface.repeat("--while-heard", without=("path",), output=output)
+    if while_heard:
+        threading.Thread(target=_end_unheard, daemon=True).start()
     netns.enter(interface.netns)
     with contextlib.ExitStack() as stack:
         taps = stack.enter_context(_open(interface))
@@ -143,6 +160,17 @@ def _copy(
         file.write(record(frame, at_ns, snaplen))
         file.flush()
         taken += 1
+
+
+def _end_unheard() -> NoReturn:
+    """End with whoever has started us from elsewhere: nobody tells us of a connection that is cut.
+
+    Standard input says nothing but that somebody is there.
+    """
+    while select.select([sys.stdin], (), (), UNHEARD_S)[0] and os.read(sys.stdin.fileno(), 4096):
+        pass
+    # Not by an exception: the main thread may wait for a reader that has gone.
+    os._exit(0)
 
 
 def _is_there(ifname: str) -> bool:

@@ -19,6 +19,7 @@ from ratchet.impairment import QUANTITIES, Impairment
 from ratchet.links import LEAST_MTU, MOST_MTU, Override
 from ratchetctl import node, target
 from ratchetctl.errors import StatusError
+from ratchetctl.remote import Remote
 from ratchetctl.target import Target
 
 TIMEOUT_S = 10.0
@@ -26,7 +27,10 @@ TIMEOUT_S = 10.0
 
 @click.group()
 def link() -> None:
-    """Change links that are up, until they are reset or their primary is created again."""
+    """Change links that are up, until they are reset or their primary is created again.
+
+    The pod is on this node; with --sim in a simulation, with --cluster on a cluster.
+    """
 
 
 def _quantities(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,7 +45,7 @@ def _quantities(command: Callable[..., Any]) -> Callable[..., Any]:
 @target.options
 @_quantities
 @click.option("--both", is_flag=True, help="of what the other end sends, too")
-def impair(interface: Target, both: bool, **values: str | None) -> None:
+def impair(interface: Target | Remote, both: bool, **values: str | None) -> None:
     """Slow, delay or lose what an interface sends.
 
     For example: ratchetctl link impair r1:eth1 --delay 10ms --loss 0.5
@@ -66,34 +70,36 @@ def impair(interface: Target, both: bool, **values: str | None) -> None:
 @link.command(name="set")
 @target.options
 @click.option("--mtu", type=click.IntRange(LEAST_MTU, MOST_MTU), required=True, help="at both ends")
-def set_(interface: Target, mtu: int) -> None:
+def set_(interface: Target | Remote, mtu: int) -> None:
     """Set the MTU of a link."""
     _send(interface, Override(mtu_bytes=mtu))
 
 
 @link.command()
 @target.options
-def down(interface: Target) -> None:
+def down(interface: Target | Remote) -> None:
     """Pull a cable out: both ends stay, show NO-CARRIER, and pass nothing on."""
     _send(interface, Override(is_down=True))
 
 
 @link.command()
 @target.options
-def up(interface: Target) -> None:
+def up(interface: Target | Remote) -> None:
     """Plug a cable in again that `down` has pulled out."""
     _send(interface, Override(is_down=False))
 
 
 @link.command()
 @target.options
-def reset(interface: Target) -> None:
+def reset(interface: Target | Remote) -> None:
     """Have a link be again what its labels say."""
     _send(interface, None)
 
 
-def _send(interface: Target, change: Override | None) -> None:
+def _send(interface: Target | Remote, change: Override | None) -> None:
     """Ask the child, and wait until the pod's end is as it was asked. *Raises* StatusError."""
+    if isinstance(interface, Remote):
+        interface.repeat()
     config = Config.parse({"name": "link", "state_dir": interface.state_dir})
     name = _attachment(interface)
     said = None if change is None else change.to_json()

@@ -32,6 +32,8 @@ from ratchet.status import (
 from ratchetctl.errors import StatusError
 
 CONFIGURATIONS = "/etc/cni/net.d"
+FOLDER_VARIABLE = "RATCHET_CONF_DIR"
+INSTALLED = "ratchet.node/ratchet.conf"  # what the installer writes for the child, in that folder
 STATE_DIRS = "/run/ratchet"
 ANSWER_TIMEOUT_S = 5.0
 
@@ -112,10 +114,12 @@ def state_dir_of(config_file: str | None, state_dir: str | None) -> str:
 
 def _of_this_node() -> str:
     unreadable = []
-    for name in sorted(_names(CONFIGURATIONS)):
-        if not name.endswith(_SUFFIXES):
+    # Agents' containers name the runtime's folder so.
+    folder = os.environ.get(FOLDER_VARIABLE) or CONFIGURATIONS
+    for name in (INSTALLED, *sorted(_names(folder))):
+        path = os.path.join(folder, name)
+        if not name.endswith(_SUFFIXES) or not os.path.isfile(path):
             continue
-        path = os.path.join(CONFIGURATIONS, name)
         try:
             found = _plugin(path)
         except StatusError as error:
@@ -126,7 +130,7 @@ def _of_this_node() -> str:
     known = [path for name in _names(STATE_DIRS) if os.path.isdir(path := f"{STATE_DIRS}/{name}")]
     if len(known) == 1:
         return known[0]
-    why = f"no network configuration in {CONFIGURATIONS} has a plugin of type ratchet"
+    why = f"no network configuration in {folder} has a plugin of type ratchet"
     if known:
         why += f", and {STATE_DIRS} has several networks: {', '.join(map(os.path.basename, known))}"
     raise StatusError("; ".join([f"{why}: give --config or --state-dir", *unreadable]))

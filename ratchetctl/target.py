@@ -1,4 +1,4 @@
-"""Which interface of which pod is meant: POD:IFNAME, on this node or in a simulation."""
+"""Which interface of which pod is meant: POD:IFNAME; here, in a simulation or on a cluster."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
-from ratchetctl import node, status
+from ratchetctl import given, node, remote, status
+from ratchetctl.api import arguments
 from ratchetctl.errors import StatusError
+from ratchetctl.kube import reading
 from ratchetctl.sim.directory import SimDirectory
 
 
@@ -30,9 +32,27 @@ class Target:
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the argument POD:IFNAME and what says where the pod is; it gets a Target."""
+    """Give a command the argument POD:IFNAME and what says where the pod is.
 
-    @click.argument("interface", metavar="POD:IFNAME")
+    It gets a Target, or a Remote where the pod is on a cluster.
+    """
+
+    @click.argument("interface", metavar="[NAMESPACE/]POD:IFNAME")
+    @click.option(
+        "--cluster",
+        is_flag=True,
+        help="the pod is on a cluster: its node's agent does the work, reached by `kubectl exec`",
+    )
+    @arguments.kubeconfig
+    @arguments.context
+    @click.option("-n", "--namespace", help="the pod's namespace (default: the context's)")
+    @click.option(
+        "--system-namespace",
+        "system",
+        default=reading.SYSTEM_NAMESPACE,
+        show_default=True,
+        help="where Ratchet's agents are",
+    )
     @click.option("--sim", is_flag=True, help="the pod is in a simulation")
     @click.option("--name", default="default", show_default=True, help="the simulation's name")
     @click.option(
@@ -46,12 +66,25 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def wrapped(
         interface: str,
+        cluster: bool,
+        kubeconfig: str | None,
+        context: str | None,
+        namespace: str | None,
+        system: str,
         sim: bool,
         name: str,
         config_file: str | None,
         state_dir: str | None,
         **rest: Any,
     ) -> Any:
+        if cluster and sim:
+            raise click.UsageError("give either --cluster or --sim")
+        given.only(cluster, "--cluster", "kubeconfig", "context", "namespace", "system")
+        given.only(sim, "--sim", "name")
+        given.only(not (cluster or sim), "this node", "config_file", "state_dir")
+        if cluster:
+            where = remote.Cluster(kubeconfig, context, namespace, system)
+            return command(remote.find(where, *_parts(interface)), **rest)
         return command(find(interface, name if sim else None, config_file, state_dir), **rest)
 
     return wrapped
@@ -61,13 +94,18 @@ def find(
     interface: str, simulation: str | None, config_file: str | None, state_dir: str | None
 ) -> Target:
     """Return the interface that is meant. *Raises* StatusError and SimError."""
-    pod, colon, ifname = interface.rpartition(":")
-    if not (pod and colon and ifname):
-        raise StatusError(f"{interface!r} is no interface of a pod: write POD:IFNAME")
+    pod, ifname = _parts(interface)
     if simulation is not None:
         return _simulated(pod, ifname, SimDirectory(simulation))
     where = node.state_dir_of(config_file, state_dir)
     return _of_node(pod, ifname, where)
+
+
+def _parts(interface: str) -> tuple[str, str]:
+    pod, colon, ifname = interface.rpartition(":")
+    if not (pod and colon and ifname):
+        raise StatusError(f"{interface!r} is no interface of a pod: write POD:IFNAME")
+    return pod, ifname
 
 
 def _simulated(pod: str, ifname: str, directory: SimDirectory) -> Target:

@@ -66,6 +66,8 @@ class Agent:
     told: NodeTold | None = None
     heard: Heard | None = None
     why_not_ready: str | None = None
+    programs: str | None = None
+    """The folder in which what is started in its container finds Ratchet's programs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ thousands of pods fits. What is in annotations and labels is by strangers and ma
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
@@ -24,7 +26,9 @@ from ratchetctl.kube.cluster import Agent, Cluster, Pod
 SYSTEM_NAMESPACE = "ratchet"
 AGENTS = "app.kubernetes.io/name=ratchet,app.kubernetes.io/component=node"
 AGENTS_S = 10.0  # how often agents are looked at where pods are watched
-_AGENT = "agent"  # the container
+AGENT = "agent"  # the container
+_ON_HOST = "--on-host"
+_REFERENCE = re.compile(r"\$\(([-._A-Za-z][-._A-Za-z0-9]*)\)")  # as a container's command has it
 _CNI_IFNAME = "eth0"  # what runtimes call it
 
 Value = TypeVar("Value", PodTold, NodeTold, Heard)
@@ -95,20 +99,39 @@ def read_agent(obj: Obj) -> Agent:
     """Return the agent that a pod of the DaemonSet is. *Raises* ClusterError."""
     metadata, spec, status = (_map(obj, key) for key in ("metadata", "spec", "status"))
     annotations = _words(metadata, "annotations")
+    own = next((one for one in _maps(spec, "containers") if one.get("name") == AGENT), {})
     return Agent(
         pod=_text(metadata, "name"),
         uid=_text(metadata, "uid"),
         node=str(spec.get("nodeName") or ""),
         host_address=status.get("hostIP") or None,
         is_ready=_is_ready(status),
-        image=next(
-            (str(one.get("image")) for one in _maps(spec, "containers") if one["name"] == _AGENT),
-            "",
-        ),
+        image=str(own.get("image", "")),
         told=_said(annotations, told.NODE, NodeTold)[0],
         heard=_said(annotations, told.HEARD, Heard)[0],
         why_not_ready="; ".join(_waiting(status)) or None,
+        programs=_programs(own),
     )
+
+
+def _programs(container: Mapping[str, Any]) -> str | None:
+    """Return where Ratchet's programs lie for what is started in an agent's container.
+
+    An agent that becomes a program of the host takes its container along: runtimes start further
+    programs in the namespaces that the container's first process has by then.
+    """
+    words = [str(one) for key in ("command", "args") for one in container.get(key) or ()]
+    if not words:
+        return None
+    program = words[0]
+    for word, following in zip(words, (*words[1:], ""), strict=True):
+        if word.startswith(f"{_ON_HOST}="):
+            program = word.removeprefix(f"{_ON_HOST}=")
+        elif word == _ON_HOST:
+            program = following
+    values = {str(one.get("name")): str(one.get("value", "")) for one in _maps(container, "env")}
+    expanded = _REFERENCE.sub(lambda found: values.get(found[1], found[0]), program)
+    return posixpath.dirname(expanded) or None
 
 
 def _said(
@@ -137,7 +160,7 @@ def _waiting(status: Mapping[str, Any]) -> Iterator[str]:
 def _is_ready(status: Mapping[str, Any]) -> bool:
     """Say whether the agent itself runs: the pod may wait for its other container."""
     for one in _maps(status, "containerStatuses"):
-        if one.get("name") == _AGENT:
+        if one.get("name") == AGENT:
             return one.get("ready") is True
     return any(
         one.get("type") == "Ready" and one.get("status") == "True"

@@ -22,6 +22,8 @@ from ratchetctl.sim.underlay import NODE_INTERFACE, ROUTER_ADDRESS
 
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 CNI_VERSION = "1.0.0"
+BRIDGE = "bridge"
+LOOPBACK = "loopback"
 # Where the user's cluster keeps things that the simulated nodes have not got.
 ELSEWHERE = (
     "child_path",
@@ -48,20 +50,23 @@ class Site:
 
 
 def default(boot_network: str | None = None) -> dict[str, Any]:
-    """Return the simulator's own 10-ratchet.conf: bridge and host-local as the delegate."""
+    """Return the simulator's own 10-ratchet.conf: bridge and host-local as the delegate.
+
+    The boot network is the delegate unless it is of another type.
+    """
     configuration: dict[str, Any] = {
         "cniVersion": CNI_VERSION,
         "name": "ratchet",
         "type": "ratchet",
         "capabilities": {ANNOTATIONS: True},
         "delegate": {
-            "type": "bridge",
+            "type": BRIDGE,
             "bridge": "cni0",
             "isDefaultGateway": True,
             "ipam": {"type": "host-local"},
         },
     }
-    if boot_network:
+    if boot_network and boot_network != BRIDGE:
         configuration["boot_network"] = {"type": boot_network}
     return configuration
 
@@ -104,6 +109,12 @@ def check(configuration: Mapping[str, Any]) -> None:
                 Config.parse({"name": configuration["name"], **plugin})
             except ConfigError as error:
                 raise SimError(": ".join(filter(None, (error.msg, error.details)))) from error
+
+
+def gives_network(configuration: Mapping[str, Any]) -> bool:
+    """Say whether eligible pods get more than their links: not with loopback as boot network."""
+    plugins = configuration.get("plugins", [configuration])
+    return all(one.get("boot_network") != {"type": LOOPBACK} for one in plugins)
 
 
 def write(configuration: Mapping[str, Any], site: Site) -> str:

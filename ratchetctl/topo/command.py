@@ -10,6 +10,7 @@ import click
 
 from ratchetctl import tables
 from ratchetctl.errors import TopologyError
+from ratchetctl.given import only
 from ratchetctl.topo import (
     check,
     diff,
@@ -26,7 +27,7 @@ from ratchetctl.topo import (
 from ratchetctl.topo.arguments import read_topology, reading, write_pieces
 from ratchetctl.topo.findings import Findings
 from ratchetctl.topo.model import Topology
-from ratchetctl.topo.placing import Place, only, placing
+from ratchetctl.topo.placing import Place, placing
 from ratchetctl.topo.viewer import command as viewer
 
 DIFFERS = 3  # exit status

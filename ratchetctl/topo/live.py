@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from ratchet import labels
 from ratchetctl.errors import TopologyError
 from ratchetctl.manifest import Pod
-from ratchetctl.sim import containers, links, status, work
+from ratchetctl.sim import configuration, containers, links, status, work
 from ratchetctl.sim.directory import PodState, SimDirectory
 from ratchetctl.sim.routers import known as routers
 from ratchetctl.sim.simulator import Plan, Simulator
@@ -49,9 +50,36 @@ def pods(topology: Topology, namespace: str = "default") -> list[Pod]:
     return made
 
 
-def create(simulator: Simulator, plan: Plan, topology: Topology, namespace: str) -> list[PodState]:
-    """Make a simulation and attach the topology's pods. Raises OperatorError, leaving nothing."""
+def create(
+    simulator: Simulator,
+    plan: Plan,
+    topology: Topology,
+    namespace: str,
+    say: Callable[[str], None],
+) -> list[PodState]:
+    """Make a simulation and attach the topology's pods. Raises OperatorError, leaving nothing.
+
+    Pods in which nothing is to run get no eth0, which takes longer to make than their links, unless
+    the plan says otherwise.
+    """
+    if plan.template is None and plan.boot_network is None and not uses_network(topology):
+        plan = replace(plan, boot_network=configuration.LOOPBACK)
+        say("nothing is to run in the nodes: they get no eth0 (--boot-network bridge makes one)")
     return simulator.up(plan, pods(topology, namespace))
+
+
+def uses_network(topology: Topology) -> bool:
+    """Say whether anything in the file could use the network that a cluster's pods have."""
+    return any(
+        node.ports
+        or node.command
+        or node.args
+        or node.commands
+        or node.files
+        or node.routing
+        or not kind_of(node.kind).interactive
+        for node in topology.nodes
+    )
 
 
 def apply(
@@ -79,6 +107,8 @@ def apply(
     if gone:
         say(f"{len(gone)} gone: {', '.join(gone[:10])}{' ...' if len(gone) > 10 else ''}")
         simulator.delete(gone)
+    if uses_network(topology) and not _gives_network(simulator.directory):
+        say("the pods of this simulation have no eth0: `destroy` and `create` give them one")
     return simulator.apply(wanted)
 
 
@@ -182,6 +212,12 @@ def running(directory: SimDirectory, topology: Topology) -> Topology:
         cables += [Link.of(pod.name, link) for link in wiring.links]
         uplinks += [Uplink.of(pod.name, uplink) for uplink in wiring.uplinks]
     return Topology(topology.name, nodes, tuple(cables), tuple(uplinks))
+
+
+def _gives_network(directory: SimDirectory) -> bool:
+    """Say whether pods of a simulation get an eth0."""
+    node = directory.read_state().nodes[0]
+    return configuration.gives_network(configuration.load(directory.node(node.name)))
 
 
 def _is_of(pod: PodState, topology: str) -> bool:

@@ -149,7 +149,8 @@ def _finish(cluster: Cluster, topology: Topology, wait: bool, timeout_s: float) 
     found = cluster.wait(timeout_s) if wait else cluster.reports()
     for machine, names in clusters.by_machine(found):
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        _say(f"{machine}: {len(names)} pods ({', '.join(names[:MOST_NAMES])}{more})")
+        pods = "1 pod" if len(names) == 1 else f"{len(names)} pods"
+        _say(f"{machine}: {pods} ({', '.join(names[:MOST_NAMES])}{more})")
     if not wait:
         return
     links = len(topology.all_links)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from ratchetctl.api import arguments
 from ratchetctl.api.client import Client, connect
 from ratchetctl.api.errors import ConfigError, NoConfigError
+from ratchetctl.given import only
 from ratchetctl.sim.directory import SimDirectory
 
 DEFAULT_NAMESPACE = "default"
@@ -72,17 +72,3 @@ def placing(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(place=Place(sim, name, namespace, kubeconfig, context), **rest)
 
     return wrapped
-
-
-def only(holds: bool, what: str, *parameters: str) -> None:
-    """Refuse options that mean something elsewhere only. Raises UsageError."""
-    if holds:
-        return
-    context = click.get_current_context()
-    for one in context.command.params:
-        if one.name in parameters and _is_given(context, one.name):
-            raise click.UsageError(f"{one.opts[-1]} is for {what} only")
-
-
-def _is_given(context: click.Context, parameter: str) -> bool:
-    return context.get_parameter_source(parameter) is not ParameterSource.DEFAULT

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from ratchetctl.errors import TopologyError
+from ratchetctl.given import only
 from ratchetctl.interruption import interruptible, undone
 from ratchetctl.sim import configuration, runtime
 from ratchetctl.sim.progress import Progress
@@ -17,7 +18,7 @@ from ratchetctl.topo import check, live, on_cluster
 from ratchetctl.topo.arguments import read_topology, reading
 from ratchetctl.topo.findings import Findings
 from ratchetctl.topo.model import Topology
-from ratchetctl.topo.placing import Place, only, placing
+from ratchetctl.topo.placing import Place, placing
 
 WAITS, WRONG = on_cluster.WAITS, on_cluster.WRONG
 SIM_ONLY = ("runs", "parallel")
@@ -96,6 +97,12 @@ def _dry(command: F) -> F:
     type=click.Path(exists=True, dir_okay=False),
     help="with --sim: network configuration (.conf or .conflist) for the machines, fitted to each",
 )
+@click.option(
+    "--boot-network",
+    metavar="TYPE",
+    help="with --sim: where pods get their eth0 from, for instance bridge; loopback: they have none"
+    " (default: bridge if the file says anything that could use it)",
+)
 @_dry
 def create(
     place: Place,
@@ -106,6 +113,7 @@ def create(
     nodes: int,
     plugin_dirs: Sequence[str],
     conf: str | None,
+    boot_network: str | None,
     dry_run: str | None,
     **source: Any,
 ) -> None:
@@ -113,8 +121,10 @@ def create(
 
     What fails leaves nothing behind. On a cluster, pods are listed by machine at the end.
     """
-    only(place.sim, "--sim", *SIM_ONLY, "nodes", "plugin_dirs", "conf")
+    only(place.sim, "--sim", *SIM_ONLY, "nodes", "plugin_dirs", "conf", "boot_network")
     only(not place.sim, "a cluster", "dry_run")
+    if conf and boot_network:
+        raise click.UsageError("--boot-network is not for use with --conf, which says it")
     topology = _checked(**source)
     if not place.sim:
         on_cluster.create(place, topology, dry_run, wait, _timeout(place, timeout_s))
@@ -122,11 +132,12 @@ def create(
     plan = Plan(
         nodes=nodes,
         template=configuration.read(conf) if conf else None,
+        boot_network=boot_network,
         plugin_dirs=runtime.search_path(plugin_dirs),
     )
     simulator = _simulator(place, parallel)
     with interruptible():
-        attached = live.create(simulator, plan, topology, place.pods_namespace)
+        attached = live.create(simulator, plan, topology, place.pods_namespace, _say)
         with undone(simulator.down):
             _finish(simulator, topology, attached, place, wait, _timeout(place, timeout_s), runs)
 

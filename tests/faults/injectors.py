@@ -10,13 +10,18 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from tests.faults.kernel import MARK, interfaces
+from tests.faults.nodes import FaultNode
+from tests.faults.observed import cables
 from tests.faults.plan import Fault
-from tests.faults.world import FaultNode, World
+from tests.faults.runtimes import Pulled
+from tests.faults.topology import Link
+from tests.faults.world import World
 from tests.lab.namespaces import Namespace, random_name, run
 from tests.lab.polling import wait_for
+from tests.lab.simulation import ratchetctl
 
 HISTORY_EVENTS = 1100  # etcd remembers 1,000
 DAY_S = 24 * 60 * 60
@@ -34,7 +39,7 @@ def nothing(_world: World, _fault: Fault) -> Iterator[None]:
 @contextlib.contextmanager
 def child_killed(world: World, fault: Fault) -> Iterator[None]:
     # Its supervisor starts it again, unless it has died, too.
-    world.kill_child(world.nodes[fault.node], alone=fault.choice < 0.5)
+    world.nodes[fault.node].kill_child(alone=fault.choice < 0.5)
     yield
 
 
@@ -42,16 +47,16 @@ def child_killed(world: World, fault: Fault) -> Iterator[None]:
 def child_killed_at_a_step(world: World, fault: Fault) -> Iterator[None]:
     """The next child of the node dies between two requests to etcd or the kernel."""
     node = world.nodes[fault.node]
-    world.kill_at_step(node, fault.number)
-    world.kill_child(node)
-    world.call(node)
-    node.doomed = world.child(node)
+    node.kill_at_step(fault.number)
+    node.kill_child()
+    node.call()
+    node.doomed = node.serving()
     yield
     # It goes on by itself until it comes to the step; a child that never does is spared.
     end = time.monotonic() + 0.5
-    while node.doomed is not None and world.child(node) == node.doomed and time.monotonic() < end:
+    while node.doomed is not None and node.serving() == node.doomed and time.monotonic() < end:
         time.sleep(0.05)
-    world.spare(node)
+    world.killed["children at a step"] += node.spare()
 
 
 @contextlib.contextmanager
@@ -108,13 +113,14 @@ def history_lost(world: World, fault: Fault) -> Iterator[None]:
 def keys_wiped(world: World, _fault: Fault) -> Iterator[None]:
     """Somebody's clean-up removes everything."""
     world.etcd.delete("/ratchet")
+    world.pulled.clear()  # it stood there
     yield
 
 
 @contextlib.contextmanager
 def node_cut_off(world: World, fault: Fault) -> Iterator[None]:
     """The node reaches neither etcd nor other nodes."""
-    port = world.port(world.nodes[fault.node])
+    port = world.nodes[fault.node].port
     world.underlay.ip("link", "set", port, "down")
     yield
     world.underlay.ip("link", "set", port, "up")
@@ -128,7 +134,11 @@ def node_rebooted(world: World, fault: Fault) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interface_deleted(world: World, fault: Fault) -> Iterator[None]:
-    _by_hand(world, fault, lambda namespace, ifname: f"-n {namespace} link delete {ifname}")
+    """In a pod, or at a node, where the ends of host links are."""
+    nodes = [node.namespace for _, node in sorted(world.nodes.items())]
+    chosen = _chosen(world, fault, nodes)
+    if chosen is not None:
+        run("ip", "-n", chosen[0], "link", "delete", chosen[1], check=False)
     yield
 
 
@@ -178,18 +188,46 @@ def interface_moved(world: World, fault: Fault) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def cable_pulled_out(world: World, fault: Fault) -> Iterator[None]:
+    """By an operator: it stays out until it is plugged in, or until its primary is created anew."""
+    twice = {one.seen_from_pair() for one in world.topology.links}
+    free = [one for one in cables(world) if one.link not in twice and not world.is_out(one.link)]
+    if free:
+        cable = free[int(fault.choice * len(free))]
+        end = fault.number % 2
+        _say_of_link(world, cable.link, end, "down")
+        world.pulled[cable.link] = Pulled(cable.near.pod.container_id, is_out=True)
+    yield
+
+
+@contextlib.contextmanager
+def cables_plugged_in(world: World, fault: Fault) -> Iterator[None]:
+    """By the same operator, who takes back all that he has said, or says that it is so no more."""
+    for link in list(world.pulled):
+        said = world.said_of(link)
+        if said is not None:
+            end = fault.number % 2 if link.pair in world.attached else 0
+            _say_of_link(world, link, end, "up" if fault.choice < 0.5 else "reset")
+        if said is not None and fault.choice < 0.5:
+            world.pulled[link] = Pulled(said.container, is_out=False)
+        else:
+            del world.pulled[link]
+    yield
+
+
+@contextlib.contextmanager
 def parent_address_shared(world: World, fault: Fault) -> Iterator[None]:
     """An administrator gives a node the address of another one, and sees that he was wrong."""
     node = world.nodes[fault.node]
     others = [one for one in world.nodes.values() if one is not node]
     right, wrong = node.address, others[int(fault.choice * len(others))].address
-    world.use_address(node, wrong)
-    world.call(node)
+    node.use_address(wrong)
+    node.call()
     yield
     time.sleep(1)  # no administrator changes his mind faster
     node.namespace.ip("addr", "del", f"{wrong}/24", "dev", "eth0")
-    world.use_address(node, right)
-    world.call(node)
+    node.use_address(right)
+    node.call()
 
 
 @contextlib.contextmanager
@@ -197,8 +235,8 @@ def parent_address_changed(world: World, fault: Fault) -> Iterator[None]:
     node = world.nodes[fault.node]
     time.sleep(1)  # no administrator changes his mind faster
     first = node.address == node.first_address
-    world.use_address(node, node.second_address if first else node.first_address)
-    world.call(node)
+    node.use_address(node.second_address if first else node.first_address)
+    node.call()
     yield
 
 
@@ -262,6 +300,8 @@ INJECTORS: dict[str, Injector] = {
     "state directory read-only": state_directory_read_only,
     "clock jumped": clock_jumped,
     "keys wiped": keys_wiped,
+    "cable pulled out": cable_pulled_out,
+    "cables plugged in": cables_plugged_in,
     "leader killed": leader_killed,
     "member paused": member_paused,
 }
@@ -269,12 +309,21 @@ INJECTORS: dict[str, Injector] = {
 
 @contextlib.contextmanager
 def _stopped(world: World, fault: Fault) -> Iterator[None]:
-    pid = world.child(world.nodes[fault.node])
+    pid = world.nodes[fault.node].serving()
     _signal(pid, signal.SIGSTOP)
     try:
         yield
     finally:
         _signal(pid, signal.SIGCONT)
+
+
+def _say_of_link(world: World, link: Link, end: int, command: str) -> None:
+    """Run `ratchetctl link` at the node of one of a link's ends, which must succeed."""
+    pod, ifname = ((link.primary, link.ifname), (link.pair, link.pair_ifname))[end]
+    node = world.nodes[world.attached[pod].node]
+    interface = f"{pod.namespace}/{pod.name}:{ifname}"
+    done = ratchetctl("link", command, interface, "--state-dir", node.state_dir)
+    assert done.returncode == 0, f"link {command} {interface}: {done.stderr}"
 
 
 def _signal(pid: int | None, number: signal.Signals) -> None:
@@ -293,22 +342,28 @@ def _again(chosen: tuple[str, str] | None, command: str) -> None:
 def _by_hand(
     world: World, fault: Fault, command: Callable[[str, str], str]
 ) -> tuple[str, str] | None:
-    """Do something to one of Ratchet's interfaces, which one being the fault's choice.
+    """Do something to one of Ratchet's interfaces in pods.
 
     Return its namespace and name, None when there is none.
     """
-    pods = sorted(world.attached.items())
+    chosen = _chosen(world, fault)
+    if chosen is not None:
+        run("ip", *command(*chosen).split(), check=False)
+    return chosen
+
+
+def _chosen(
+    world: World, fault: Fault, besides: Sequence[Namespace] = ()
+) -> tuple[str, str] | None:
+    """Return one of Ratchet's interfaces, which one being the fault's choice."""
+    pods = [sandbox.pod.netns for _, sandbox in sorted(world.attached.items())]
     names = []
-    found = interfaces(sandbox.pod.netns.path for _, sandbox in pods)
-    for pod, sandbox in pods:
-        for ifname, one in sorted((found.get(sandbox.pod.netns.path) or {}).items()):
+    found = interfaces(namespace.path for namespace in (*pods, *besides))
+    for namespace in (*pods, *besides):
+        for ifname, one in sorted((found.get(namespace.path) or {}).items()):
             if one.group == MARK:
-                names.append((pod, sandbox.pod.netns.name, ifname))
-    if not names:
-        return None
-    _, namespace, ifname = names[int(fault.choice * len(names))]
-    run("ip", *command(namespace, ifname).split(), check=False)
-    return namespace, ifname
+                names.append((namespace.name, ifname))
+    return names[int(fault.choice * len(names))] if names else None
 
 
 def node_of(world: World, fault: Fault) -> FaultNode | None:

@@ -26,10 +26,11 @@ T = TypeVar("T")
 MARK = 29281  # the group of Ratchet's interfaces, as the documentation has it
 
 _HEADER = struct.Struct("=IHHII")
-_GETLINK, _GETADDR = 18, 22
+_GETLINK, _GETADDR, _GETQDISC = 18, 22, 38
 _DONE, _ERROR = 3, 2
+_UP, _RUNNING = 0x1, 0x40
+_ROOT = 0xFFFFFFFF  # the parent of a discipline that an interface itself has
 _DUMP = 0x301
-_IFLA = {3: "ifname", 5: "peer", 18: "info", 27: "group"}
 _ETHERTYPE = 0x88B5  # IEEE 802: for experiments
 _REPLY_S = 0.6
 
@@ -39,6 +40,8 @@ class Interface:
     ifname: str
     index: int
     up: bool
+    running: bool = True  # netdevice(7): it has a carrier, and is not dormant
+    mtu: int = 0
     group: int = 0
     alias: str = ""
     kind: str | None = None
@@ -46,6 +49,8 @@ class Interface:
     vni: int | None = None
     remote: str | None = None
     port: int | None = None
+    mode: int | None = None  # of a macvlan
+    rate_bits: int | None = None  # a second, by a token bucket at the root
     addresses: set[str] = field(default_factory=set)
 
 
@@ -111,13 +116,21 @@ def _interfaces() -> dict[str, Interface]:
             if raw is not None and index in by_index:
                 text = f"{ipaddress.ip_address(raw)}/{length}"
                 by_index[index].addresses.add(text)
+        for body in _dump(opened, _GETQDISC, bytes(20)):
+            index, _, parent = struct.unpack_from("=iII", body, 4)
+            attributes = dict(_attributes(body, 20))
+            is_bucket = attributes.get(1) == b"tbf\0" and parent == _ROOT
+            if is_bucket and index in by_index:
+                by_index[index].rate_bits = _rate_bits(attributes[2])
         return {one.ifname: one for one in by_index.values()}
 
 
 def _interface(body: bytes) -> Interface:
     index, flags = struct.unpack_from("=4xiI", body)
     attributes = dict(_attributes(body, 16))
-    one = Interface(attributes[3].rstrip(b"\0").decode(), index, bool(flags & 1))
+    one = Interface(attributes[3].rstrip(b"\0").decode(), index, bool(flags & _UP))
+    one.running = bool(flags & _RUNNING)
+    one.mtu = _number(attributes.get(4)) or 0
     one.group = _number(attributes.get(27)) or 0
     one.alias = attributes.get(20, b"").rstrip(b"\0").decode()
     one.peer_index = _number(attributes.get(5))
@@ -130,7 +143,16 @@ def _interface(body: bytes) -> Interface:
         remote = data.get(2) or data.get(16)
         one.remote = str(ipaddress.ip_address(remote)) if remote else None
         one.port = int.from_bytes(data.get(15, b""), "big")
+    if one.kind == "macvlan":
+        one.mode = _number(dict(_attributes(info.get(2, b""), 0)).get(1))
     return one
+
+
+def _rate_bits(options: bytes) -> int:
+    """The rate of a token bucket, which the kernel has in bytes; struct tc_tbf_qopt."""
+    inside = dict(_attributes(options, 0))
+    (small,) = struct.unpack_from("=8xI", inside[1])
+    return 8 * (int.from_bytes(inside[4], "little") if 4 in inside else small)
 
 
 def _number(raw: bytes | None) -> int | None:

@@ -10,11 +10,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tests.faults.kernel import MARK, interfaces
-from tests.faults.plan import PodId, Step
+from tests.faults.plan import Step
+from tests.faults.topology import PodId
 from tests.faults.world import World
 
 # The pod deletes an end, its namespace or its node goes, or the link's keys are removed.
-ENDING = frozenset({"interface deleted", "interface moved", "keys wiped", "node rebooted"})
+# What ends an uplink, which is in no key. Its far end is noted as its own pod.
+ENDING_UPLINKS = frozenset({"interface deleted", "interface moved", "node rebooted"})
+ENDING = ENDING_UPLINKS | {"keys wiped"}
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,17 @@ class Lifetimes:
         return wrong
 
 
+def _uplinks(world: World, pod: PodId) -> set[str]:
+    return {f" of {pod.name}:{one.ifname}" for one in world.topology.uplinks if one.pod == pod}
+
+
 def must_stay(before: End, end: End, step: Step, late: Collection[PodId] = ()) -> bool:
     """Say whether an end that is the same but for its index should have kept that.
 
     `late` are the pods of which an older container was still there when the step began. When the
     newer one goes, its name is free, and the older one has it until its DEL: the far pod was there.
     """
-    if step.fault.kind in ENDING:
+    if step.fault.kind in (ENDING_UPLINKS if end.far[0] == end.pod else ENDING):
         return False
     pods = {end.pod, end.far[0]}
     concerned = [one for one in step.operations if one.pod in pods]
@@ -82,6 +89,10 @@ def _ends(world: World) -> dict[tuple[str, str], End]:
         for one in (found.get(sandbox.pod.netns.path) or {}).values():
             if one.group != MARK or not one.alias:
                 continue
+            if any(one.alias.endswith(own) for own in _uplinks(world, pod)):
+                itself = (pod, sandbox.pod.container_id)
+                end = End(one.index, one.kind, one.vni, pod, itself)
+                ends[sandbox.pod.container_id, one.alias] = end
             for link in world.topology.links:
                 if pod not in (link.primary, link.pair):
                     continue

@@ -16,17 +16,19 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 
 from tests.faults.injectors import INJECTORS
-from tests.faults.invariants import PREFIX, look, violations
+from tests.faults.invariants import violations
 from tests.faults.lifetimes import Lifetimes
+from tests.faults.observed import PREFIX, look
 from tests.faults.plan import Operation, Plan, Step
 from tests.faults.stranger import Stranger
-from tests.faults.world import LOG_BYTES, World
+from tests.faults.world import World
 from tests.lab.programs import PLUGIN_DIR
 
 DEADLINE_S = 25.0
 POLL_S = 0.05
 SLOW_S = 1.5  # of a step that healed later, it is said what took so long
 LOG_LINES = 120
+LOG_BYTES = 32 * 1024 * 1024  # which is then begun anew
 # What no log may hold: programs that meet something nobody expected.
 CRASHES = ("traceback=", "the child has failed")
 
@@ -219,8 +221,8 @@ class Runner:
     def _supervise(self) -> None:
         """Call the plugin on nodes whose child is gone although there is something to do."""
         for node in self.world.nodes.values():
-            if self.world.child(node) is None and self._has_work(node.number):
-                self.world.call(node)
+            if node.serving() is None and self._has_work(node.number):
+                node.call()
 
     def _has_work(self, number: int) -> bool:
         node = self.world.nodes[number]
@@ -284,7 +286,7 @@ class Runner:
             lines.append("\nstate directories:")
             lines += [f"  {number}: {sorted(names)}" for number, names in seen.records.items()]
         for number, node in self.world.nodes.items():
-            lines.append(f"\nlog of node {number}, child {self.world.child(node)}:")
+            lines.append(f"\nlog of node {number}, child {node.serving()}:")
             lines += node.log().splitlines()[-LOG_LINES:]
         return "\n".join(lines)
 

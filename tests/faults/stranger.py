@@ -19,8 +19,10 @@ from dataclasses import dataclass
 
 from tests.faults.kernel import MARK, interfaces
 from tests.faults.members import Key
-from tests.faults.plan import PodId
-from tests.faults.world import CALL_TIMEOUT_S, GIVE_UP_S, RETRY_S, Sandbox, World, make_sandbox
+from tests.faults.nodes import CALL_TIMEOUT_S
+from tests.faults.runtimes import GIVE_UP_S, RETRY_S, Sandbox, make_sandbox
+from tests.faults.topology import PodId
+from tests.faults.world import World
 from tests.lab.runtime import PAIR, primary
 
 NAMESPACE = "stranger"
@@ -236,7 +238,7 @@ class Stranger:
     def harm(self) -> Iterator[str]:
         """Tell what nobody may be made to pay for him."""
         for number, node in self._world.nodes.items():
-            pid = self._world.child(node)
+            pid = node.serving()
             if pid is not None and (bytes_ := _resident(pid)) > LARGEST_BYTES:
                 yield f"the child of node {number} has {bytes_ >> 20} MiB"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.test_deploy import DEPLOY, FOLDERS, rendered
+from tests.lab.deployment import DEPLOY, FOLDERS, rendered
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl to compare with")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -13,15 +14,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.faults.injectors import history_lost
-from tests.faults.invariants import PREFIX, cables, violations
+from tests.faults.invariants import violations
 from tests.faults.kernel import MARK, descriptors
+from tests.faults.observed import PREFIX, cables, uplinks
 from tests.faults.plan import Fault, Operation, Plan
 from tests.faults.runner import run
+from tests.faults.runtimes import Pulled, Sandbox
+from tests.faults.topology import HOST, MACVLAN, Uplink
 from tests.faults.world import World
 from tests.lab.polling import wait_for
 from tests.lab.runtime import request_config
@@ -84,7 +89,7 @@ def test_clock_of_a_node_can_be_wrong(quiet: World) -> None:
     (year,) = re.findall(rb"^time=(\d+)-", outcome.stderr, re.MULTILINE)
     assert int(year) > time.gmtime().tm_year
     library = node.lies.get("LD_PRELOAD")  # the child's clock is that of who started it
-    loaded = Path(f"/proc/{quiet.child(node)}/maps").read_text(encoding="utf-8")
+    loaded = Path(f"/proc/{node.serving()}/maps").read_text(encoding="utf-8")
     assert library is None or library in loaded
 
 
@@ -98,7 +103,7 @@ def test_history_that_is_lost_is_lost_to_the_watch_that_stands(quiet: World) -> 
 @pytest.fixture(scope="module")
 def quiet() -> Iterator[World]:
     """Give a small cluster in which all is well and nothing heals, as its children are stopped."""
-    plan = Plan(3, nodes=2, pods=4, members=1)
+    plan = Plan(15, nodes=2, pods=4, members=1)
     world = World(plan.topology, nodes=2, members=1)
     try:
         for number, pod in enumerate(plan.topology.pods):
@@ -107,7 +112,7 @@ def quiet() -> Iterator[World]:
         _lose_history(world)
         wait_for("the cluster to be well", lambda: not violations(world), timeout_s=25)
         time.sleep(1)
-        children = [world.child(node) for node in world.nodes.values()]
+        children = [node.serving() for node in world.nodes.values()]
         for pid in children:
             assert pid is not None
             os.kill(pid, signal.SIGSTOP)
@@ -183,6 +188,64 @@ def set_an_interface_down(world: World) -> Undo:
     return lambda: netns.ip("link", "set", ifname, "up")
 
 
+def change_an_mtu(world: World) -> Undo:
+    cable = next(one for one in cables(world) if one.link.properties.mtu)
+    netns, ifname = cable.near.pod.netns, cable.link.ifname
+    netns.ip("link", "set", ifname, "mtu", "1200")
+    return lambda: netns.ip("link", "set", ifname, "mtu", str(cable.link.properties.mtu))
+
+
+def change_a_rate(world: World) -> Undo:
+    cable = next(one for one in cables(world) if one.link.properties.rate_kbit)
+    netns, ifname = cable.near.pod.netns, cable.link.ifname
+    change = ("tc", "qdisc", "change", "dev", ifname, "root")
+    shown = netns.command_output("tc", "-j", "qdisc", "show", "dev", ifname)
+    before = json.loads(shown)[0]
+    netns.command_output(*change, "handle", before["handle"], "tbf", *bucket("7mbit"))
+    rate = f"{cable.link.properties.rate_kbit}kbit"
+    return lambda: netns.command_output(*change, "handle", before["handle"], "tbf", *bucket(rate))
+
+
+def bucket(rate: str) -> tuple[str, ...]:
+    return ("rate", rate, "burst", "16kb", "latency", "50ms")
+
+
+def believe_a_cable_pulled_out(world: World) -> Undo:
+    cable = cables(world)[0]
+    world.pulled[cable.link] = Pulled(cable.near.pod.container_id, is_out=True)
+    return world.pulled.clear
+
+
+def an_uplink(world: World, kind: str) -> tuple[Uplink, Sandbox]:
+    return next(one for one in uplinks(world) if one[0].kind == kind)
+
+
+def change_the_mode_of_a_macvlan(world: World) -> Undo:
+    uplink, sandbox = an_uplink(world, MACVLAN)
+    change = ("link", "set", uplink.ifname, "type", "macvlan", "mode")
+    sandbox.pod.netns.ip(*change, "private")
+    return lambda: sandbox.pod.netns.ip(*change, "bridge")
+
+
+def take_the_address_at_the_node(world: World) -> Undo:
+    uplink, sandbox = an_uplink(world, HOST)
+    node = world.nodes[sandbox.node].namespace
+    address = (f"{uplink.device_address}/24", "dev", uplink.device)
+    node.ip("addr", "del", *address)
+    return lambda: node.ip("addr", "add", *address)
+
+
+def forget_a_pods_uplinks(world: World) -> Undo:
+    """What is there of them is then nobody's."""
+    before = world.topology
+    world.topology = replace(before, uplinks=())
+
+    def remember() -> None:
+        world.topology = before
+
+    return remember
+
+
 def deafen_a_link(world: World) -> Undo:
     """Everything looks right, and nothing comes over it."""
     cable = next(one for one in cables(world) if one.link.pair_address)
@@ -242,6 +305,12 @@ def forget_a_container(world: World) -> Undo:
         (leave_an_empty_directory, "an empty directory"),
         (add_a_marked_interface, "an interface of nobody"),
         (set_an_interface_down, "is down"),
+        (change_an_mtu, "has the MTU 1200"),
+        (change_a_rate, "sends 7000000 bits a second"),
+        (believe_a_cable_pulled_out, "has a carrier"),
+        (change_the_mode_of_a_macvlan, "of mode 1"),
+        (take_the_address_at_the_node, "at the node lacks"),
+        (forget_a_pods_uplinks, "an interface of nobody: macvlan"),
         (deafen_a_link, "nothing comes over it"),
         (leave_a_file, "a file of nobody"),
         (lose_a_record, "is missing on node"),
@@ -280,7 +349,7 @@ def test_a_node_whose_only_container_has_lost_its_name_keeps_its_own_key() -> No
 
 
 def test_descriptors_that_are_counted_are_there(quiet: World) -> None:
-    child = quiet.child(quiet.nodes[1])
+    child = quiet.nodes[1].serving()
     assert child is not None
     here = [one for one in quiet.attached.values() if one.node == 1]
     opened = descriptors(child)

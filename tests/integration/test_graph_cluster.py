@@ -103,3 +103,5 @@ def test_graph_says_which_options_go_together(lab: Lab) -> None:
     assert "--context is for --cluster only" in lab.topo("graph", "--context", "x", status=2)
     assert "--namespace is for --cluster and --sim only" in lab.topo("graph", "-n", "x", status=2)
     assert "either --cluster or --sim" in lab.topo("graph", "--cluster", "--sim", status=2)
+    assert "dot shows what the file says" in lab.topo("graph", "--cluster", status=2)
+    assert "take html, svg" in lab.topo("graph", "--sim", "-t", "mermaid", status=2)

@@ -203,6 +203,27 @@ def test_apply_makes_exactly_the_difference(sim: Topologies, tmp_path: Path) -> 
     assert unanswered(sim, str(file)) == []
 
 
+def test_only_pods_in_which_something_runs_get_an_eth0(sim: Topologies, tmp_path: Path) -> None:
+    file = write(tmp_path / "lab.clab.yml", "ab", ("a:eth1", "b:eth1", 1))
+    assert "they get no eth0" in sim.topo("create", file)
+    assert "eth0" not in sim.exec("a", "ip", "-o", "link")
+    assert unanswered(sim, file) == []
+    text = Path(file).read_text()
+    Path(file).write_text(text.replace("b: {}", "b: {ports: ['30080:80']}"))
+    assert "`destroy` and `create` give them one" in sim.topo("apply", file)
+    sim.topo("destroy", file)
+    assert "no eth0" not in sim.topo("create", file)
+    assert "eth0" in sim.exec("a", "ip", "-o", "link")
+
+
+def test_a_boot_network_that_is_asked_for_gives_an_eth0(sim: Topologies, tmp_path: Path) -> None:
+    file = write(tmp_path / "lab.clab.yml", "ab", ("a:eth1", "b:eth1", 1))
+    sim.topo("create", file, "--boot-network", "bridge", "--nodes", "1")
+    address = sim.exec("b", "hostname", "-I").split()[0]
+    assert address.startswith("100.64.")
+    assert sim.pings("a", address)
+
+
 def test_destroy_leaves_other_pods_alone(sim: Topologies, tmp_path: Path) -> None:
     file = write(tmp_path / "lab.clab.yml", "ab", ("a:eth1", "b:eth1", 1))
     sim("up")

@@ -125,7 +125,7 @@ def lab(tmp_path: Path, authority: Authority, server: tuple[str, str]) -> Iterat
 def test_create_makes_files_before_pods_waits_for_links_and_says_where_pods_are(lab: Lab) -> None:
     said = lab.topo("create")
     assert "2 of 2 links are up" in said
-    assert "machine-1: 1 pods (b)" in said
+    assert "machine-1: 1 pod (b)" in said
     assert "machine-2: 2 pods (a, c)" in said
     made = lab.written()
     assert sorted(made[:2]) == [("PATCH", "configmaps/a-files"), ("PATCH", "services/a")]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.lab import api_kinds
+from tests.lab import api_exec, api_kinds
 from tests.lab.api_objects import REVIEW, Objects, StatusError, check
 
 if TYPE_CHECKING:
@@ -33,6 +33,25 @@ OPERATOR_RIGHTS = (
     "watch pods",
     "list events.k8s.io/events",
 )
+# Of the resources, kubectl has to know those by which `exec` names a pod.
+_DISCOVERY: dict[str, Any] = {
+    "/api": {"kind": "APIVersions", "versions": ["v1"]},
+    "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
+    "/api/v1": {
+        "kind": "APIResourceList",
+        "groupVersion": "v1",
+        "resources": [
+            {
+                "name": "pods",
+                "singularName": "pod",
+                "namespaced": True,
+                "kind": "Pod",
+                "verbs": ["get", "list", "watch", "patch", "delete"],
+                "shortNames": ["po"],
+            }
+        ],
+    },
+}
 METADATA_ONLY = "as=PartialObjectMetadata"
 _EVENTS = ["", "apis", "events.k8s.io", "v1"]
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -73,6 +92,9 @@ def respond(handler: Handler, method: str, body: Any) -> None:
         if other is not None:
             handler.answer(*other())
             return
+        if url.path in _DISCOVERY:
+            handler.answer(200, _DISCOVERY[url.path])
+            return
         asked = _asked(url.path.split("/"), query)
         if asked.resource == "events.k8s.io/events":
             _event(handler, method, asked, body)
@@ -85,6 +107,14 @@ def respond(handler: Handler, method: str, body: Any) -> None:
                 _list(handler, asked)
         elif asked.name is not None and asked.sub is None:
             _object(handler, method, asked, body)
+        elif asked.resource == "pods" and asked.sub == "exec":
+            # kubectl begins with GET and goes on with POST. A GET is authorized as one and, in
+            # newer Kubernetes, as a POST as well.
+            _require(handler, "get pods/exec", asked)
+            _require(handler, "create pods/exec", asked)
+            api_exec.serve(
+                handler, asked.namespace or "", asked.name or "", handler.server.api.containers
+            )
         elif (method, asked.resource, asked.sub) == ("PATCH", "pods", "status"):
             _require(handler, "patch pods/status", asked)
             # Of what the agents and kubectl ratchet write, both kinds of patches make the same.
@@ -169,7 +199,9 @@ def _require(handler: Handler, right: str, asked: Asked) -> None:
     api = handler.server.api
     if not api.allowed or right not in api.rights:
         verb, resource = right.split(" ")
-        group, _, plural = resource.rpartition("/")
+        group, slash, plural = resource.partition("/")
+        if not slash or "." not in group:  # "pods/status" is a part of pods
+            group, plural = "", resource
         where = (
             f' in the namespace "{asked.namespace}"' if asked.namespace else " at the cluster scope"
         )

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.lab import api_exec
 from tests.lab.api_objects import Objects
 from tests.lab.api_requests import RIGHTS, respond
 
@@ -108,6 +109,7 @@ class ApiServer:
         self.bookmark_s = 0.5
         self.watch_s: float | None = None  # a watch is cut after that
         self.says_410_by_event = False
+        self.containers = api_exec.nothing  # what runs for an `exec`
         self.calls: list[tuple[str, str, Any]] = []  # method, path and body of each request
         # By method and path, what answers requests for what is not kept here.
         self.others: dict[tuple[str, str], Callable[[], tuple[int, Any]]] = {}

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import json
-import os
-from types import ModuleType
 from typing import Any
 
 import kubernetes_validate
@@ -18,37 +14,10 @@ from ratchet import __version__
 from ratchet.config import Config
 from ratchetctl.cli import cli
 from ratchetctl.install import certificates, installation, wrapping
+from tests.lab.deployment import FOLDERS, Object, kustomize, rendered
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-DEPLOY = os.path.join(ROOT, "deploy")
-OVERLAYS = sorted(os.listdir(os.path.join(DEPLOY, "overlays")))
-FOLDERS = (".", *(os.path.join("overlays", name) for name in OVERLAYS))
 VERSIONS = ("1.26", "1.31", "1.37")
-Object = dict[str, Any]
 PARTS = ("initContainers", "containers")
-
-
-def _load() -> ModuleType:
-    path = os.path.join(ROOT, "packaging", "kustomize.py")
-    spec = importlib.util.spec_from_file_location("kustomize", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kustomize = _load()
-
-
-@functools.cache
-def _rendered(folder: str) -> str:
-    return json.dumps(kustomize.render(os.path.join(DEPLOY, folder)))
-
-
-def rendered(folder: str) -> list[Object]:
-    found = json.loads(_rendered(folder))
-    assert isinstance(found, list)
-    return found
 
 
 def one(folder: str, kind: str, name: str = "ratchet") -> Object:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.faults import page
 from tests.faults.lifetimes import End, must_stay
-from tests.faults.plan import Fault, Operation, PodId, Step
+from tests.faults.plan import Fault, Operation, Step
 from tests.faults.runner import Healing, Report
+from tests.faults.topology import PodId, topology
 
 ONE = Report(
     seed=7,
@@ -63,6 +65,37 @@ def test_an_end_may_be_made_anew_when_an_older_container_of_the_far_pod_takes_th
     detach = Step(7, QUIET, (Operation("restart", FAR, 2, del_when="before"),))
     assert not must_stay(BEFORE, AFTER, detach, late=[FAR])
     assert must_stay(BEFORE, AFTER, Step(7, QUIET), late=[FAR])
+
+
+UPLINK = End(index=3, kind="macvlan", vni=None, pod=NEAR, far=(NEAR, "n1"))
+
+
+@pytest.mark.parametrize("fault", ["nothing", "keys wiped", "etcd stopped", "child killed"])
+def test_an_uplink_must_stay_whatever_becomes_of_etcd_and_other_pods(fault: str) -> None:
+    step = Step(7, Fault(fault), (Operation("restart", FAR, 2),))
+    assert must_stay(UPLINK, replace(UPLINK, index=9), step)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step(7, QUIET, (Operation("overlap", NEAR, 2, 3),)),
+        Step(7, Fault("interface deleted")),
+        Step(7, Fault("node rebooted")),
+    ],
+    ids=["its own pod is attached twice", "the pod deletes it", "its node goes"],
+)
+def test_an_uplink_may_be_made_anew(step: Step) -> None:
+    assert not must_stay(UPLINK, replace(UPLINK, index=9), step)
+
+
+def test_both_pods_that_declare_a_cable_say_the_same_of_it() -> None:
+    found = topology(20, 20)
+    twice = [one for one in found.links if one.seen_from_pair() in found.links]
+    assert len(twice) >= 2
+    assert {one.properties.mtu for one in twice} == {1300}
+    assert [one for one in found.links if one.properties.rate_kbit]
+    assert {one.kind for one in found.uplinks} == {"macvlan", "host"}
 
 
 def test_table_has_the_times_of_each_size_of_cluster_side_by_side() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from ratchetctl.errors import TopologyError
+from ratchetctl.given import only
 from ratchetctl.topo.arguments import read_topology, reading, write_pieces
 from ratchetctl.topo.graph import drawio, page, picture, svg, texts
 from ratchetctl.topo.graph.seen import Seen
 from ratchetctl.topo.model import Topology
-from ratchetctl.topo.placing import Place, only, placing
+from ratchetctl.topo.placing import Place, placing
 from ratchetctl.topo.viewer.cluster import OnCluster
 from ratchetctl.topo.viewer.server import Server
 from ratchetctl.topo.viewer.simulation import Simulation
@@ -31,6 +32,7 @@ ENDINGS = {
     ".mermaid": "mermaid",
     ".drawio": "drawio",
 }
+FILE_ONLY = ("dot", "mermaid")
 DEFAULT_PORT = 8650
 
 Look = Callable[[], Seen]
@@ -79,12 +81,18 @@ def graph(
     only(cluster or place.sim, "--cluster and --sim", "namespace")
     if serve and (form_ is not None or output is not None):
         raise click.UsageError("--serve serves the page itself: leave out --to and --output")
+    form = form_ or ("html" if serve else _form(output))
+    if form in FILE_ONLY and (cluster or place.sim):
+        raise click.UsageError(
+            f"{form} shows what the file says: for what runs, take html, svg or drawio, for instance"
+            " with -o FILE.html, or --serve"
+        )
     topology = read_topology(**source)
     with _source(topology, place, cluster) as look:
         if serve:
             _serve(topology, port, look)
         else:
-            write_pieces(output, _drawn(topology, form_ or _form(output), look))
+            write_pieces(output, _drawn(topology, form, look))
 
 
 @contextmanager

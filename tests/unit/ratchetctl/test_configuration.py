@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from ratchetctl.errors import SimError
-from ratchetctl.sim.configuration import Site, check, default, for_node, load, read, write
+from ratchetctl.sim.configuration import (
+    Site,
+    check,
+    default,
+    for_node,
+    gives_network,
+    load,
+    read,
+    write,
+)
 from ratchetctl.sim.underlay import ROUTER_ADDRESS
 
 SITE = Site("/sim/node1", "/sim/node1/state", "172.30.1.1", "100.64.16.0/20", "/ratchet")
@@ -69,6 +78,14 @@ def test_leaves_other_plugins_alone() -> None:
 def test_a_boot_network_can_be_given() -> None:
     assert default("loopback")["boot_network"] == {"type": "loopback"}
     assert "boot_network" not in default()
+    assert default("bridge") == default()
+
+
+def test_only_loopback_gives_pods_no_network() -> None:
+    assert gives_network(default())
+    assert gives_network(default("ptp"))
+    assert not gives_network(default("loopback"))
+    assert not gives_network({"name": "net", "plugins": [default("loopback"), {"type": "tuning"}]})
 
 
 @pytest.mark.parametrize(

@@ -502,6 +502,19 @@ def test_nodes_own_configuration_is_found(child: Child, tmp_path: Path) -> None:
     assert asked(child) == "/run/ratchet/b"
 
 
+def test_installers_configuration_is_found_where_an_agents_container_says(
+    child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "k3s" / "net.d"
+    (folder / "ratchet.node").mkdir(parents=True)
+    (folder / "10-other.conf").write_text(json.dumps({"name": "c", "type": "ratchet"}))
+    monkeypatch.setenv("RATCHET_CONF_DIR", str(folder))
+    assert asked(child) == "/run/ratchet/c"
+    ours = json.dumps({"name": "ours", "type": "ratchet"})
+    (folder / "ratchet.node" / "ratchet.conf").write_text(ours)
+    assert asked(child) == "/run/ratchet/ours"
+
+
 def test_only_network_of_the_node_is_taken_without_a_configuration(
     child: Child, tmp_path: Path
 ) -> None:
