@@ -18,7 +18,7 @@ import yaml
 from ratchet import __version__
 from tests.e2e import test_build
 from tests.e2e.test_build import PROGRAMS
-from tests.unit.test_deploy import FOLDERS, rendered
+from tests.lab.deployment import FOLDERS, rendered
 
 pytestmark = test_build.pytestmark
 

@@ -50,11 +50,13 @@ def child_killed_at_a_step(world: World, fault: Fault) -> Iterator[None]:
     node.kill_at_step(fault.number)
     node.kill_child()
     node.call()
-    node.doomed = node.serving()
+    node.doomed = node.running_child()
     yield
     # It goes on by itself until it comes to the step; a child that never does is spared.
     end = time.monotonic() + 0.5
-    while node.doomed is not None and node.serving() == node.doomed and time.monotonic() < end:
+    while (
+        node.doomed is not None and node.running_child() == node.doomed and time.monotonic() < end
+    ):
         time.sleep(0.05)
     world.killed["children at a step"] += node.spare()
 
@@ -309,7 +311,7 @@ INJECTORS: dict[str, Injector] = {
 
 @contextlib.contextmanager
 def _stopped(world: World, fault: Fault) -> Iterator[None]:
-    pid = world.nodes[fault.node].serving()
+    pid = world.nodes[fault.node].running_child()
     _signal(pid, signal.SIGSTOP)
     try:
         yield

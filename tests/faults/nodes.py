@@ -17,7 +17,7 @@ from tests.faults.topology import CARD
 from tests.lab import underlay
 from tests.lab.namespaces import Namespace, random_name, run
 from tests.lab.polling import wait_for
-from tests.lab.runtime import Config, Node, Outcome, has_open, is_supervisor, plugin_dir
+from tests.lab.runtime import Config, Node, Outcome, is_supervisor, plugin_dir
 
 CALL_TIMEOUT_S = 60.0
 WAIT_SECONDS = 0.5
@@ -138,7 +138,7 @@ class FaultNode(Node):
         inode = self.namespace.inode
         return [one for one in processes() if one.netns == inode]
 
-    def serving(self, among: Iterable[Process] | None = None) -> int | None:
+    def running_child(self, among: Iterable[Process] | None = None) -> int | None:
         """The child, None when none runs."""
         return next((one for one in self._holders(among) if not is_supervisor(one)), None)
 
@@ -146,15 +146,13 @@ class FaultNode(Node):
         """The supervisor of the child, None when none runs."""
         return next(filter(is_supervisor, self._holders(among)), None)
 
-    def _holders(self, among: Iterable[Process] | None) -> list[int]:
+    def _holders(self, among: Iterable[Process] | None) -> set[int]:
         """The processes that hold the node's lock."""
-        lock = os.path.join(self.state_dir, "child.lock")
-        those = self.processes() if among is None else among
-        return [one.pid for one in those if has_open(one.pid, lock)]
+        return self.serving(None if among is None else {one.pid for one in among})
 
     def kill_child(self, *, alone: bool = False) -> None:
         """kill -9 of the child, and of its supervisor before it, which would start it again."""
-        doomed = (None if alone else self.supervising(), self.serving())
+        doomed = (None if alone else self.supervising(), self.running_child())
         end_processes([Process(pid, 0, "") for pid in doomed if pid is not None])
 
     def kill_at_step(self, step: int) -> None:
@@ -172,7 +170,7 @@ class FaultNode(Node):
             started = False
         except FileNotFoundError:  # a child has been started with it
             started = True
-        pid = self.serving()
+        pid = self.running_child()
         if pid is not None and pid == self.doomed and b"RATCHET_KILL_AT_STEP=" in _environ(pid):
             self.kill_child()
             return False

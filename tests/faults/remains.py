@@ -48,7 +48,7 @@ def processes(world: World, seen: Observed) -> Iterator[str]:
     }
     for node in world.nodes.values():
         here = [one for one in seen.processes if homes.get(one.netns) is node]
-        child = node.serving(here)
+        child = node.running_child(here)
         for one in here:
             if one.pid not in (child, node.supervising(here)):
                 yield f"a stray process on node {node.number}: {one.pid} {one.command}"

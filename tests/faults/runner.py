@@ -221,7 +221,7 @@ class Runner:
     def _supervise(self) -> None:
         """Call the plugin on nodes whose child is gone although there is something to do."""
         for node in self.world.nodes.values():
-            if node.serving() is None and self._has_work(node.number):
+            if node.running_child() is None and self._has_work(node.number):
                 node.call()
 
     def _has_work(self, number: int) -> bool:
@@ -286,7 +286,7 @@ class Runner:
             lines.append("\nstate directories:")
             lines += [f"  {number}: {sorted(names)}" for number, names in seen.records.items()]
         for number, node in self.world.nodes.items():
-            lines.append(f"\nlog of node {number}, child {node.serving()}:")
+            lines.append(f"\nlog of node {number}, child {node.running_child()}:")
             lines += node.log().splitlines()[-LOG_LINES:]
         return "\n".join(lines)
 

@@ -238,7 +238,7 @@ class Stranger:
     def harm(self) -> Iterator[str]:
         """Tell what nobody may be made to pay for him."""
         for number, node in self._world.nodes.items():
-            pid = node.serving()
+            pid = node.running_child()
             if pid is not None and (bytes_ := _resident(pid)) > LARGEST_BYTES:
                 yield f"the child of node {number} has {bytes_ >> 20} MiB"
 

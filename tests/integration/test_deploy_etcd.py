@@ -25,9 +25,10 @@ from ratchetctl.install import certificates
 from ratchetctl.install.api import Api
 from ratchetctl.install.credentials import ServiceAccount
 from tests.integration.test_install_cluster import Api as Server
+from tests.lab.deployment import DEPLOY
 from tests.lab.namespaces import free_port
 from tests.lab.polling import wait_for
-from tests.unit.test_deploy import DEPLOY, container, one, pod_of
+from tests.unit.test_deploy import container, one, pod_of
 
 SCRIPT = os.path.join(DEPLOY, "etcd", "certificates", "certificates.sh")
 ADDRESS = "10.96.200.7"

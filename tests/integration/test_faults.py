@@ -89,7 +89,7 @@ def test_clock_of_a_node_can_be_wrong(quiet: World) -> None:
     (year,) = re.findall(rb"^time=(\d+)-", outcome.stderr, re.MULTILINE)
     assert int(year) > time.gmtime().tm_year
     library = node.lies.get("LD_PRELOAD")  # the child's clock is that of who started it
-    loaded = Path(f"/proc/{node.serving()}/maps").read_text(encoding="utf-8")
+    loaded = Path(f"/proc/{node.running_child()}/maps").read_text(encoding="utf-8")
     assert library is None or library in loaded
 
 
@@ -112,7 +112,7 @@ def quiet() -> Iterator[World]:
         _lose_history(world)
         wait_for("the cluster to be well", lambda: not violations(world), timeout_s=25)
         time.sleep(1)
-        children = [node.serving() for node in world.nodes.values()]
+        children = [node.running_child() for node in world.nodes.values()]
         for pid in children:
             assert pid is not None
             os.kill(pid, signal.SIGSTOP)
@@ -349,7 +349,7 @@ def test_a_node_whose_only_container_has_lost_its_name_keeps_its_own_key() -> No
 
 
 def test_descriptors_that_are_counted_are_there(quiet: World) -> None:
-    child = quiet.nodes[1].serving()
+    child = quiet.nodes[1].running_child()
     assert child is not None
     here = [one for one in quiet.attached.values() if one.node == 1]
     opened = descriptors(child)
