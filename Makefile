@@ -26,7 +26,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 IMAGE ?= ghcr.io/ratchet-cni/ratchet:$(shell sed -n 's/^version = //p' setup.cfg)
 RELEASE ?= dist/release
 PYTEST ?=
-WORKERS ?= 4
+WORKERS ?= 6
 BENCH ?=
 SMALL ?=
 STEPS ?= 2000
@@ -34,6 +34,8 @@ SEED ?=
 FUZZ ?=
 LATEST ?=
 export PYTHON LATEST
+# What is compiled is kept, whoever says otherwise: a run of the tests starts Python a thousand times.
+export PYTHONDONTWRITEBYTECODE :=
 
 VENV := .venv$(if $(LATEST),-latest)
 BIN := $(VENV)/bin
@@ -75,7 +77,7 @@ demo: system venv  ## as root: the examples on a simulated cluster, from an empt
 .PHONY: test
 test: system-for-tests venv  ## all tests; installs what is missing; without root, those that can run
 	@# Each keeps one processor busy.
-	@+$(MAKE) --no-print-directory --jobs=2 --output-sync check build
+	@+$(MAKE) --no-print-directory --jobs=2 --output-sync check build .pytest_cache/compiled
 ifeq ($(CAN),root)
 	RATCHET_REQUIRE_ROOT=1 RATCHET_PLUGIN_DIR=$(CURDIR)/$(PROGRAMS) $(BIN)/pytest $(PARALLEL) $(PYTEST) $(SUITES)
 else
@@ -90,8 +92,13 @@ else
 	@echo 'Run them with: sudo make test'
 endif
 
+# Where nothing of the tests is compiled yet, every worker would compile all of it at the same time.
+.pytest_cache/compiled: | venv
+	@$(BIN)/pytest --collect-only -qq $(SUITES) >/dev/null
+	@mkdir -p $(@D) && touch $@
+
 .PHONY: unit
-unit: venv  ## the unit tests alone, in under a minute; needs no root
+unit: venv .pytest_cache/compiled  ## the unit tests alone, in under a minute; needs no root
 	$(BIN)/pytest -n auto --dist worksteal $(PYTEST) tests/unit
 
 .PHONY: faults

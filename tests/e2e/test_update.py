@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import product
 from pathlib import Path
 
@@ -84,8 +84,10 @@ def take_up(node: Node, plugins: Path, build: Path, pod: Pod) -> None:
 
 
 def build_of(pid: int) -> str:
-    """Return the folder of the build that a process runs."""
-    return os.path.basename(os.path.dirname(os.readlink(f"/proc/{pid}/exe")))
+    """Return the folder of the build that a process runs; "" when the process has gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return os.path.basename(os.path.dirname(os.readlink(f"/proc/{pid}/exe")))
+    return ""
 
 
 def test_the_child_becomes_what_is_installed_and_no_request_is_lost(
@@ -173,8 +175,9 @@ def frames(pod: Pod, addresses: list[str]) -> Iterator[list[int]]:
         pings = []
         for address in addresses:
             command = pod.netns.command("ping", "-q", "-i", str(EACH_S), address)
-            pings.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-            undo.callback(pings[-1].kill)
+            ping = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            pings.append(undo.enter_context(ping))
+            undo.callback(ping.kill)
         yield lost
         for ping in pings:
             ping.send_signal(signal.SIGINT)
