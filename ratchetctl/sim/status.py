@@ -96,9 +96,10 @@ def show(found: dict[str, Any], console: Console) -> None:
 
 
 def addresses(pod: PodState) -> list[str]:
-    """Return the addresses that the pod reported on its eth0."""
+    """Return the addresses that the pod reported, as a runtime takes them: none of a loopback."""
     result = pod.result or {}
-    return [str(one.get("address")) for one in result.get("ips", ()) if isinstance(one, dict)]
+    found = (str(one.get("address")) for one in result.get("ips", ()) if isinstance(one, dict))
+    return [one for one in found if not one.startswith("127.") and not one.startswith("::1/")]
 
 
 def _sentence(link: dict[str, Any]) -> str:

@@ -62,10 +62,13 @@ def create(
     Pods in which nothing is to run get no eth0, which takes longer to make than their links, unless
     the plan says otherwise.
     """
-    if plan.template is None and plan.boot_network is None and not uses_network(topology):
+    is_plain = plan.template is None and plan.boot_network is None and not uses_network(topology)
+    if is_plain:
         plan = replace(plan, boot_network=configuration.LOOPBACK)
-        say("nothing is to run in the nodes: they get no eth0 (--boot-network bridge makes one)")
-    return simulator.up(plan, pods(topology, namespace))
+    attached = simulator.up(plan, pods(topology, namespace))
+    if is_plain:
+        say("nothing is to run in the nodes: they have no eth0 (--boot-network bridge makes one)")
+    return attached
 
 
 def uses_network(topology: Topology) -> bool:

@@ -205,7 +205,7 @@ def test_apply_makes_exactly_the_difference(sim: Topologies, tmp_path: Path) -> 
 
 def test_only_pods_in_which_something_runs_get_an_eth0(sim: Topologies, tmp_path: Path) -> None:
     file = write(tmp_path / "lab.clab.yml", "ab", ("a:eth1", "b:eth1", 1))
-    assert "they get no eth0" in sim.topo("create", file)
+    assert "they have no eth0" in sim.topo("create", file)
     assert "eth0" not in sim.exec("a", "ip", "-o", "link")
     assert unanswered(sim, file) == []
     text = Path(file).read_text()
