@@ -107,7 +107,7 @@ def _sentence(link: dict[str, Any]) -> str:
     how = f"{kind} {vni}, " if kind == "vxlan" else f"{kind}, " if kind else ""
     why = f": {link['error']}" if link.get("error") else ""
     if link.get("fault"):
-        why = f", fault: the kernel refuses {link['fault']}"
+        why = f", fault: {link['fault']}"
     far = f"{link['peer_ifname']} of {link['peer']}" if link.get("peer_ifname") else link["peer"]
     return f"{link['ifname']} to {far} ({how}{link['state']}{why})"
 

@@ -189,9 +189,10 @@ def reports(directory: SimDirectory, topology: Topology, namespace: str) -> list
         pod, its = mine.get(node.name), seen.get(node.name, [])
         up = min(sum(link["state"] == UP for link in its), wanted)
         errors = [link.get("error") or "" for link in its if link["state"] == ERROR]
+        faults = [f"{link['ifname']}: {link['fault']}" for link in its if link.get("fault")]
         state = ERROR if errors else UP if pod is not None and up == wanted else WAITING
         machine, phase = ("", "missing") if pod is None else (pod.node, "attached")
-        trouble = "; ".join(errors)
+        trouble = "; ".join(errors or faults)
         found.append(Report(node.name, machine, phase, up, wanted, state, trouble, True))
     return found
 
