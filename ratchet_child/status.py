@@ -138,7 +138,9 @@ def _fault(state: PodState, end: End, how: str) -> str | None:
     if how != UP:
         return None
     pulled = status.PULLED if end.side.is_pulled else None
-    found = pulled, fault(state.inside.faults.get(end.ifname, {})), end.side.contradiction
+    refused = fault(state.inside.faults.get(end.ifname, {}))
+    said = None if refused is None else f"the kernel refuses {refused}"
+    found = pulled, said, end.side.contradiction
     return "; ".join(one for one in found if one is not None) or None
 
 

@@ -17,7 +17,7 @@ from ratchet.config import Config
 from ratchet.errors import ChildError
 from ratchet.impairment import QUANTITIES, Impairment
 from ratchet.links import LEAST_MTU, MOST_MTU, Override
-from ratchetctl import node, target
+from ratchetctl import node, target, wording
 from ratchetctl.errors import StatusError
 from ratchetctl.remote import Remote
 from ratchetctl.target import Target
@@ -118,6 +118,16 @@ def _send(interface: Target | Remote, change: Override | None) -> None:
             f"{interface} has not been changed within {TIMEOUT_S:.0f} s; it will be as soon as etcd"
             " answers: see `ratchetctl status`"
         )
+    if change is not None and change.is_down is None:
+        _tell_fault(interface)
+
+
+def _tell_fault(interface: Target) -> None:
+    """Say what of a change the kernel has refused: the link is up without it."""
+    for pod in node.read(interface.state_dir).pods:
+        for one in pod.links if pod.container_id == interface.container_id else ():
+            if one.ifname == interface.ifname and one.fault is not None:
+                click.echo(f"note: {interface}: {wording.plain(one.fault)}", err=True)
 
 
 def _attachment(interface: Target) -> str:

@@ -275,7 +275,7 @@ def _errors(pod: Pod, now: float) -> Iterable[str]:
                 f" {_for(link.silent_since, now)}: the link may lead nowhere"
             )
         if link.fault is not None:
-            yield f"{where}: fault: the kernel refuses {link.fault}"
+            yield f"{where}: fault: {link.fault}"
         yield from _error(where, link.error, link.last_error, link.last_error_at, now)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from ratchet.links import UPLINK_KINDS
-from ratchet.status import ERROR, UP, WAITING, LinkStatus
+from ratchet.status import ERROR, PULLED, UP, WAITING, LinkStatus
 from ratchet_child.agent.standing import READY_S
 from ratchet_child.agent.views import PodView
 
@@ -76,6 +76,21 @@ def holder(view: PodView) -> str:
     return "A pod on another node" if view.holder is None else f"Pod {view.holder}"
 
 
+def _faulty(where: str, fault: str) -> Note:
+    """Return what to say of a link that is made, and not as its labels have it."""
+    if fault.startswith(PULLED):
+        text = (
+            f"The cable of link {where} is pulled out, by `ratchetctl link down`. Plug it in again"
+            " with `ratchetctl link up`."
+        )
+        return Note("LinkPulled", "Link", text, False)
+    text = (
+        f"Link {where} is up, but not as it was asked for: {fault}. Change the label, or what the"
+        " node allows."
+    )
+    return Note("LinkFault", "Link", text)
+
+
 def _of_link(view: PodView, link: LinkStatus, now: float) -> Noted:
     what = ("link", link.ifname, link.peer, link.peer_ifname or "")
     since = now if link.since is None else link.since
@@ -86,11 +101,7 @@ def _of_link(view: PodView, link: LinkStatus, now: float) -> Noted:
         note = Note("LinkUp", "Link", f"Link {where} is up ({link.kind}, {how}).", False)
         return Noted(what, (UP, link.kind, link.peer_node), note, since)
     if link.state == UP:
-        text = (
-            f"Link {where} is up, but the kernel refuses a part of what was asked for: "
-            f"{link.fault}. Change the label, or what the node allows."
-        )
-        return Noted(what, (UP, link.fault), Note("LinkFault", "Link", text), since)
+        return Noted(what, (UP, link.fault), _faulty(where, str(link.fault)), since)
     if link.state == WAITING:
         return Noted(what, (WAITING, since), _waiting(view, link, since), since + GRACE_S)
     if link.kind is None:

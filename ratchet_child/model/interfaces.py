@@ -145,8 +145,11 @@ class Interface:
         """Say whether the cable is in or out as it was brought about `before`."""
         if self.is_pulled is None:
             return True
-        is_held = before.is_pulled is None and found is not None and found.is_held
-        return self.is_pulled == bool(before.is_pulled) and not is_held
+        # A leg that came dormant may have been held since: what was found is as it came.
+        may_be_held = found is not None and (found.is_held or found.is_dormant)
+        if before.is_pulled is None and may_be_held:
+            return False
+        return self.is_pulled == bool(before.is_pulled)
 
     @property
     def label(self) -> Label:
@@ -333,15 +336,15 @@ def _sending(wanted: Interface, found: Found, before: Impairment | None) -> Iter
     if isinstance(wanted.medium, Veth):
         # A leg that was held keeps its mode when it moves, and loses its discipline.
         is_held = found.is_held or (found.label is None and found.is_dormant)
-        if wanted.is_pulled:
+        if wanted.is_pulled or (wanted.is_pulled is None and is_held):
+            # By the discipline it is known later, too: the mode may be the pod's own doing then.
             if not found.is_held:
                 yield Hold()
             return
         if is_held:
-            if wanted.is_pulled is False:
-                yield Release()
-                if wanted.impairment is not None:
-                    yield Impair(wanted.impairment)
+            yield Release()
+            if wanted.impairment is not None:
+                yield Impair(wanted.impairment)
             return
     elif wanted.is_pulled and found.label is None:
         yield Unplug()

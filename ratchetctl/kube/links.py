@@ -213,7 +213,7 @@ def _reasons(cluster: Cluster, seen: Iterable[tuple[Pod, LinkStatus | None]]) ->
         if link.error is not None:
             yield link.error
         if link.fault is not None:
-            yield f"the kernel refuses {link.fault}"
+            yield link.fault
         if link.by_pod is not None:
             how = "set down" if link.by_pod == "down" else link.by_pod
             yield f"{pod.known_as} has {how} its end"

@@ -96,9 +96,10 @@ def show(found: dict[str, Any], console: Console) -> None:
 
 
 def addresses(pod: PodState) -> list[str]:
-    """Return the addresses that the pod reported on its eth0."""
+    """Return the addresses that the pod reported, as a runtime takes them: none of a loopback."""
     result = pod.result or {}
-    return [str(one.get("address")) for one in result.get("ips", ()) if isinstance(one, dict)]
+    found = (str(one.get("address")) for one in result.get("ips", ()) if isinstance(one, dict))
+    return [one for one in found if not one.startswith("127.") and not one.startswith("::1/")]
 
 
 def _sentence(link: dict[str, Any]) -> str:
@@ -106,7 +107,7 @@ def _sentence(link: dict[str, Any]) -> str:
     how = f"{kind} {vni}, " if kind == "vxlan" else f"{kind}, " if kind else ""
     why = f": {link['error']}" if link.get("error") else ""
     if link.get("fault"):
-        why = f", fault: the kernel refuses {link['fault']}"
+        why = f", fault: {link['fault']}"
     far = f"{link['peer_ifname']} of {link['peer']}" if link.get("peer_ifname") else link["peer"]
     return f"{link['ifname']} to {far} ({how}{link['state']}{why})"
 

@@ -62,10 +62,13 @@ def create(
     Pods in which nothing is to run get no eth0, which takes longer to make than their links, unless
     the plan says otherwise.
     """
-    if plan.template is None and plan.boot_network is None and not uses_network(topology):
+    is_plain = plan.template is None and plan.boot_network is None and not uses_network(topology)
+    if is_plain:
         plan = replace(plan, boot_network=configuration.LOOPBACK)
-        say("nothing is to run in the nodes: they get no eth0 (--boot-network bridge makes one)")
-    return simulator.up(plan, pods(topology, namespace))
+    attached = simulator.up(plan, pods(topology, namespace))
+    if is_plain:
+        say("nothing is to run in the nodes: they have no eth0 (--boot-network bridge makes one)")
+    return attached
 
 
 def uses_network(topology: Topology) -> bool:
@@ -186,9 +189,10 @@ def reports(directory: SimDirectory, topology: Topology, namespace: str) -> list
         pod, its = mine.get(node.name), seen.get(node.name, [])
         up = min(sum(link["state"] == UP for link in its), wanted)
         errors = [link.get("error") or "" for link in its if link["state"] == ERROR]
+        faults = [f"{link['ifname']}: {link['fault']}" for link in its if link.get("fault")]
         state = ERROR if errors else UP if pod is not None and up == wanted else WAITING
         machine, phase = ("", "missing") if pod is None else (pod.node, "attached")
-        trouble = "; ".join(errors)
+        trouble = "; ".join(errors or faults)
         found.append(Report(node.name, machine, phase, up, wanted, state, trouble, True))
     return found
 

@@ -127,13 +127,17 @@ class Uplink:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A whole network, nodes and links in the order of the file."""
+    """A whole network, nodes and links in the order of the file.
+
+    `says_kinds` is False of a drawing, which does not know what its nodes are.
+    """
 
     name: str
     nodes: tuple[Node, ...]
     links: tuple[Link, ...]
     uplinks: tuple[Uplink, ...] = ()
     where: Position = field(default=NOWHERE, compare=False)
+    says_kinds: bool = field(default=True, compare=False)
 
     @property
     def all_links(self) -> list[Link | Uplink]:

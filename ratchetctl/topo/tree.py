@@ -53,7 +53,7 @@ def is_null(tree: Tree | None) -> bool:
 
 def shown(text: str) -> str:
     """Return a text from a file as a message may hold it."""
-    text = ascii(text)
+    text = repr(text)  # which escapes what is not printable
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}...'"
 
 

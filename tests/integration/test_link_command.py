@@ -117,6 +117,20 @@ def test_a_cable_is_pulled_out_at_both_ends_and_plugged_in_again(
     wait_for("the rates", lambda: rates(*ends) == [rate, rate])
 
 
+def test_what_the_kernel_refuses_of_a_change_is_said_at_once(cluster: Cluster, node: Node) -> None:
+    linked(cluster, 1)
+    done = ratchetctl("link", "set", "a:in1", "--mtu", "9000", "--state-dir", node.state_dir)
+    assert done.returncode == 0
+    assert "note: default/a:in1: the kernel refuses mtu 9000: Invalid argument" in done.stderr
+
+
+def test_a_cable_that_is_out_is_shown_as_that(cluster: Cluster, node: Node) -> None:
+    linked(cluster, 0)
+    link(node, "down", "a:in1")
+    shown = ratchetctl("status", "--state-dir", node.state_dir)
+    assert "default/a in1: fault: its cable is pulled out (ratchetctl link up)\n" in shown.stdout
+
+
 @PLACES
 def test_a_pair_that_comes_back_finds_the_cable_pulled_out(cluster: Cluster, place: int) -> None:
     left, right = linked(cluster, place)
@@ -130,6 +144,27 @@ def test_a_pair_that_comes_back_finds_the_cable_pulled_out(cluster: Cluster, pla
     assert not left.netns.pings("192.168.2.101")
     link(node, "up", "a:in1")
     left.netns.wait_ping("192.168.2.101")
+
+
+@PLACES
+@each_of("away", [False, True])
+def test_a_primary_that_is_created_again_has_its_cable_plugged_in(
+    cluster: Cluster, place: int, away: bool
+) -> None:
+    """What was said of the link went with the primary's container; `away`, before its DEL came."""
+    left, right = linked(cluster, place)
+    node = cluster.nodes[0]
+    link(node, "down", "a:in1")
+    wait_for("no carrier", lambda: "NO-CARRIER" in right.netns.links()["in2"]["flags"])
+    if away:
+        left.netns.remove()
+    node.delete(left).succeeded()
+    left.netns.remove()
+    again = cluster.pod("a")
+    node.add(again, in1_in2("b")).succeeded()
+    again.netns.wait_ping("192.168.2.101")
+    for pod, name in ((again, "in1"), (right, "in2")):
+        assert "NO-CARRIER" not in pod.netns.links()[name]["flags"], name
 
 
 @pytest.mark.parametrize(

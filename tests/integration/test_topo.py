@@ -205,7 +205,7 @@ def test_apply_makes_exactly_the_difference(sim: Topologies, tmp_path: Path) -> 
 
 def test_only_pods_in_which_something_runs_get_an_eth0(sim: Topologies, tmp_path: Path) -> None:
     file = write(tmp_path / "lab.clab.yml", "ab", ("a:eth1", "b:eth1", 1))
-    assert "they get no eth0" in sim.topo("create", file)
+    assert "they have no eth0" in sim.topo("create", file)
     assert "eth0" not in sim.exec("a", "ip", "-o", "link")
     assert unanswered(sim, file) == []
     text = Path(file).read_text()
@@ -214,6 +214,15 @@ def test_only_pods_in_which_something_runs_get_an_eth0(sim: Topologies, tmp_path
     sim.topo("destroy", file)
     assert "no eth0" not in sim.topo("create", file)
     assert "eth0" in sim.exec("a", "ip", "-o", "link")
+
+
+def test_show_says_which_cable_is_pulled_out(sim: Topologies, tmp_path: Path) -> None:
+    file = write(tmp_path / "lab.clab.yml", "ab", ("a:eth1", "b:eth1", 1))
+    sim.topo("create", file)
+    done = ratchetctl("link", "down", "a:eth1", "--sim", "--name", sim.name)
+    assert done.returncode == 0, done.stderr
+    assert "eth1: its cable is pulled out (ratchetctl link up)" in sim.topo("show", file)
+    assert "fault: its cable is pulled out" in sim("status")
 
 
 def test_a_boot_network_that_is_asked_for_gives_an_eth0(sim: Topologies, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ REACHED = {
     "fabric": ("host1", (*(f"10.128.0.{number}" for number in range(1, 5)), "10.1.2.2")),
     "gobgp": ("frr1", ("10.128.0.2", "10.0.0.4")),
     "isis": ("r1", ("10.128.0.2", "10.128.0.3", "10.0.0.2")),
+    "zoo": ("graz", (*(f"10.128.0.{number}" for number in range(2, 6)), "10.0.0.7")),
     "ospf": ("r1", (*(f"10.255.0.{number}" for number in (2, 3, 4)), "10.1.3.2")),
 }
 
@@ -38,12 +39,15 @@ def sim() -> Iterator[Topologies]:
 
 
 def test_every_example_with_routers_is_here() -> None:
-    assert set(REACHED) == set(ROUTERS)
+    assert set(REACHED) == {*ROUTERS, "zoo"}
 
 
-@pytest.mark.parametrize("name", ROUTERS)
+@pytest.mark.parametrize("name", [*ROUTERS, "zoo"])
 def test_every_address_answers_across_the_network(sim: Topologies, name: str) -> None:
-    said = sim.topo("create", os.path.join(FOLDER, f"{name}.clab.yml"), "--run")
+    # The drawing of a network has no routers before it is asked for them.
+    drawing = (os.path.join(FOLDER, "zoo.graphml"), "--routing", "ospf")
+    file = drawing if name == "zoo" else (os.path.join(FOLDER, f"{name}.clab.yml"),)
+    said = sim.topo("create", *file, "--run")
     assert "links are up" in said
     node, addresses = REACHED[name]
     wait_for(

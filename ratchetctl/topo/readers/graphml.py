@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from xml.parsers import expat
 
 from ratchetctl.errors import TopologyError
@@ -75,7 +75,7 @@ def read(name: str, text: str, findings: Findings) -> Topology:
                 findings.note(edge.where, f"left out: an edge from {ends[0].node} to itself")
                 continue
             builder.link(edge.where, (ends[0], ends[1]))
-    return builder.build()
+    return replace(builder.build(), says_kinds=False)
 
 
 def _nodes(graph: _Graph, builder: Builder) -> dict[str, str]:

@@ -14,6 +14,7 @@ from ratchetctl.topo.routing import bird, frr, gobgp
 from ratchetctl.topo.routing.router import BGP, Port, Router
 
 LANGUAGES: Mapping[str, ModuleType] = {"frr": frr, "bird": bird, "gobgp": gobgp}
+DRAWN = "frr"  # what nodes are of which only a drawing is known
 # Private numbers of 32 bits (RFC 6996): one for each router, in the order of the file.
 FIRST_AS = 4_200_000_001
 
@@ -22,8 +23,17 @@ def configured(topology: Topology, everywhere: str | None = None) -> Topology:
     """Give a configuration to routers that ask for one, or to all of them, and have none.
 
     Routers without an IPv4 loopback address get one, and links that need addresses a /31. Raises
-    TopologyError where a router does not speak the protocol.
+    TopologyError where a router does not speak the protocol, and where all are asked and there are
+    none.
     """
+    if everywhere:
+        if not topology.says_kinds:
+            topology = replace(topology, nodes=tuple(map(_as_router, topology.nodes)))
+        if not any(kind_of(node.kind).router for node in topology.nodes):
+            raise TopologyError(
+                f"{topology.name}: --routing {everywhere}: no node is a router; its kind has to be"
+                f" one of {', '.join(LANGUAGES)}"
+            )
     wanted = {
         node.name: node.routing or everywhere or ""
         for node in topology.nodes
@@ -58,6 +68,11 @@ def configured(topology: Topology, everywhere: str | None = None) -> Topology:
             node = replace(node, routing=router.protocol, files=(*node.files, _file(node, router)))  # noqa: PLW2901 - same node, completed
         nodes.append(node)
     return replace(topology, nodes=tuple(nodes))
+
+
+def _as_router(node: Node) -> Node:
+    known = kind_of(DRAWN)
+    return replace(node, kind=DRAWN, image=known.image or "", command=known.command)
 
 
 def _may_have_one(node: Node) -> bool:

@@ -84,8 +84,8 @@ def graph(
     form = form_ or ("html" if serve else _form(output))
     if form in FILE_ONLY and (cluster or place.sim):
         raise click.UsageError(
-            f"{form} shows what the file says: for what runs, take html, svg or drawio, for"
-            " instance with -o FILE.html, or --serve"
+            f"{form} shows what the file says: for what runs, take html, svg or drawio, with -o"
+            " FILE.html for instance, or --serve"
         )
     topology = read_topology(**source)
     with _source(topology, place, cluster) as look:

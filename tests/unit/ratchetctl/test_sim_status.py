@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ratchet.links import Link
 from ratchet.status import PodStatus
 from ratchetctl import tables
 from ratchetctl.sim import status
+from ratchetctl.sim.directory import PodState
 
 
 @pytest.fixture
@@ -92,3 +94,10 @@ def record(container: str, links: tuple[Link, ...]) -> Attachment:
         boot=None,
         result={},
     )
+
+
+def test_addresses_of_a_loopback_are_none_of_a_pods() -> None:
+    ips = [{"address": one} for one in ("127.0.0.1/8", "::1/128", "10.0.1.1/24", "fd00::1/64")]
+    pod = PodState("default", "a", "u", "c", "node1", {}, {}, "/netns", {"ips": ips})
+    assert status.addresses(pod) == ["10.0.1.1/24", "fd00::1/64"]
+    assert status.addresses(replace(pod, result=None)) == []

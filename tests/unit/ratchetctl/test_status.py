@@ -230,13 +230,14 @@ def test_errors_are_shown_while_they_last_and_after(child: Child) -> None:
 
 
 def test_fault_of_a_link_that_is_up_is_shown(child: Child) -> None:
-    child.says(pod("a", link(fault="mtu 9000: Invalid argument"), link(ifname="in3")))
+    fault = "the kernel refuses mtu 9000: Invalid argument"
+    child.says(pod("a", link(fault=fault), link(ifname="in3")))
     text = child.status().stdout
     assert re.search(r"^default/a +in1 .* up \(fault\) \d+ d *$", text, re.MULTILINE)
     assert re.search(r"^default/a +in3 .* up \d+ d *$", text, re.MULTILINE)
     assert "default/a in1: fault: the kernel refuses mtu 9000: Invalid argument\n" in text
     faults = [one["fault"] for one in child.json()["pods"][0]["links"]]
-    assert faults == ["mtu 9000: Invalid argument", None]
+    assert faults == [fault, None]
 
 
 def test_child_of_a_version_that_knows_no_faults_is_understood(child: Child) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from ratchet import annotations as told
 from ratchet.annotations import PodTold
+from ratchet.status import PULLED
 from ratchet_child import command
 from ratchet_child.agent import reporter as reporting
 from ratchet_child.agent.errors import (
@@ -164,6 +165,13 @@ def test_a_fault_is_a_warning_although_the_link_is_up(bed: Bed) -> None:
     bed.report(new(link(fault="the kernel refuses mtu 9000")))
     assert bed.server.written[0][2]["type"] == "Warning"
     assert "mtu 9000" in bed.server.notes[0][1]
+
+
+def test_a_cable_that_was_pulled_out_is_no_trouble(bed: Bed) -> None:
+    bed.report(new(link(fault=f"{PULLED}; the kernel refuses mtu 9000")))
+    (_, _, event), ((reason, said),) = bed.server.written[0], bed.server.notes
+    assert (event["type"], reason) == ("Normal", "LinkPulled")
+    assert "Plug it in again with `ratchetctl link up`" in said
 
 
 def test_nothing_is_said_of_far_pods_before_etcd_has_been_asked(bed: Bed) -> None:

@@ -181,6 +181,12 @@ def test_a_leg_that_was_held_when_its_pod_went_is_released() -> None:
     arrived = dataclasses.replace(NEW, kind="veth", is_dormant=True)
     back = dataclasses.replace(INSIDE, is_pulled=False)
     assert of(arrived, back) == (HandOver(LABEL), AddAddress(OWN), Release())
+    # Before etcd has said whether it is out it is held again: the mode alone may be the pod's.
+    assert of(arrived, INSIDE) == (HandOver(LABEL), AddAddress(OWN), Hold())
+    assert not back.has_cable_of(INSIDE, dataclasses.replace(arrived, label=LABEL))
+    dormant = dataclasses.replace(RIGHT, kind="veth", is_dormant=True)
+    assert of(dormant, back, back) == ()
+    assert back.has_cable_of(back, dormant)
 
 
 def test_a_mac_address_is_set_when_links_say_another_one() -> None:

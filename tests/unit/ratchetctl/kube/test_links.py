@@ -40,7 +40,7 @@ def test_what_one_node_says_is_not_enough() -> None:
     [
         (replace(FAR, state="error", error="eth2 is taken"), "error", "eth2 is taken"),
         (replace(FAR, state="waiting", kind=None), "waiting", None),
-        (replace(FAR, fault="mtu 9000: Invalid"), "up", "the kernel refuses mtu 9000: Invalid"),
+        (replace(FAR, fault="the kernel refuses mtu 9000"), "up", "the kernel refuses mtu 9000"),
         (replace(FAR, by_pod="down"), "up", "r2 has set down its end"),
         (replace(FAR, silent_since=5.0), "up", "node 192.168.1.1 has not been heard of"),
     ],

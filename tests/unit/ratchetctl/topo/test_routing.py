@@ -163,3 +163,25 @@ def test_the_simulator_runs_the_daemon_that_was_asked_for(tmp_path: Path, protoc
     (file,) = lab(tmp_path, protocol).nodes[0].files
     daemons = [one.name for one in frr_daemons.plan({file.path: file.content}, "r1").daemons]
     assert daemons == ["zebra", f"{protocol}d"]
+
+
+GRAPH = """\
+<graphml><graph>
+<node id="a"/><node id="b"/>
+<edge source="a" target="b"/>
+</graph></graphml>
+"""
+
+
+def test_nodes_of_a_drawing_become_routers_where_routing_is_asked_for(tmp_path: Path) -> None:
+    drawn, _ = reading.topology(tmp_path, GRAPH, "drawing.graphml")
+    assert {node.kind for node in configured(drawn).nodes} == {"linux"}
+    found = configured(drawn, "ospf")
+    assert {(node.kind, node.routing) for node in found.nodes} == {("frr", "ospf")}
+    assert "ip ospf area 0" in under(config(found, "a"), "interface eth1")
+
+
+def test_routing_for_hosts_alone_is_refused(tmp_path: Path) -> None:
+    hosts = read(tmp_path, "name: lab\ntopology:\n  nodes: {a: {kind: linux}}\n")
+    with pytest.raises(TopologyError, match="lab: --routing bgp: no node is a router; its kind"):
+        configured(hosts, "bgp")
