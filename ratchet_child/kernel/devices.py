@@ -118,10 +118,8 @@ class Devices:
 
     def find(self, namespace: Namespace, which: str | int) -> Found | None:
         """Return one interface by its name or its index; None when there is none."""
-        if isinstance(which, str):
-            request = rtnetlink.link_named(which)
-        else:
-            request = rtnetlink.link_at(which)
+        by_name, at = rtnetlink.link_named, rtnetlink.link_at
+        request = by_name(which) if isinstance(which, str) else at(which)
         try:
             answers = namespace.netlink.get(RTM_GETLINK, request)
         except OSError as error:
@@ -375,7 +373,8 @@ def _impairment(namespace: Namespace, link: LinkMessage) -> Impairment | None:
             # Some kernels tell only who listens to news, and who asks for an echo.
             answers += namespace.netlink.get(qdisc.RTM_GETQDISC, request, NLM_F_ECHO)
         except OSError as error:
-            if error.errno != errno.ENOENT:  # it has none by that handle
+            # It has none by that handle, or has gone itself, which is the next news.
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
                 raise
     return qdisc.read(answers).get(link.index)
 

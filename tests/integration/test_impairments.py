@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 
+from ratchet_child.kernel.devices import RTM_GETLINK, Devices
+from ratchet_child.kernel.netns import Namespaces, Netlink
+from ratchet_child.kernel.rtnetlink import MARK
 from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
+from tests.lab.namespaces import Namespace as LabNamespace
+from tests.lab.namespaces import random_name
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, in1_in2
 
@@ -113,6 +118,42 @@ def test_a_pod_that_comes_back_has_its_rate_again(cluster: Cluster, node: Node, 
     far.add(again, PAIR).succeeded()
     left.netns.wait_ping("192.168.2.101")
     assert rates((left, "in1"), (again, "in2")) == [20_000_000, 20_000_000]
+
+
+class Vanishing(Netlink):
+    """The interface goes when the kernel has told of it, and before it tells of the rest."""
+
+    def __init__(self, netns: LabNamespace) -> None:
+        super().__init__()
+        self._netns = netns
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
+        found = super()._ask(kind, flags, body)
+        if kind == RTM_GETLINK:
+            self._netns.ip("link", "del", "slow", check=False)
+        return found
+
+
+def test_a_slow_interface_may_go_while_it_is_looked_at() -> None:
+    netns = LabNamespace(random_name("slow"))
+    netns.create()
+    devices = Devices()
+    try:
+        netns.batch(f"link add slow type veth peer name far\nlink set slow group {MARK}\n")
+        own = ("root", "handle", "7262:", "tbf", "rate", "1mbit", "burst", "16kb", "latency", "1ms")
+        netns.command_output("tc", "qdisc", "add", "dev", "slow", *own)
+        opened = Namespaces().open(f"/run/netns/{netns.name}", None)
+        assert devices.find(opened, "slow") is not None
+        opened.netlink.close()
+        opened.netlink = netns.do(lambda: Vanishing(netns))
+        found = devices.find(opened, "slow")
+        assert found is not None
+        assert (found.addresses, found.impairment) == (frozenset(), None)
+        assert devices.find(opened, "slow") is None
+        opened.close()
+    finally:
+        devices.close()
+        netns.remove()
 
 
 def knows_netem(pod: Pod) -> bool:

@@ -150,12 +150,16 @@ def test_random_networks_come_up(sim: Topologies, tmp_path: Path, nodes: int, ex
     assert unanswered(sim, str(file)) == []
 
 
-def test_rendered_manifests_attach_unchanged(sim: Topologies) -> None:
-    file = os.path.join(FOLDER, "meshnet-many-links.yml")
-    rendered = ratchetctl("topo", "render", file)
+@pytest.mark.parametrize(
+    "name", ["meshnet-many-links.yml", "meshnet-macvlan.yml", "kne-3.pb.txt", "clos.clab.yml"]
+)
+def test_rendered_manifests_attach_unchanged(sim: Topologies, name: str) -> None:
+    """Several links between two pods, uplinks, IPv6 in annotations, names that were mapped."""
+    file, options = os.path.join(FOLDER, name), OPTIONS.get(name, ())
+    rendered = ratchetctl("topo", "render", file, *options)
     assert rendered.returncode == 0, rendered.stderr
-    sim("up", "-f", "-", stdin=rendered.stdout)
-    wait_for("every address to answer", lambda: unanswered(sim, file) == [], timeout_s=20)
+    sim("up", "--wait", "-f", "-", stdin=rendered.stdout)
+    assert unanswered(sim, file, *options) == []
 
 
 LAB = """\

@@ -5,11 +5,13 @@ What is taken comes back whole: rendered and read again, written as a definition
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -21,6 +23,7 @@ from ratchetctl.topo.model import Topology
 TESTS = Path(__file__).parents[3]
 CORPUS = TESTS / "corpus"
 EXAMPLES = TESTS.parent / "examples" / "topologies"
+VERSION = "1.31"  # of Kubernetes
 POSITION = re.compile(r"\S+:\d+: .+(?:; |allowed is ).+")  # file, line, what, remedy
 
 
@@ -131,6 +134,21 @@ def test_a_public_topology_is_taken_or_refused_with_the_reason(case: Case, tmp_p
         for _, title in node.renamed:
             assert title in case.text
     returns(topology, tmp_path)
+    is_kubernetes(topology)
+
+
+def is_kubernetes(topology: Topology) -> None:
+    """Assert that what is rendered is what Kubernetes' published schemas ask for."""
+    for one in render.objects(topology, "lab"):
+        kubernetes_validate.validate(json.loads(json.dumps(one)), VERSION, strict=True)
+
+
+def test_a_rendered_object_can_be_wrong(tmp_path: Path) -> None:
+    topology = read.read(lay(CASES[0], tmp_path), Findings())
+    pod: dict[str, Any] = json.loads(json.dumps(next(iter(render.objects(topology)))))
+    pod["spec"]["containers"][0]["imag"] = "x"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(pod, VERSION, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +166,7 @@ def test_an_example_comes_back_whole(
     kinds.extend(str(EXAMPLES / "kinds.yml"))
     topology = read.read(str(EXAMPLES / name), Findings())
     returns(topology, tmp_path)
+    is_kubernetes(topology)
 
 
 @pytest.mark.parametrize("case", [one for one in CASES if one.refused], ids=lambda case: case.name)
