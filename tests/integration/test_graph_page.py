@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -128,6 +129,35 @@ def test_click_shows_a_pods_links_and_why_one_is_down(web: Browser, tmp_path: Pa
     assert text(web, "panel").startswith("×\nr1\n")
     web.press("Escape")
     assert web.js("document.getElementById('panel').hidden")
+
+
+def test_clicked_node_comes_out_from_below_its_panel(web: Browser, tmp_path: Path) -> None:
+    still = {"name": "prefers-reduced-motion", "value": "reduce"}
+    web.call("Emulation.setEmulatedMedia", features=[still])
+    show(web, tmp_path, LINE)
+    start = web.js("ratchet.place('r1')")
+    web.mouse("mousePressed", start["x"], start["y"], button="left", clickCount=1)
+    web.mouse("mouseMoved", 1300, 130, button="left", buttons=1)
+    web.mouse("mouseReleased", 1300, 130, button="left", clickCount=1)
+    time.sleep(0.1)  # a click at the end of a drag is none
+    click(web, "r1")
+    web.wait("!document.getElementById('panel').hidden")
+    panel = web.js("document.getElementById('panel').getBoundingClientRect().left")
+    assert panel < 1300
+    before = web.js("ratchet.place('r1')")
+    assert before["x"] < panel - 10
+    # One that is in the open stays where it is.
+    click(web, "r1")
+    assert web.js("ratchet.place('r1')") == before
+
+
+def test_name_of_the_topology_is_whole_beside_long_counts(web: Browser, tmp_path: Path) -> None:
+    web.resize(960, 700)
+    show(web, tmp_path, LINE, broken(LINE, "fault", "the kernel refuses mtu 9000"))
+    cut = "(element => element.scrollWidth > element.clientWidth)(document.getElementById('{}'))"
+    assert not web.js(cut.format("name"))
+    assert not web.js(cut.format("query"))
+    assert text(web, "counts") == "4 nodes, 3 links: 2 up, 1 with a fault"
 
 
 def test_hovering_tells_what_is_under_the_pointer(web: Browser, tmp_path: Path) -> None:

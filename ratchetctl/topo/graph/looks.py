@@ -59,7 +59,7 @@ STATES = {
     "waiting": Stroke("#c98a00", "#f0b429", (), 3.0, "waiting"),
     "down": Stroke("#c2410c", "#ff8a4c", (), 3.0, "down"),
     "error": Stroke("#c81e2c", "#ff6470", (), 3.0, "error"),
-    "fault": Stroke("#8a7a00", "#d9cb4a", (), 3.0, "up, with a fault"),
+    "fault": Stroke("#8a7a00", "#b9d957", (), 3.0, "up, with a fault"),
     "unknown": Stroke("#9aa5b1", "#66727f", (), 2.0, "not known"),
 }
 """Of links that are not up: the colour tells the state, the dashes still the kind."""

@@ -282,7 +282,7 @@ function room() {
 // there is room for them.
 function drawLabels(visible, clear) {
   const size = Math.max(11, Math.min(12 * view.k, 15)), r = radius() * view.k;
-  Object.assign(context, {font: `${size}px ${FONT}`, textAlign: "center", textBaseline: "top", lineWidth: 3, lineJoin: "round"});
+  Object.assign(context, {font: `${size}px ${FONT}`, textAlign: "center", textBaseline: "top", lineWidth: 5, lineJoin: "round"});
   const wanted = [hovered, selected].filter((one) => one?.what === "node").map((one) => one.number);
   const order = new Set([...wanted, ...visible.filter((number) => found.has(number)), ...visible]);
   // Far away names would hide the drawing: so few have one that each has room round it.
@@ -363,6 +363,14 @@ function fit(how = moved) {
   const box = {x: x2 - x1 + 70, y: y2 - y1 + 80};
   const k = Math.min(room.x / box.x, room.y / box.y, 1.4);
   how.call(zoom.transform, d3.zoomIdentity.translate(left + room.x / 2 + 12 - k * (x1 + x2) / 2, 24 + room.y / 2 - k * ((y1 + y2) / 2 + 8)).scale(k));
+}
+
+// Have a node come out from below the panel that tells of it.
+function uncover(node) {
+  const panel = byId("panel"), x = screenX(nodes[node].x), y = screenY(nodes[node].y);
+  const left = panel.offsetLeft - 2 * looks.mark;
+  if (left < 0 || x < left || y > panel.offsetTop + panel.offsetHeight + 2 * looks.mark) return;
+  calmly().call(zoom.translateBy, (left - x) / view.k, 0);
 }
 
 function goTo(node) {

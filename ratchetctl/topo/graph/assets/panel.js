@@ -37,9 +37,10 @@ function showCounts() {
   byId("name").title = drawing.name;
   const states = tally(now.links.map((link) => link[1]));
   const told = now.is_live ? ["up", "waiting", "down", "error", "fault", "unknown"].filter((one) => states.get(one))
-    .map((one) => `${NUMBERS.format(states.get(one))} ${word(one)}`) : [];
+    .map((one) => `${NUMBERS.format(states.get(one))} ${word(one).replace("up, ", "")}`) : [];
   byId("counts").textContent = `${plural(pods, "node")}, ${plural(links.length, "link")}` +
     (told.length ? `: ${told.join(", ")}` : "");
+  byId("counts").title = byId("counts").textContent;
   const live = byId("live");
   const at = new Date(now.at * 1000);
   live.className = lost || now.trouble ? "lost" : drawing.is_served ? "on" : "";
@@ -256,6 +257,7 @@ canvas.addEventListener("pointerleave", () => {
 canvas.addEventListener("click", (event) => {
   byId("results").hidden = true;
   select(at(event.offsetX, event.offsetY));
+  if (selected?.what === "node") uncover(selected.number);
 });
 
 // Search ------------------------------------------------------------------------------------------------------------------
