@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from ratchetctl.sim import processes
 from tests.lab.namespaces import free_port
 from tests.lab.polling import wait_for
+from tests.lab.runtime import command_name
 from tests.lab.simulation import PROGRAM, Simulation, host_network, ratchetctl
 
 pytestmark = pytest.mark.root
@@ -163,6 +165,12 @@ def test_restart_moves_a_pod_and_delete_ends_what_runs_in_it(sim: Simulation, br
     sim("up", "--conf", bridge, "-f", "-", stdin=pod("a", spec="nodeName: node1"))
     sleeper = subprocess.Popen(
         (*PROGRAM, "sim", "exec", "--name", sim.name, "a", "--", "sleep", "300")
+    )
+    there = sim.namespaces()
+    wait_for(
+        "it to run in the pod",
+        lambda: [command_name(pid) for pid in processes.pids(there)],
+        until=lambda names: "sleep" in names,
     )
     old = sim.status()["pods"][0]
     sim("restart", "a", "--node", "2")

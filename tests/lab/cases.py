@@ -1,8 +1,9 @@
 """Several cases of one promise, one after the other in one test, with one start of the programs.
 
-What starts a child costs half a second of a processor, whatever is tried with it. `each_of` is for
-cases that differ in their data alone, and not in what a child is to know when it starts: where that
-matters, `pytest.mark.parametrize` gives each case nodes on which nothing has happened yet.
+What starts a child costs a sixth of a second of a processor, whatever is tried with it. `each_of`
+is for cases that differ in their data alone, and not in what a child is to know when it starts:
+where that matters, `pytest.mark.parametrize` gives each case nodes on which nothing has happened
+yet.
 """
 
 from __future__ import annotations

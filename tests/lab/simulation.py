@@ -14,23 +14,17 @@ from typing import Any
 
 from ratchetctl.sim import netns, processes
 from ratchetctl.sim.directory import SimDirectory
+from tests.lab import forks
 
 COMMAND_TIMEOUT_S = 120.0
 PROGRAM = (sys.executable, "-m", "ratchetctl")
-Done = subprocess.CompletedProcess[str]
+Done = forks.Done
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def ratchetctl(*arguments: str, stdin: str = "") -> Done:
     """Run one command and give its output, whatever its exit status."""
-    return subprocess.run(
-        (*PROGRAM, *arguments),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_TIMEOUT_S,
-        check=False,
-    )
+    return forks.run(arguments, stdin=stdin, timeout_s=COMMAND_TIMEOUT_S)
 
 
 @contextlib.contextmanager
