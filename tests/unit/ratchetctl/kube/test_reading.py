@@ -9,6 +9,7 @@ from tests.lab import deployment
 
 BIN_DIRS = {
     "overlays/agent-only": "/opt/ratchet",  # which has nothing on the host
+    "overlays/gke": "/home/kubernetes/bin",
     "overlays/k3s": "/var/lib/rancher/k3s/data/cni",
     "overlays/microk8s": "/var/snap/microk8s/current/opt/cni/bin",
 }
