@@ -19,13 +19,7 @@ from itertools import islice
 from ratchet.errors import KernelError
 from ratchet.impairment import Impairment
 from ratchet_child.kernel import features, qdisc, rtnetlink, tunnel
-from ratchet_child.kernel.netns import (
-    NLM_F_CREATE,
-    NLM_F_ECHO,
-    NLM_F_EXCL,
-    Namespace,
-    Netlink,
-)
+from ratchet_child.kernel.netns import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, Namespace, Netlink
 from ratchet_child.kernel.rtnetlink import MARK, AddressMessage, LinkMessage
 from ratchet_child.model.interfaces import (
     AddAddress,
