@@ -7,10 +7,31 @@ see. So every interleaving can be had, and had again. A task can be killed where
 
 from __future__ import annotations
 
+import contextlib
+import os
+import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 _STUCK_S = 20.0
+
+
+# Which of its processors this process's tasks share.
+_PLACE = random.random()
+
+
+@contextlib.contextmanager
+def on_one_processor() -> Iterator[None]:
+    """Have the caller and its tasks share a processor, as one of them moves at a time.
+
+    To be woken on another one takes twice as long, and on a busy machine much longer.
+    """
+    free = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(free)[int(_PLACE * len(free))]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, free)
 
 
 class Killed(BaseException):

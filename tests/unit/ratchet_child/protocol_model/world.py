@@ -41,7 +41,7 @@ from tests.unit.ratchet_child.protocol_model.kernel import (
     Space,
     Spaces,
 )
-from tests.unit.ratchet_child.protocol_model.tasks import Task, TaskLock
+from tests.unit.ratchet_child.protocol_model.tasks import Task, TaskLock, on_one_processor
 
 T = TypeVar("T")
 
@@ -240,6 +240,7 @@ class World:
             )
 
     def __enter__(self) -> World:
+        self._stack.enter_context(on_one_processor())
         for name in ("info", "warning", "error", "debug"):
             self._stack.enter_context(mock.patch.object(log, name, _ignore))
         self._stack.enter_context(mock.patch.object(log, "crash", self._surprise))
