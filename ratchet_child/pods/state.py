@@ -156,6 +156,9 @@ class Inside:
         names = {end.ifname for end in wanted.ends}
         for ifname in self.errors.keys() - names:
             del self.errors[ifname]
+        # The far pod may go and come back before this one has its next turn: its leg is another.
+        for ifname in self.right.keys() - names:
+            del self.right[ifname]
         self.refused &= names
         self.cables = {end.side.declared.cable: end for end in wanted.ends}
         self.refusals = {

@@ -66,10 +66,21 @@ class NodeAgent(ApiPods):
         annotations: Mapping[str, str] | None = None,
         *,
         gate: bool = False,
+        heard: bool = False,
     ) -> Sandbox:
-        """Create a pod that is bound to the node, and have its kubelet run it."""
+        """Create a pod that is bound to the node, and have its kubelet run it.
+
+        `heard`: not before the agent has heard of it. On a busy machine it may be the later one.
+        """
         pod = PodConfig(name, labels=dict(labels), annotations=dict(annotations or {}))
         self.create(pod, pod.labels, pod.annotations, gate=gate)
+        if heard:
+            own = [p for p in self.objects.pods.values() if p["spec"].get("nodeName") == self.name]
+            wait_for(
+                "the agent to hear of the pod",
+                self.status,
+                until=lambda found: found and found["known"] == len(own),
+            )
         return self.make(pod)
 
     def make(self, pod: PodConfig) -> Sandbox:

@@ -76,9 +76,11 @@ def agents(cloud: Cloud) -> Iterator[Agents]:
         yield agents
 
 
-def linked_pods(agents: Agents, *, gate: bool = False) -> tuple[Sandbox, Sandbox]:
-    left = agents[0].run("primary-pod", in1_in2("pair-pod"), gate=gate)
-    right = agents[1].run("pair-pod", PAIR, gate=gate)
+def linked_pods(
+    agents: Agents, *, gate: bool = False, heard: bool = False
+) -> tuple[Sandbox, Sandbox]:
+    left = agents[0].run("primary-pod", in1_in2("pair-pod"), gate=gate, heard=heard)
+    right = agents[1].run("pair-pod", PAIR, gate=gate, heard=heard)
     assert_linked(left, right)
     return left, right
 
@@ -97,8 +99,8 @@ def untouched(*ends: tuple[Sandbox, str]) -> Iterator[None]:
 
 def test_pods_start_without_a_request_of_their_own(agents: Agents) -> None:
     agents.start()
-    left, _ = linked_pods(agents)
-    plain = agents[0].run("web", {"app": "web"})
+    left, _ = linked_pods(agents, heard=True)
+    plain = agents[0].run("web", {"app": "web"}, heard=True)
     assert plain.netns.addresses("eth0") == [f"{plain.status.ip}/24"]
     assert left.netns.addresses("eth0") == [f"{left.status.ip}/24"]
     assert agents[0].gets() == []

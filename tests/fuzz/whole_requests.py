@@ -392,11 +392,14 @@ def _only_in(folder: str) -> Iterator[None]:
     if not _hook:
         _hook.append(_Hook())
     hook = _hook[0]
+    # Modules are imported in here that nobody has compiled before.
+    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     hook.broken, hook.thread, hook.folder = None, threading.get_ident(), folder
     try:
         yield
     finally:
         hook.folder = None
+        sys.dont_write_bytecode = kept
         assert hook.broken is None, hook.broken
 
 

@@ -1,4 +1,4 @@
-"""How soon a pod is worked on follows from how much work it is; and when it is known to be here."""
+"""What a pod's state tells: how much work it is, whether it is here, which ends are right."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from ratchet_child.model.clock import SystemClock
 from ratchet_child.model.keys import PodKey, Published
+from ratchet_child.model.plan import Wanted
 from ratchet_child.pods.schedule import Rank
 from ratchet_child.pods.state import FEW_LINKS, Gone, PodState
 
@@ -58,3 +59,16 @@ def test_a_pod_is_known_to_be_here_until_etcd_says_that_it_is_elsewhere(
         state.progress.memory.superseded = superseded
         known.append(state.is_certain)
     assert known == [True, False]
+
+
+def test_an_end_that_was_not_wanted_for_a_moment_is_not_known_to_be_right(state: PodState) -> None:
+    """Its far pod has gone and come back: the leg that the end had there is not the new one's."""
+    side = SimpleNamespace(declared=SimpleNamespace(cable="a cable"))
+    end = cast(Any, SimpleNamespace(ifname="in1", side=side, interface="as it should be"))
+    inside = state.inside
+    inside.right["in1"] = end.interface
+    inside.want(Wanted((end,), ()))
+    assert inside.right == {"in1": end.interface}
+    inside.want(Wanted((), ()))
+    inside.want(Wanted((end,), ()))
+    assert inside.right == {}
