@@ -61,7 +61,7 @@ class Cables:
             far = self._far_end(state, end)
             if far is None:
                 return  # the other pod's turn: it makes both ends
-            pods.append(far)
+            pods = _with_one_cable((state, end), far)
         started = self._clock.monotonic()
         if kind.makes_both_ends:
             self._replug(pods)
@@ -271,6 +271,27 @@ class Cables:
                 took_s=f"{took_s:.3f}",
                 waited_s=f"{waited_s:.3f}",
             )
+
+
+def _with_one_cable(
+    one: tuple[PodState, End], other: tuple[PodState, End]
+) -> list[tuple[PodState, End]]:
+    """Return two ends, with their cable in or out at both as the later declaration has it.
+
+    Each pod looks in its own time: one may still know the declaration of a container that has gone,
+    or none. What is set of one declaration is for each of them to hear.
+    """
+    pods = [one, other]
+    known = [end.side for _, end in pods if end.side.is_pulled is not None]
+    if not known:
+        return pods
+    last = max(known, key=lambda side: side.declared.created)
+    return [
+        (state, end)
+        if end.side.is_pulled is not None and end.side.declared.created == last.declared.created
+        else (state, replace(end, interface=replace(end.interface, is_pulled=last.is_pulled)))
+        for state, end in pods
+    ]
 
 
 def _shown(done: tuple[Change, ...]) -> str:

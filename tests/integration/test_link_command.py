@@ -167,6 +167,24 @@ def test_a_primary_that_is_created_again_has_its_cable_plugged_in(
         assert "NO-CARRIER" not in pod.netns.links()[name]["flags"], name
 
 
+@each_of("number", range(4))
+def test_a_primary_that_is_replaced_at_once_has_its_cable_plugged_in(
+    cluster: Cluster, node: Node, number: int
+) -> None:
+    """Its pair on the same node may look while the link is declared by neither container."""
+    left, right = linked(cluster, 0)
+    again = cluster.pod("a")
+    link(node, "down", "a:in1")
+    wait_for("no carrier", lambda: "NO-CARRIER" in right.netns.links()["in2"]["flags"])
+    node.delete(left).succeeded()
+    node.add(again, in1_in2("b")).succeeded()
+    for pod, name in ((again, "in1"), (right, "in2")):
+        wait_for(
+            f"a carrier at {name}",
+            lambda pod=pod, name=name: "NO-CARRIER" not in pod.netns.links()[name]["flags"],
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "why"),
     [
