@@ -26,7 +26,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 IMAGE ?= ghcr.io/ratchet-cni/ratchet:$(shell sed -n 's/^version = //p' setup.cfg)
 RELEASE ?= dist/release
 PYTEST ?=
-WORKERS ?= 6
+WORKERS ?= 4
 BENCH ?=
 SMALL ?=
 STEPS ?= 2000
