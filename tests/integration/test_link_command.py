@@ -178,11 +178,12 @@ def test_a_primary_that_is_replaced_at_once_has_its_cable_plugged_in(
     wait_for("no carrier", lambda: "NO-CARRIER" in right.netns.links()["in2"]["flags"])
     node.delete(left).succeeded()
     node.add(again, in1_in2("b")).succeeded()
-    for pod, name in ((again, "in1"), (right, "in2")):
-        wait_for(
-            f"a carrier at {name}",
-            lambda: "NO-CARRIER" not in pod.netns.links()[name]["flags"],  # noqa: B023 - called here
-        )
+
+    def without_a_carrier() -> list[str]:
+        ends = (again, "in1"), (right, "in2")
+        return [name for pod, name in ends if "NO-CARRIER" in pod.netns.links()[name]["flags"]]
+
+    wait_for("a carrier at both", without_a_carrier, until=lambda names: not names)
 
 
 @pytest.mark.parametrize(
