@@ -519,7 +519,7 @@ def _attach_and_detach(node: Node, pod: Pod, dice: random.Random, counts: dict[s
 
 def _kill_children(node: Node, seed: int, done: threading.Event, counts: dict[str, int]) -> None:
     dice = random.Random(f"{seed} killer")
-    while not done.wait(dice.uniform(0.1, 1.2)):
+    while not done.wait(dice.uniform(0.1, 0.6)):
         for pid in node.children():
             # A parent has the lock, too, while it starts the child.
             with contextlib.suppress(OSError):

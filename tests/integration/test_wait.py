@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests.lab.cluster import Cluster
+from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Pod, in1_in2
 
 pytestmark = pytest.mark.root
@@ -51,6 +52,7 @@ def test_it_says_what_it_waits_for_and_ends_when_the_link_is_up(
     with start(right, "in2=a", "--timeout", "10") as waiting:
         assert waiting.wait(TIMEOUT_S) == 0
     cluster.nodes[place].delete(right)
+    wait_for("no carrier", lambda: "NO-CARRIER" in left.netns.links()["in1"]["flags"])
     with start(left, "in1=b", "--timeout", "1") as waiting:
         assert line(waiting) == "waiting for in1 to b: it has no carrier"
         assert line(waiting) == "gave up after 1 s: in1 to b: it has no carrier"
