@@ -112,8 +112,10 @@ class Devices:
 
     def find(self, namespace: Namespace, which: str | int) -> Found | None:
         """Return one interface by its name or its index; None when there is none."""
-        by_name, at = rtnetlink.link_named, rtnetlink.link_at
-        request = by_name(which) if isinstance(which, str) else at(which)
+        if isinstance(which, str):
+            request = rtnetlink.link_named(which)
+        else:
+            request = rtnetlink.link_at(which)
         try:
             answers = namespace.netlink.get(RTM_GETLINK, request)
         except OSError as error:

@@ -176,13 +176,13 @@ class EtcdV2Store:
         if len(requests) == 1:
             return [None]
         number, client = self._client()
-        name, path = encoding.NAMES[type(requests[0])], self._path(requests[0].key)
+        name, key = encoding.NAMES[type(requests[0])], requests[0].key
         is_reading = all(isinstance(one, Get | Tree) for one in requests)
         on_large = refuse_large if is_reading else self._large.enter
 
         ask = partial(self._exchange, client, requests, on_large)
         try:
-            return self._sending(name, path, number, client, ask)
+            return self._sending(name, key, number, client, ask)
         except LargeTogetherError:  # what several large answers take nobody would limit
             return [None] * len(requests)
 
@@ -202,7 +202,7 @@ class EtcdV2Store:
             )
 
         try:
-            result = self._sending("watch", path, number, client, wait)
+            result = self._sending("watch", key, number, client, wait)
         except etcd.EtcdWatchTimedOut:
             return None
         except etcd.EtcdKeyNotFound as error:
@@ -262,7 +262,7 @@ class EtcdV2Store:
 
     def _request(self, request: Request, read: Callable[[Any], T]) -> T:
         """Carry out one request, or take its answer if that has come together with others'."""
-        name, path = encoding.NAMES[type(request)], self._path(request.key)
+        name, key = encoding.NAMES[type(request)], request.key
         number, client = self._client()
         waiting: Answered | None = self._threads.__dict__.pop("answered", None)
 
@@ -272,10 +272,10 @@ class EtcdV2Store:
             return read(answers.result(client, answered))
 
         if waiting is not None:
-            return self._translated(name, path, number, client, lambda: take(waiting))
+            return self._translated(name, key, number, client, lambda: take(waiting))
 
         ask = partial(self._exchange, client, (request,), self._large.enter)
-        return self._sending(name, path, number, client, lambda: take(*ask()))
+        return self._sending(name, key, number, client, lambda: take(*ask()))
 
     def _exchange(
         self, client: etcd.Client, requests: Sequence[Request], on_large: Callable[[], None]
@@ -288,14 +288,14 @@ class EtcdV2Store:
         return found
 
     def _sending(
-        self, name: str, path: str, number: int, client: etcd.Client, send: Callable[[], T]
+        self, name: str, key: str, number: int, client: etcd.Client, send: Callable[[], T]
     ) -> T:
         """Have something sent, and take down whose answer it was."""
         steps.reach("etcd")
         self._large.give_back()
         client.expected_cluster_id = None  # its own check: one for each connection, by an error
         try:
-            result = self._translated(name, path, number, client, send)
+            result = self._translated(name, key, number, client, send)
         finally:
             self._large.leave()
             if client.expected_cluster_id is not None:
@@ -304,7 +304,7 @@ class EtcdV2Store:
         return result
 
     def _translated(
-        self, name: str, path: str, number: int, client: etcd.Client, call: Callable[[], T]
+        self, name: str, key: str, number: int, client: etcd.Client, call: Callable[[], T]
     ) -> T:
         """Tell what has failed as a StoreError, but for what means something to the caller."""
         try:
@@ -315,11 +315,13 @@ class EtcdV2Store:
             if name == "watch":
                 raise HistoryLostError(str(error)) from error
             figures.etcd_failed(name)
-            raise StoreError(f"{name} {path}", str(error)) from error
+            raise StoreError(f"{name} {self._path(key)}", str(error)) from error
         except etcd.EtcdNotDir as error:
             if name == "prune":
                 raise
-            raise StoreError(f"{name} {path}", f"a key is on the way: {error}") from error
+            raise StoreError(
+                f"{name} {self._path(key)}", f"a key is on the way: {error}"
+            ) from error
         except (etcd.EtcdKeyNotFound, *_CONDITION_FAILED):
             raise
         # python-etcd takes every answer for one of etcd's.
@@ -328,9 +330,8 @@ class EtcdV2Store:
             cause = answers.innermost(error)
             if not isinstance(cause, TooLargeError | BusyError):  # no member has a smaller one
                 self._turn_away_from(number, is_silent=cause is not None)
-            raise StoreError(
-                f"{name} {path} at {self._url(number)}", self._why(error, number, client.http)
-            ) from error
+            what = f"{name} {self._path(key)} at {self._url(number)}"
+            raise StoreError(what, self._why(error, number, client.http)) from error
 
     def _client(self) -> tuple[int, etcd.Client]:
         """Return this thread's connection to the member in use. *Raises* StoreError."""

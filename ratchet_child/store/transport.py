@@ -1,11 +1,10 @@
-"""HTTP/1.1 to one etcd member, for python-etcd in the place of its urllib3 pool.
+"""HTTP/1.1 to one etcd member, and for python-etcd's watch in the place of its urllib3 pool.
 
-A thread of the child has one connection to a member and one request under way on it, so a pool,
-redirects, proxies and retries are of no use here, and they are half of the CPU time of a request. A
-request that may write is sent once: whoever made it knows whether it may be carried out twice. One
-that only reads, and gets no answer on a connection that was there already, is sent once more on a
-new one. An answer has an end, in time and in size: the time-out of a socket would begin anew with
-each byte.
+A thread of the child has one connection to a member, so a pool, redirects, proxies and retries are
+of no use here, and they are half of the CPU time of a request. A request that may write is sent
+once: whoever made it knows whether it may be carried out twice. One that only reads, and gets no
+answer on a connection that was there already, is sent once more on a new one. An answer has an end,
+in time and in size: the time-out of a socket would begin anew with each byte.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ NO_ANSWER = (OSError, http.client.HTTPException, ReadTimeoutError)
 
 
 class Transport:
-    """What `etcd.Client` uses of `urllib3.PoolManager`.
+    """A connection to one member; `request` and `clear` are what python-etcd asks of a pool.
 
     Every request raises OSError, HTTPException or, when the answer does not come in time,
     ReadTimeoutError.
@@ -59,7 +58,6 @@ class Transport:
         self._used_at = 0.0  # monotonic seconds
         self.status: int | None = None
         """The status of the last answer; None while there is none."""
-        self._limit_bytes = LARGEST_ANSWER_BYTES
         self._credentials: Mapping[str, str] = {}
         self.on_large: Callable[[], None] | None = None
         """Called while an answer is read that is large; it may raise OSError."""
@@ -74,19 +72,21 @@ class Transport:
         headers: Mapping[str, str],
         **_: object,
     ) -> Answer:
-        """Ask with the fields in the URL.
+        """Ask once, with the fields in the URL: python-etcd's watch, whose answer may take long.
 
         `timeout`: seconds to connect, to send and for the whole answer to come, in all.
         """
         query = f"?{urlencode(fields)}" if fields else ""
-        return self._exchange(method, _path(url) + query, None, headers, timeout)
+        self._ready()
+        return self._once(method, _path(url) + query, headers, timeout)
 
     def get(self, path: str, timeout_s: float) -> bytes:
         """Return what stands at a path that python-etcd does not know. *Raises* OSError."""
         try:
-            return self._exchange("GET", path, None, {}, timeout_s).data
+            (found,) = self.together([Sent("GET", path, {})], timeout_s, lambda: None)
         except (ReadTimeoutError, http.client.HTTPException) as error:
             raise ConnectionError("no answer") from error
+        return found.data
 
     def log_in(self, username: str, password: str) -> None:
         """Have requests say who asks; of a watch python-etcd says it."""
@@ -182,25 +182,6 @@ class Transport:
                 # Not TLS's own: that is the other thread's.
                 socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
-    def _exchange(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        timeout_s: float,
-    ) -> Answer:
-        connection = self._ready()
-        started = time.monotonic()
-        if connection.sock is not None and method == "GET" and "wait=true" not in path:
-            # What only reads may be asked twice.
-            try:
-                begins_in_s = min(timeout_s / 3, SUSPECT_S)
-                return self._once(method, path, body, headers, timeout_s, begins_in_s)
-            except NO_ANSWER:
-                timeout_s -= time.monotonic() - started
-        return self._once(method, path, body, headers, timeout_s)
-
     def _ready(self) -> http.client.HTTPConnection:
         """Return the connection, closed if it is not to be trusted any more."""
         connection = self._connection
@@ -213,15 +194,7 @@ class Transport:
             connection.close()
         return connection
 
-    def _once(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        timeout_s: float,
-        begins_in_s: float | None = None,
-    ) -> Answer:
+    def _once(self, method: str, path: str, headers: Mapping[str, str], timeout_s: float) -> Answer:
         connection, self.status = self._connection, None
         deadline = time.monotonic() + timeout_s
         try:
@@ -232,14 +205,12 @@ class Transport:
                 connection,
                 method,
                 path,
-                body=body,
                 headers=headers,
                 timeout_s=timeout_s,
-                begins_in_s=begins_in_s,
-                limit_bytes=self._limit_bytes,
+                limit_bytes=LARGEST_ANSWER_BYTES,
             )
             self.status = response.status
-            return Answer(connection, response, self._used, self._limit_bytes, self.on_large)
+            return Answer(connection, response, self._used, LARGEST_ANSWER_BYTES, self.on_large)
         except BaseException as error:
             connection.close()
             _tell_timeout(error)

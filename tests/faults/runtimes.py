@@ -211,20 +211,21 @@ class Runtimes:
         node = self.nodes[sandbox.node]
         labels = self.topology.labels(sandbox.id)
         call = node.start_add(sandbox.pod, labels, self.topology.annotations(sandbox.id))
+        return self._finish(node, call, kill_s)
+
+    def _finish(self, node: FaultNode, call: Call, kill_s: float | None) -> Outcome | None:
+        """Wait for a call, or kill its parent after a while; None when it was killed."""
         try:
             if kill_s is not None:
                 time.sleep(kill_s)
                 if call.process.poll() is None:
-                    self._kill_parent(call)
+                    call.kill()
+                    with self._lock:
+                        self.killed["parents"] += 1
                     return None
             return call.finish(CALL_TIMEOUT_S)
         finally:
             node.calls.remove(call)
-
-    def _kill_parent(self, call: Call) -> None:
-        call.kill()
-        with self._lock:
-            self.killed["parents"] += 1
 
     def _drop(self, operation: Operation, sandbox: Sandbox | None) -> None:
         if sandbox is None:
@@ -272,15 +273,7 @@ class Runtimes:
         call = node.start_delete(
             sandbox.pod, config=config, environ=changes, prev_result=changes is None
         )
-        try:
-            if kill_s is not None:
-                time.sleep(kill_s)
-                if call.process.poll() is None:
-                    self._kill_parent(call)
-                    return None
-            outcome = call.finish(CALL_TIMEOUT_S)
-        finally:
-            node.calls.remove(call)
-        if outcome.exit == 0:
+        outcome = self._finish(node, call, kill_s)
+        if outcome is not None and outcome.exit == 0:
             node.attachments.pop((sandbox.pod.container_id, "eth0"), None)
         return outcome
