@@ -130,6 +130,8 @@ class Transport:
                 return self._once_together(requests, timeout_s, on_large, limit_bytes, begins_in_s)
             except NO_ANSWER:
                 timeout_s -= time.monotonic() - started
+                if timeout_s <= 0:
+                    raise
         return self._once_together(requests, timeout_s, on_large, limit_bytes)
 
     def _once_together(

@@ -30,14 +30,17 @@ OWN_NAMESPACE = "/proc/thread-self/ns/net"
 def create(path: str) -> None:
     """Make a network namespace, with lo up, that a bind mount at path keeps.
 
-    lo is brought up here because a runtime runs the loopback plugin for every pod. Needs
-    CAP_SYS_ADMIN. The calling thread is afterwards where it was before.
+    lo is brought up here because a runtime runs the loopback plugin for every pod. IPv4 is
+    forwarded because every Kubernetes node does so, and its pods inherit it; what the machine's
+    namespace says differs from machine to machine. Needs CAP_SYS_ADMIN. The calling thread is
+    afterwards where it was before.
     """
     with open(path, "xb"), _restored():
         try:
             syscalls.unshare(syscalls.CLONE_NEWNET)
             syscalls.mount(OWN_NAMESPACE, path, None, syscalls.MS_BIND)
             _set_loopback_up()
+            _forward()
         except OSError:
             remove(path)
             raise
@@ -133,3 +136,9 @@ def _set_loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
         name, flags = IFREQ.unpack(fcntl.ioctl(control, SIOCGIFFLAGS, IFREQ.pack(b"lo", 0)))
         fcntl.ioctl(control, SIOCSIFFLAGS, IFREQ.pack(name, flags | IFF_UP))
+
+
+def _forward() -> None:
+    # /proc/sys/net is that of the thread that opens it.
+    with open("/proc/sys/net/ipv4/ip_forward", "w", encoding="ascii") as file:
+        file.write("1")

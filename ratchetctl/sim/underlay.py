@@ -56,7 +56,6 @@ def build(underlay: str, nodes: Sequence[tuple[NodeState, str]]) -> None:
         ]
     with netns.inside(underlay):
         _batch(lines)
-        _forward()
     for node, path in nodes:
         with netns.inside(path):
             _batch(
@@ -66,7 +65,6 @@ def build(underlay: str, nodes: Sequence[tuple[NodeState, str]]) -> None:
                     f"route add default via {ROUTER_ADDRESS}",
                 ]
             )
-            _forward()
 
 
 def _batch(lines: Sequence[str]) -> None:
@@ -82,9 +80,3 @@ def _batch(lines: Sequence[str]) -> None:
         raise SimError("the program ip is missing: install iproute2") from error
     if done.returncode != 0:
         raise SimError(f"the underlay cannot be made: {done.stderr.strip()}")
-
-
-def _forward() -> None:
-    # /proc/sys/net is that of the thread that opens it.
-    with open("/proc/sys/net/ipv4/ip_forward", "w", encoding="ascii") as file:
-        file.write("1")

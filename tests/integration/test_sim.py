@@ -6,6 +6,7 @@ the simulator.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -234,9 +235,9 @@ def test_a_missing_plugin_is_named_before_anything_is_made(sim: Simulation, tmp_
 def test_an_interrupted_up_leaves_nothing(
     sim: Simulation, slow: tuple[str, str], number: signal.Signals
 ) -> None:
-    up, namespaces = _slow_up(sim, slow)
-    up.send_signal(number)
-    assert up.wait(30) == 128 + number
+    with _slow_up(sim, slow) as (up, namespaces):
+        up.send_signal(number)
+        assert up.wait(30) == 128 + number
     assert sim.remains(namespaces) == []
 
 
@@ -260,26 +261,30 @@ def test_ctrl_c_while_it_is_loading_is_no_traceback() -> None:
 
 
 def test_down_finds_everything_after_a_killed_up(sim: Simulation, slow: tuple[str, str]) -> None:
-    up, namespaces = _slow_up(sim, slow)
-    up.kill()
-    up.wait()
+    with _slow_up(sim, slow) as (up, namespaces):
+        up.kill()
     sim("down")
     assert sim.remains(namespaces) == []
 
 
+@contextlib.contextmanager
 def _slow_up(
     sim: Simulation, slow: tuple[str, str]
-) -> tuple[subprocess.Popen[bytes], set[tuple[int, int]]]:
-    """An `up` that is in the middle of its ADDs, and its namespaces."""
+) -> Iterator[tuple[subprocess.Popen[bytes], set[tuple[int, int]]]]:
+    """Give an `up` that is in the middle of its ADDs, and its namespaces; it is ended afterwards."""
     configuration, folder = slow
     yaml = Path(folder) / "pods.yaml"
     yaml.write_text("".join(pod(f"p{number}") for number in range(12)))
     arguments = ("--conf", configuration, "--plugin-dir", folder, "-f", str(yaml))
-    up = subprocess.Popen(
+    with subprocess.Popen(
         (*PROGRAM, "sim", "up", "--name", sim.name, *arguments), stderr=subprocess.DEVNULL
-    )
-    wait_for("the first ADDs", lambda: len(sim.directory.pods()) >= 8)
-    return up, sim.namespaces()
+    ) as up:
+        try:
+            # It makes nodes and starts etcd before that, on a machine that may be busy.
+            wait_for("the first ADDs", lambda: len(sim.directory.pods()) >= 8, timeout_s=60)
+            yield up, sim.namespaces()
+        finally:
+            up.kill()
 
 
 def test_labelled_pods_are_linked(sim: Simulation) -> None:

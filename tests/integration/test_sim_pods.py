@@ -116,6 +116,8 @@ def test_each_pod_is_a_machine_of_its_own(sim: Simulation, tmp_path: Path) -> No
 
     assert sim.exec("host", "hostname") == "host\n"
     assert sim.exec("host", "cat", "/etc/hostname") == "host\n"
+    # Whatever this machine does: BIRD, for one, leaves it to the pod.
+    assert sim.exec("host", "cat", "/proc/sys/net/ipv4/ip_forward") == "1\n"
     assert "host" in sim.exec("host", "getent", "hosts", "host")
     assert sim.exec("host", "cat", "/srv/deep/folder/said") == "from the file\n"
     assert sim.exec("host", "ls", "/sys/class/net").split() == ["lo"]

@@ -205,6 +205,22 @@ def test_a_read_on_a_connection_that_was_forgotten_is_repeated_on_a_new_one() ->
     thread.join(5)
 
 
+def test_an_answer_that_begins_and_does_not_end_is_not_asked_for_again() -> None:
+    def begin(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(ANSWER)
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{")
+        assert connection.recv(65536) == b""
+
+    port, thread = serve(begin)
+    transport = Transport("127.0.0.1", port, None)
+    ask(transport)
+    with pytest.raises(ReadTimeoutError):  # not what a time-out that has passed is refused with
+        together(transport, READ, timeout_s=0.3)
+    thread.join(5)
+
+
 def test_a_connection_that_was_idle_for_long_is_not_used_for_a_write(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
