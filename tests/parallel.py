@@ -3,14 +3,21 @@
 Every worker has a cluster, names, ports and folders of its own, so a test may run beside any other.
 What is in a group here runs on one worker, in its order, for the reason that stands beside it.
 
+Two workers for each processor keep a machine busy, and more would take the time from each other
+that tests measure. Tests that mostly wait would leave the processors idle if they met on these
+workers, so every third worker takes nothing else.
+
 pytest-xdist's own groups (`xdist_group`) are no help: with pytest 9.2 they are passed over without
 a word, because xdist 3.8 writes them into an attribute that pytest no longer reads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 TWO_MINUTES = "two_minutes"
 
@@ -51,6 +58,25 @@ GROUPS: dict[str, str | None] = {
     "tests/unit/": "",
     "tests/unit/ratchet_child/test_protocol.py": _ALONE,
 }
+# What mostly waits, by the beginnings of names: for a lease to expire, for an agent to
+# try again, for routers to find each other. Whatever takes long and is not here computes.
+WAITING = (
+    "tests/integration/test_agent.py::test_a_del_between_reading_and_writing",
+    "tests/integration/test_agent_faults.py",
+    "tests/integration/test_agent_tells.py",
+    "tests/integration/test_examples.py::test_hosts_keep_their_routes",
+    "tests/integration/test_first_ratchet_faults.py",
+    "tests/integration/test_front_faults.py::test_stopped_while_the_boot_network",
+    "tests/integration/test_install_command.py::test_it_follows_and_leaves",
+    "tests/integration/test_link_command.py::test_a_cable_is_pulled_out",
+    "tests/integration/test_machines.py",
+    "tests/integration/test_metrics.py::test_an_agent_shows_how_it_is",
+    "tests/integration/test_namespaces.py::test_pods_of_two_namespaces_never_pair",
+    "tests/integration/test_recreate.py::test_a_pod_whose_del_never_comes",
+    "tests/integration/test_supervision.py::test_a_node_without_labelled_pods",
+    "tests/integration/test_topo_routers.py",
+    "tests/integration/test_v010_beside.py",
+)
 # Its tests are for two fronts, each of which is compiled once.
 _FRONT_WORDS = "tests/integration/test_front_words.py"
 
@@ -62,6 +88,26 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no typ
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid) or nodeid
+
+    def _reschedule(self, node: WorkerController) -> None:
+        # A worker runs a test once it knows the next one. What it were given beyond that would wait
+        # for it while others have nothing to do.
+        if not self.workqueue or self._pending_of(self.assigned_work[node]) <= 1:
+            super()._reschedule(node)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        is_for_waiting = self.nodes.index(node) % 3 == 2
+        scope = next(
+            (one for one, tests in self.workqueue.items() if is_for_waiting == _is_waiting(tests)),
+            # Unit tests, which stand last, fill what is left of the time.
+            next(reversed(self.workqueue)),
+        )
+        self.workqueue.move_to_end(scope, last=False)
+        super()._assign_work_unit(node)
+
+
+def _is_waiting(tests: Iterable[str]) -> bool:
+    return next(iter(tests)).startswith(WAITING)
 
 
 def group_of(nodeid: str) -> str | None:

@@ -271,7 +271,7 @@ def test_down_finds_everything_after_a_killed_up(sim: Simulation, slow: tuple[st
 def _slow_up(
     sim: Simulation, slow: tuple[str, str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], set[tuple[int, int]]]]:
-    """Give an `up` that is in the middle of its ADDs, and its namespaces; it is ended afterwards."""
+    """Give an `up` that is in the middle of its ADDs, and its namespaces; it is ended at last."""
     configuration, folder = slow
     yaml = Path(folder) / "pods.yaml"
     yaml.write_text("".join(pod(f"p{number}") for number in range(12)))
