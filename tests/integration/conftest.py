@@ -108,16 +108,27 @@ def way(request: pytest.FixtureRequest) -> str:
 def cluster(
     session_cluster: Cluster, way: str, request: pytest.FixtureRequest
 ) -> Iterator[Cluster]:
-    """Give three nodes on which nothing has happened yet, and leave nothing on them."""
+    """Give three nodes without pods, and leave nothing on them.
+
+    Nothing has happened on them yet, unless the test is marked `nodes("used")`: then their children
+    may be those of the test before.
+    """
+    marker = request.node.get_closest_marker("nodes")
+    may_be_used = marker is not None and marker.args == ("used",)
+    problems = [] if may_be_used or session_cluster.is_fresh else session_cluster.end_test()
+    assert not problems, "left behind by the tests before:\n" + "\n".join(problems)
     session_cluster.last_words = []
     for node in session_cluster.nodes:
         node.way = way
     yield session_cluster
-    problems: list[str] = []
     # What a failed test leaves behind says nothing.
-    if not request.node.stash.get(_failed, False):
+    has_failed = request.node.stash.get(_failed, False)
+    if not has_failed:
         problems += session_cluster.problems_after_test()
-    problems += session_cluster.end_test()
+    if may_be_used and not has_failed and not problems:
+        session_cluster.forget_test()
+    else:
+        problems += session_cluster.end_test()
     assert not problems, "left behind:\n" + "\n".join(problems)
 
 

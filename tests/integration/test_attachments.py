@@ -10,7 +10,7 @@ from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, in1_in2
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 
 def published(cluster: Cluster) -> dict[str, str | None]:

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_bad_neighbours import cpu_of
-from tests.integration.test_etcd_writer import entries, left, write
+from tests.integration.test_etcd_writer import entries, wait_until_none_is_left, write
 from tests.integration.test_hostile import declared, resident
 from tests.lab import counting_child
 from tests.lab.cluster import Cluster
@@ -342,12 +342,7 @@ def test_a_writer_of_etcd(scene: Scene, background: Callable[..., threading.Thre
         during.append(scene.witness())
     scene.compare(quiet, during, "3,000 keys in etcd")
     scene.nobody_waits(quiet_cpu_s)
-    wait_for(
-        "the forged entries to go",
-        lambda: left(scene.cluster, scene.node),
-        until=lambda number: number == 0,
-        timeout_s=120,
-    )
+    wait_until_none_is_left(scene.cluster, scene.node)
     print(
         f"{len(scene.node.log()) - log_bytes} bytes of log, "
         f"{(resident(scene.child) - memory) >> 20} MiB"

@@ -22,7 +22,7 @@ from tests.lab.namespaces import random_name
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, in1_in2, primary
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 MANY = 200
 
@@ -129,6 +129,7 @@ def test_a_pod_with_many_links_holds_up_nobody(cluster: Cluster, node: Node) -> 
     assert min(meanwhile_s) < 2 * undisturbed_s + 1, (undisturbed_s, meanwhile_s)
 
 
+@pytest.mark.nodes("fresh")
 def test_a_pod_may_have_only_so_many_links(cluster: Cluster, node: Node) -> None:
     labels: dict[str, str] = {}
     for number in range(1, 4):

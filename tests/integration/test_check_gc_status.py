@@ -15,7 +15,7 @@ from tests.lab.namespaces import is_up
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, in1_in2, request_config, script
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 # CNI spec §5 Error
 INCOMPATIBLE = 1
@@ -71,6 +71,7 @@ def test_check_accepts_what_a_pod_has_done_to_its_end(
     left.netns.wait_ping("192.168.2.101")
 
 
+@pytest.mark.nodes("fresh")
 def test_check_fails_with_the_boot_networks_error(cluster: Cluster, node: Node) -> None:
     pod = cluster.pod("a")
     node.add(pod, in1_in2("b"), boot_network=node.bridge_config()).succeeded()
@@ -79,6 +80,7 @@ def test_check_fails_with_the_boot_networks_error(cluster: Cluster, node: Node) 
     assert node.check(pod).error
 
 
+@pytest.mark.nodes("fresh")
 def test_check_of_a_pod_that_was_never_added_fails(cluster: Cluster, node: Node) -> None:
     pod = cluster.pod("a")
     config = request_config(node.config(), in1_in2("b"), None)
@@ -109,6 +111,7 @@ def test_status_succeeds_at_once_when_etcd_is_away(cluster: Cluster, node: Node)
     assert time.monotonic() - started < 2
 
 
+@pytest.mark.nodes("fresh")
 def test_a_repeated_failure_of_status_is_one_line(
     cluster: Cluster, node: Node, tmp_path: Path
 ) -> None:
@@ -123,6 +126,7 @@ def test_a_repeated_failure_of_status_is_one_line(
     assert node.log().count("not yet") == 1
 
 
+@pytest.mark.nodes("fresh")
 def test_status_fails_for_as_long_as_the_api_server_refuses_us(
     cluster: Cluster, node: Node, tmp_path: Path
 ) -> None:
@@ -150,6 +154,7 @@ def test_status_fails_for_as_long_as_the_api_server_refuses_us(
         api.close()
 
 
+@pytest.mark.nodes("fresh")
 @each_of("version", ["0.4.0", "1.0.0"])
 @each_of("command", ["GC", "STATUS"])
 def test_gc_and_status_need_version_110(
@@ -159,6 +164,7 @@ def test_gc_and_status_need_version_110(
     assert node.execute(config, node.environ(command)).finish().error["code"] == INCOMPATIBLE
 
 
+@pytest.mark.nodes("fresh")
 @each_of("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
 def test_gc_removes_attachments_that_are_not_listed(
     cluster: Cluster, node: Node, far: Node, key: str
@@ -206,6 +212,7 @@ def test_gc_with_an_empty_list_removes_all(cluster: Cluster, node: Node) -> None
     wait_for("the records to go", node.records, until=lambda records: not records)
 
 
+@pytest.mark.nodes("fresh")
 def test_gc_and_status_are_forwarded_to_a_delegate_that_knows_them(
     cluster: Cluster, node: Node, tmp_path: Path
 ) -> None:
@@ -226,6 +233,7 @@ def test_gc_and_status_are_forwarded_to_a_delegate_that_knows_them(
     assert json.loads((tmp_path / "STATUS").read_text())["type"] == "modern"
 
 
+@pytest.mark.nodes("fresh")
 def test_delegates_status_error_goes_up(cluster: Cluster, node: Node, tmp_path: Path) -> None:
     error = {"cniVersion": "1.1.0", "code": 51, "msg": "limited", "details": ""}
     environ = script(tmp_path, "modern", f"cat >/dev/null; echo '{json.dumps(error)}'; exit 1")

@@ -10,7 +10,7 @@ from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import Node
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 ELIGIBLE = {"ratchet": "true"}
 OWN = "- {ifname: in1, address: 10.1.0.1/30, pair: b, pair_ifname: in2}"
@@ -53,6 +53,7 @@ def faults(node: Node) -> list[str | None]:
     return [link.fault for pod in reading.read(node.state_dir).pods for link in pod.links]
 
 
+@pytest.mark.nodes("fresh")
 def test_a_pod_that_expects_a_link_waits_for_it(cluster: Cluster, node: Node) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     config = node.config(wait="all", wait_seconds=1)

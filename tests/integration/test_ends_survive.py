@@ -17,7 +17,7 @@ from tests.lab.namespaces import Namespace, has_carrier, is_up, kind_of, vxlan_o
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, in1_in2
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 PLACES = [0, 1]
 IDS = ["same node", "two nodes"]

@@ -19,7 +19,7 @@ from tests.lab.namespaces import random_name
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, in1_in2
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 
 def disciplines(pod: Pod, ifname: str) -> list[dict[str, Any]]:

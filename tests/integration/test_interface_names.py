@@ -13,7 +13,7 @@ import pytest
 from ratchet.names import is_ifname, is_new_ifname
 from tests.lab.namespaces import Namespace, random_name, run
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 # The name, whether an interface can be made by it, and whether we do.
 MADE = "in1", "eth0.5", "é", "-", "Ω" * 7, "x" * 15, "..."

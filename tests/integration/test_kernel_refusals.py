@@ -16,7 +16,7 @@ from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, in1_in2
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 
 def link_error(node: Node) -> str:

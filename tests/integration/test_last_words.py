@@ -7,7 +7,7 @@ import pytest
 from tests.lab.cluster import Cluster
 from tests.lab.runtime import PAIR, Node
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 
 def test_a_failure_after_the_end_of_a_test_is_told_with_the_child_that_was_there(

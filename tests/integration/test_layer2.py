@@ -14,7 +14,7 @@ from tests.lab.cluster import Cluster
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, primary
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 SIOCETHTOOL = 0x8946
 ETHTOOL_GTXCSUM = 0x16

@@ -14,7 +14,7 @@ from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, in1_in2
 from tests.lab.simulation import ratchetctl
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 PLACES = pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])
 

@@ -8,7 +8,7 @@ from tests.lab.cluster import Cluster
 from tests.lab.namespaces import is_up, kind_of, vxlan_of
 from tests.lab.runtime import PAIR, Node, Pod, primary
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 PLACES = [pytest.param(0, id="same node"), pytest.param(1, id="two nodes")]
 

@@ -9,7 +9,7 @@ from tests.lab.cluster import Cluster
 from tests.lab.polling import hold_for
 from tests.lab.runtime import PAIR, in1_in2
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 PLACES = [pytest.param(0, id="same node"), pytest.param(1, id="two nodes")]
 

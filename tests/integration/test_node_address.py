@@ -17,7 +17,7 @@ from tests.lab.namespaces import vxlan_of
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, in1_in2
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 FOUND: dict[str, Any] = {"parent_interface": None, "parent_address": None}
 

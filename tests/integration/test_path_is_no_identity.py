@@ -18,7 +18,7 @@ from tests.lab.namespaces import Namespace
 from tests.lab.polling import hold_for, wait_for
 from tests.lab.runtime import PAIR, Node, in1_in2, primary
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 GONE = "the network namespace is gone without a DEL"
 

@@ -15,7 +15,7 @@ from tests.lab.namespaces import LinkWatch
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, in1_in2, primary
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 PLACES = [pytest.param(0, id="same node"), pytest.param(1, id="two nodes")]
 
@@ -101,6 +101,7 @@ def test_link_is_back_each_of_20_times_and_other_links_never_flap(cluster: Clust
         gone.netns.remove()
 
 
+@pytest.mark.nodes("fresh")
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("first", ["a", "b"])
 def test_nothing_but_vxlanid_is_left_when_both_pods_are_gone(
@@ -172,6 +173,7 @@ def test_link_changes_its_kind_when_the_far_pod_moves(cluster: Cluster, node: No
         right.netns.remove()
 
 
+@pytest.mark.nodes("fresh")
 @pytest.mark.parametrize("place", PLACES)
 def test_a_pod_whose_del_never_comes_is_found_by_the_child(cluster: Cluster, place: int) -> None:
     """As after a runtime that has lost its state, and a namespace that went with the machine's."""

@@ -10,7 +10,7 @@ import pytest
 from tests.lab.cluster import Cluster
 from tests.lab.runtime import PAIR, Node, in1_in2
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 
 def reported(result: dict[str, Any]) -> list[str]:

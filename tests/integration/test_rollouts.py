@@ -14,7 +14,7 @@ from tests.lab.cluster import Cluster
 from tests.lab.polling import hold_for
 from tests.lab.runtime import PAIR, Pod, in1_in2
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 FAR = "192.168.2.101"
 PLACES = pytest.mark.parametrize("place", [0, 1], ids=["same node", "two nodes"])

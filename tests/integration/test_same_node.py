@@ -11,7 +11,7 @@ from tests.lab.namespaces import has_carrier, is_up, kind_of
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, in1_in2
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 
 def facts(link: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +98,7 @@ def test_other_interfaces_of_the_far_pod_are_untouched(cluster: Cluster, node: N
     right.netns.ip("link", "delete", "br9")
 
 
+@pytest.mark.nodes("fresh")
 def test_eligible_pod_without_boot_network_gets_its_usual_eth0(
     cluster: Cluster, node: Node
 ) -> None:

@@ -15,7 +15,7 @@ from tests.lab.polling import wait_for
 from tests.lab.runtime import Node, Pod
 from tests.lab.underlay import ROUTER_ADDRESS
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
 
 ELIGIBLE = {"ratchet": "true"}
 MACVLAN = "- {ifname: up1, kind: macvlan, device: eth0, address: 10.99.0.77/24}"
@@ -111,6 +111,7 @@ def test_an_uplink_needs_no_etcd(cluster: Cluster, node: Node) -> None:
         cluster.etcd.start()
 
 
+@pytest.mark.nodes("fresh")
 def test_an_interface_that_is_not_there_is_an_error_until_it_comes(
     cluster: Cluster, node: Node
 ) -> None:
@@ -131,6 +132,7 @@ def test_an_interface_that_is_not_there_is_an_error_until_it_comes(
         node.namespace.ip("link", "del", "eth7", check=False)
 
 
+@pytest.mark.nodes("fresh")
 def test_a_name_that_the_node_has_already_is_an_error_and_left_alone(
     cluster: Cluster, node: Node
 ) -> None:

@@ -38,6 +38,7 @@ class Cluster:
         self._undo = contextlib.ExitStack()
         self.pods: list[Pod] = []
         self._baseline: dict[int, set[str]] = {}
+        self.is_fresh = True  # nothing has happened on the nodes since they were made, or swept
         # What there was to say before the cluster was swept.
         self.last_words: list[tuple[str, str]] = []
         try:
@@ -154,14 +155,21 @@ class Cluster:
         comes next. `Node.log` says nothing of what was logged before.
         """
         problems = self.problems_after_test()
+        self.forget_test()
+        assert not problems, "left behind:\n" + "\n".join(problems)
+
+    # The end of a test
+
+    def forget_test(self) -> None:
+        """Remove the pods, which are detached, and forget the log; the children run on."""
+        self.is_fresh = False
         for pod in self.pods:
             pod.netns.remove()
         self.pods.clear()
         for node in self.nodes:
+            node.end_calls()
+            self._remove_interfaces(node)
             node.forget_log()
-        assert not problems, "left behind:\n" + "\n".join(problems)
-
-    # The end of a test
 
     def problems_after_test(self) -> list[str]:
         """Detach what is still attached and return what is left behind that should not be."""
@@ -187,31 +195,31 @@ class Cluster:
         problems: list[str] = []
         self.etcd.resume()
         for node in self.nodes:
-            for call in node.calls:
-                if call.process.poll() is None:
-                    call.kill()
-                else:
-                    call.finish()
+            node.end_calls()
             self._attempt(problems, lambda node=node: end_processes(node))  # type: ignore[misc]
             self._attempt(problems, node.reap)
         for pod in self.pods:
             self._attempt(problems, pod.netns.remove)
         self.pods.clear()
         for node in self.nodes:
-            for ifname in node.namespace.names() - self._baseline[node.number]:
-                # The far end of a veth may have gone with the near one.
-                node.namespace.ip("link", "delete", ifname, check=False)
+            self._remove_interfaces(node)
             with contextlib.suppress(OSError):  # a test has taken it away
                 if node.namespace.mtu("eth0") != MTU_BYTES:
                     node.namespace.ip("link", "set", "eth0", "mtu", str(MTU_BYTES), check=False)
             # A child that was killed leaves its guard to the next one, and there is none.
             self._attempt(problems, lambda node=node: nftables.flush(node.namespace))  # type: ignore[misc]
             node.attachments.clear()
-            node.calls.clear()
             node.next_round()
         self.etcd.start()
         self.etcd.wipe()
+        self.is_fresh = True
         return problems
+
+    def _remove_interfaces(self, node: Node) -> None:
+        """Remove what a node has got, such as the bridge of its boot network."""
+        for ifname in node.namespace.names() - self._baseline[node.number]:
+            # The far end of a veth may have gone with the near one.
+            node.namespace.ip("link", "delete", ifname, check=False)
 
     @staticmethod
     def _attempt(problems: list[str], action: Callable[[], object]) -> None:

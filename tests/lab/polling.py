@@ -22,6 +22,7 @@ def wait_for(
     *,
     until: Callable[[T], object] = bool,
     timeout_s: float = DEADLINE_S,
+    interval_s: float = INTERVAL_S,
 ) -> T:
     """Look again and again until what is seen satisfies `until`, and return it.
 
@@ -35,7 +36,7 @@ def wait_for(
             return seen
         if time.monotonic() >= end:
             raise AssertionError(f"waited {timeout_s:g} s for {what}; last seen: {seen!r}")
-        time.sleep(INTERVAL_S)
+        time.sleep(interval_s)
 
 
 def hold_for(

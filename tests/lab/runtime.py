@@ -540,6 +540,15 @@ class Node:
             return log.read()
         return ""
 
+    def end_calls(self) -> None:
+        """Kill the calls that still run, and forget all of them."""
+        for call in self.calls:
+            if call.process.poll() is None:
+                call.kill()
+            else:
+                call.finish()
+        self.calls.clear()
+
     def forget_log(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._log_from = os.path.getsize(self.log_file)
