@@ -6,11 +6,13 @@ import array
 import fcntl
 import socket
 import struct
+from functools import partial
 
 import pytest
 
 from tests.lab.cases import each_of
 from tests.lab.cluster import Cluster
+from tests.lab.namespaces import is_up
 from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, primary
 
@@ -78,6 +80,8 @@ def test_link_carries_frames_of_reserved_addresses_both_ways(
 def test_both_ends_compute_checksums_in_software(cluster: Cluster, place: int) -> None:
     left, right = linked(cluster, place)
     for pod, ifname in ((left, "x1"), (right, "y1")):
+        # What its pod can use is complete; before, it can be seen.
+        wait_for(f"{ifname} to be up", partial(pod.netns.wait_link, ifname), until=is_up)
         assert not transmit_checksum_offload(pod, ifname)
 
 
