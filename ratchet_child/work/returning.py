@@ -42,14 +42,22 @@ class Returning:
         """Return the ends that stay although nobody declares their link: the primary is gone.
 
         They stay for as long as their own pod does, or until the primary comes back. A primary that
-        is there and does not declare the link has dropped it, or is just about to declare it.
+        is there and does not declare the link has dropped it, or is just about to declare it. One
+        of this node may have come since it was found out what is wanted now.
         """
         declared = {(one.primary, one.link.ifname) for one in memory.incoming}
         unclaimed: dict[str, float] = {}
         kept: dict[str, PodKey] = {}
         now = self._clock.monotonic()
         ends = {} if memory.superseded else self._ends.unwanted(state, wanted_now)
+        recorded = {
+            (one.primary, one.link.ifname, one.link.pair_ifname)
+            for one in (self._registry.declared_on(pod.key) if ends else ())
+        }
         for ifname, (primary, far_ifname) in ends.items():
+            if (primary, far_ifname, ifname) in recorded:
+                kept[ifname] = primary
+                continue
             if primary == pod.key or self._registry.is_present(primary):
                 continue
             if (primary, far_ifname) in declared:
