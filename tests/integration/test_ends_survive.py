@@ -143,6 +143,7 @@ def test_a_primary_that_comes_back_elsewhere_takes_up_its_vni(cluster: Cluster) 
     assert cluster.etcd.get(f"/ratchet/vni/{vxlan_of(before)['id']}") is not None
 
 
+@pytest.mark.nodes("fresh")
 def test_an_end_stays_when_a_child_comes_back_to_the_record_of_a_pod_that_is_elsewhere_by_now(
     cluster: Cluster,
 ) -> None:
@@ -194,6 +195,7 @@ def test_the_far_pod_hears_at_once_that_an_end_has_another_mac_address(
     link.pods["a"].netns.wait_ping("192.168.2.101", timeout_s=3)
 
 
+@pytest.mark.nodes("fresh")
 def test_an_end_waits_for_a_primary_whose_node_takes_long_to_declare_its_links(
     cluster: Cluster,
 ) -> None:
@@ -267,6 +269,7 @@ def test_an_end_survives_a_namespace_that_goes_without_a_del(cluster: Cluster, n
     assert link.end("b")["ifindex"] == before
 
 
+@pytest.mark.nodes("fresh")
 def test_an_end_survives_a_child_that_dies_while_its_peer_is_away(
     cluster: Cluster, node: Node
 ) -> None:
@@ -281,6 +284,7 @@ def test_an_end_survives_a_child_that_dies_while_its_peer_is_away(
     assert link.end("b")["ifindex"] == before
 
 
+@pytest.mark.nodes("fresh")
 def test_an_end_is_its_pods_own_to_each_child_that_comes(cluster: Cluster, node: Node) -> None:
     link = Link(cluster, 0)
     link.works()
@@ -299,6 +303,7 @@ def test_an_end_is_its_pods_own_to_each_child_that_comes(cluster: Cluster, node:
     assert link.end("b")["ifindex"] == before
 
 
+@pytest.mark.nodes("fresh")
 def test_an_end_survives_a_child_that_dies_before_the_del_of_its_pods_older_container(
     cluster: Cluster, node: Node
 ) -> None:
@@ -335,6 +340,7 @@ def test_an_end_survives_a_del_that_is_tried_again(cluster: Cluster, node: Node)
 # A container that lives on after its DEL: podman's network disconnect, connect and reload.
 
 
+@pytest.mark.nodes("fresh")
 def test_a_container_that_lives_on_loses_its_end_for_good(cluster: Cluster, node: Node) -> None:
     link = Link(cluster, 0)
     link.works()
@@ -395,6 +401,7 @@ def test_an_end_that_the_pod_sets_down_stays_down(cluster: Cluster, node: Node, 
     link.works()
 
 
+@pytest.mark.nodes("fresh")
 @each_of("place", PLACES)
 def test_an_end_that_the_pod_renames_is_the_same_end(
     cluster: Cluster, node: Node, place: int
@@ -439,6 +446,7 @@ def test_an_end_that_the_pod_moves_away_is_left_alone(
     inner.wait_no_link("in1")
 
 
+@pytest.mark.nodes("fresh")
 @each_of("place", PLACES)
 @each_of("moved", ["before", "afterwards"])
 def test_an_end_that_was_moved_is_known_to_the_next_child(

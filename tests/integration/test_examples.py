@@ -223,7 +223,8 @@ def test_the_demo_holds_what_it_claims() -> None:
 @pytest.fixture
 def etcd(tmp_path: Path) -> Iterator[int]:
     """A real etcd with the v2 API; its port."""
-    client, peer = free_port(), free_port()
+    client = free_port()
+    peer = client + 1
     urls = {name: f"http://127.0.0.1:{port}" for name, port in (("c", client), ("p", peer))}
     command = [
         *("etcd", "--enable-v2=true", "--log-level=error", f"--data-dir={tmp_path / 'data'}"),

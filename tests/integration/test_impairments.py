@@ -85,6 +85,7 @@ def test_a_rate_that_changes_is_changed_on_the_interface_that_is_there(
     assert before["ifindex"] == after["ifindex"]
 
 
+@pytest.mark.nodes("fresh")
 def test_a_rate_goes_although_the_child_was_killed_meanwhile(cluster: Cluster, node: Node) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     linked(node, node, left, right, rate="20mbit")
@@ -161,6 +162,7 @@ def knows_netem(pod: Pod) -> bool:
     return os.spawnvp(os.P_WAIT, add[0], add) == 0
 
 
+@pytest.mark.nodes("fresh")
 def test_a_delay_is_there_or_the_fault_of_a_link_that_is_up(cluster: Cluster, node: Node) -> None:
     left, right = cluster.pod("a"), cluster.pod("b")
     linked(node, node, left, right, rate="20mbit", local_delay="30ms", local_loss="0.5")

@@ -60,6 +60,7 @@ def test_an_mtu_is_set_at_both_ends(cluster: Cluster, place: int) -> None:
     wait_for("both", lambda: mtus() == [1300, 1300])
 
 
+@pytest.mark.nodes("fresh")
 @PLACES
 def test_what_was_set_outlives_the_child_and_not_its_primary(cluster: Cluster, place: int) -> None:
     left, right = linked(cluster, place)
@@ -84,6 +85,7 @@ def facts(pod: Pod, ifname: str) -> tuple[int, list[str], str]:
     return index, netns.addresses(ifname), netns.ip("route").replace(" linkdown", "").strip()
 
 
+@pytest.mark.nodes("fresh")
 @PLACES
 @each_of("end", ["a:in1", "b:in2"])
 @each_of("labels", [{}, {"rate": "20mbit"}])

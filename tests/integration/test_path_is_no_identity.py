@@ -65,6 +65,7 @@ def spaces(attacked: Attacked) -> dict[str, Namespace]:
     return {"node": attacked.node.namespace, "tenant": attacked.witness.netns}
 
 
+@pytest.mark.nodes("fresh")
 @pytest.mark.parametrize("restart", [False, True], ids=["while it runs", "after a restart"])
 @pytest.mark.parametrize("whose", ["node", "tenant"])
 def test_a_path_that_leads_elsewhere_changes_nothing_there(
@@ -88,6 +89,7 @@ def test_a_path_that_leads_elsewhere_changes_nothing_there(
     attacked.lead_to(attacked.pod.netns)
 
 
+@pytest.mark.nodes("fresh")
 def test_a_record_that_names_the_nodes_own_namespace_is_not_obeyed(
     cluster: Cluster, node: Node, tmp_path: Path
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_record_that_names_the_nodes_own_namespace_is_not_obeyed(
     node.delete(attacked.pod, environ=attacked.environ).succeeded()
 
 
+@pytest.mark.nodes("fresh")
 def test_a_record_of_an_earlier_version_keeps_its_links(
     cluster: Cluster, node: Node, tmp_path: Path
 ) -> None:

@@ -357,7 +357,8 @@ def test_a_bad_label_fails_up_and_names_it(sim: Simulation) -> None:
 
 
 def test_a_given_etcd_is_used_and_left_clean(sim: Simulation, tmp_path: Path) -> None:
-    client, peer = free_port(), free_port()
+    client = free_port()
+    peer = client + 1
     etcd = subprocess.Popen(
         (
             *("etcd", "--enable-v2=true", f"--data-dir={tmp_path}/data", "--log-level=error"),

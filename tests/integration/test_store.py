@@ -61,7 +61,7 @@ class Server:
         clients = [f"http://127.0.0.1:{self.port}"]
         if has_ipv6():
             clients.append(f"http://[::1]:{self.port}")
-        peer = f"http://127.0.0.1:{free_port()}"
+        peer = f"http://127.0.0.1:{self.port + 1}"
         self._process = subprocess.Popen(
             [
                 *("etcd", "--name", "only", "--data-dir", os.path.join(self._directory, "data")),

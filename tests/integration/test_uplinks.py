@@ -69,6 +69,7 @@ def test_an_uplink_has_the_properties_that_it_is_given(
         assert node.namespace.links()["to-a"]["mtu"] == 1300
 
 
+@pytest.mark.nodes("fresh")
 @each_of(("kind", "links"), KINDS)
 def test_an_uplink_stays_when_the_child_dies_and_the_add_is_repeated(
     cluster: Cluster, node: Node, kind: str, links: str

@@ -21,7 +21,7 @@ from tests.lab import nftables, underlay
 from tests.lab.etcd_server import Etcd
 from tests.lab.namespaces import MountNamespace, Namespace, random_name, random_port
 from tests.lab.polling import wait_for
-from tests.lab.runtime import Node, Pod, is_supervisor
+from tests.lab.runtime import Node, Pod, command_name, is_supervisor
 from tests.lab.underlay import ROUTER_ADDRESS
 
 LOG_LINES = 80
@@ -313,10 +313,22 @@ def end_pids(namespace: Namespace, pids: set[int]) -> None:
     end = time.monotonic() + TERMINATE_TIMEOUT_S
     while (stubborn := namespace.processes() & pids) and time.monotonic() < end:
         time.sleep(0.02)
+    # A supervisor waits for its child.
+    waited_for = "\n".join(map(_calls_of, namespace.processes())) if stubborn else ""
     for pid in stubborn:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    assert not stubborn, f"{stubborn} in {namespace} did not heed SIGTERM"
+    assert not stubborn, f"{stubborn} in {namespace} did not heed SIGTERM; there are:\n{waited_for}"
+
+
+def _calls_of(pid: int) -> str:
+    """Return in which system call each thread of a process is: number and arguments, proc(5)."""
+    found = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/syscall", encoding="ascii") as file:
+                found.append(f"    thread {thread}: {file.read().strip()}")
+    return "\n".join([f"{pid}: {command_name(pid)}", *found])
 
 
 def scratch_dir() -> str | None:
