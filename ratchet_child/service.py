@@ -82,6 +82,16 @@ class Service:
         error = None if self._lookups is None else self._lookups.error
         return None if error is None else str(error)
 
+    def known(self, request: Answer) -> Answer | None:
+        """Return the answer to a request that can be given at once, or None. From any thread."""
+        if self._agent is None or request.get("op") != "labels":
+            return None
+        try:
+            asked = messages.request_from_json(request)
+        except ValueError:
+            return None  # who serves it says so
+        return self._recalled(asked) if isinstance(asked, messages.Labels) else None
+
     def handle(self, request: Answer, reply: Reply) -> None:
         """Answer a request, now or later. `reply` may be called from another thread."""
         try:
@@ -215,11 +225,11 @@ class Service:
         if self._lookups is None:
             raise BadRequestError("labels without a kubeconfig")
 
-        agent, pod = self._agent, (asked.namespace, asked.name, asked.uid)
-        known = None if agent is None else agent.recall(*pod, at_any_price=False)
+        known = self._recalled(asked)
         if known is not None:
-            reply(messages.PodLabels(*known).to_json())
+            reply(known)
             return
+        agent, pod = self._agent, (asked.namespace, asked.name, asked.uid)
 
         def answer(found: Labels | CniError) -> None:
             if isinstance(found, CniError) and agent is not None and not _is_no_such_pod(found):
@@ -230,6 +240,13 @@ class Service:
                 reply(messages.PodLabels(*found).to_json())
 
         self._lookups.ask(asked.namespace, asked.name, asked.uid, answer)
+
+    def _recalled(self, asked: messages.Labels) -> Answer | None:
+        """Return the labels that the agent knows of a pod. From any thread."""
+        if self._agent is None:
+            return None
+        known = self._agent.recall(asked.namespace, asked.name, asked.uid, at_any_price=False)
+        return None if known is None else messages.PodLabels(*known).to_json()
 
     def _status(self) -> Answer:
         etcd, node = self._engine.etcd, self._engine.node

@@ -25,7 +25,7 @@ from typing import Any
 from ratchet import eligible as _eligible  # noqa: F401
 from ratchet import log, main, plugin, spawn, statedir
 from ratchet.cni import invoke, skel
-from ratchet_child.front.call import Ask, Call, NotOursError, ServedError
+from ratchet_child.front.call import Ask, Call, Known, NotOursError, ServedError
 from ratchet_child.front.words import Hello, NonsenseError, hello, hello_bytes
 from ratchet_child.metrics import figures
 
@@ -41,10 +41,17 @@ Operation = Callable[[skel.Request], dict[str, Any] | None]
 class Door:
     """The socket, and the threads behind it. Its methods are for one thread."""
 
-    def __init__(self, state_dir: str, ask: Ask, *, stay: bool, path: str = PATH) -> None:
-        """`ask` has the child's own loop serve a request, from any thread."""
+    def __init__(
+        self, state_dir: str, ask: Ask, known: Known, *, stay: bool, path: str = PATH
+    ) -> None:
+        """Open it, if nobody else has.
+
+        `ask` has the child's own loop serve a request, and `known` answers those that need no
+        waiting for it; None for others. Both from any thread.
+        """
         self._state_dir = state_dir
         self._ask = ask
+        self._known = known
         self._path = path
         self._namespaces = tuple(os.stat(f"/proc/self/ns/{kind}").st_ino for kind in ("net", "mnt"))
         self._listener: socket.socket | None = None
@@ -169,7 +176,7 @@ class Door:
         received = _hello(connection)
         if received is None:
             return
-        call = Call(connection, self._state_dir, self._ask)
+        call = Call(connection, self._state_dir, self._ask, self._known)
         own, sink = log.sink(), log.Sink(stderr=call.stderr)
         invoke.use_arm(call)
         log.use_sink(sink)

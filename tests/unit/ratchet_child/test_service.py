@@ -329,6 +329,30 @@ def agent(service: Service, monkeypatch: pytest.MonkeyPatch) -> FakeAgent:
     return fake
 
 
+LABELS = {"op": "labels", "namespace": "n", "name": "p", "uid": "u1"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (LABELS, {"ok": True, "labels": {"x": "y"}, "annotations": {}}),
+        ({**LABELS, "uid": "u2"}, None),
+        ({"op": "labels"}, None),
+        ({"op": "health"}, None),
+    ],
+)
+def test_labels_that_the_agent_knows_are_all_that_needs_no_loop(
+    service: Service, agent: FakeAgent, request_: dict[str, Any], told: dict[str, Any] | None
+) -> None:
+    assert service.known(request_) == told
+    agent.is_fresh = False
+    assert service.known(request_) is None
+
+
+def test_without_an_agent_all_is_left_to_the_loop(service: Service) -> None:
+    assert service.known(LABELS) is None
+
+
 def labels_of(uid: str | None) -> dict[str, Any]:
     return {"op": "labels", "namespace": "n", "name": "p", "uid": uid}
 
