@@ -112,7 +112,7 @@ class Cluster:
         said = [
             (
                 f"node {node.number}: its child is {node.children() or 'not there'}, its log",
-                "\n".join(node.log().splitlines()[-LOG_LINES:]),
+                "\n".join([*node.log().splitlines()[-LOG_LINES:], *map(_calls_of, node.serving())]),
             )
             for node in self.nodes
         ]

@@ -68,6 +68,7 @@ class OldNode:
                 work()
             except Exception as error:  # noqa: BLE001 - shown by the test
                 self.errors.append(repr(error))
+                print(f"the old node {self.node.number}: {error!r}")
 
         thread = threading.Thread(target=guarded)
         self._threads.append(thread)
