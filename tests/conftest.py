@@ -7,7 +7,7 @@ import gc
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.parallel import Scheduling, turn
+from tests.parallel import Scheduling, give_way, turn
 
 # A busy machine is no failure: tests check no times, the benchmark does.
 settings.register_profile(
@@ -28,6 +28,10 @@ def pytest_collection_finish() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=turn)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    give_way(item)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,7 +5,8 @@ What is in a group here runs on one worker, in its order, for the reason that st
 
 Four workers keep two processors busy, and more would take the time from each other that tests
 measure. Tests that mostly wait would leave the processors idle if they met on these workers, so
-others take them: three of seven.
+others take them: three of seven. When these have none left they run unit tests, at a lower
+priority, so that whoever measures time still has the four.
 
 pytest-xdist's own groups (`xdist_group`) are no help: with pytest 9.2 they are passed over without
 a word, because xdist 3.8 writes them into an attribute that pytest no longer reads.
@@ -13,6 +14,7 @@ a word, because xdist 3.8 writes them into an attribute that pytest no longer re
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 import pytest
@@ -85,6 +87,7 @@ WAITING = (
     "tests/integration/test_v010_beside.py",
     "tests/integration/test_v010_node.py::test_vni_of_an_old_primary_that_is_in_use",
 )
+_LOW = 10  # nice(1): a tenth of what others get
 # Its tests are for two fronts, each of which is compiled once.
 _FRONT_WORDS = "tests/integration/test_front_words.py"
 
@@ -104,14 +107,26 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no typ
             super()._reschedule(node)
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        is_for_waiting = self.nodes.index(node) % 7 in (2, 4, 6)
+        waits = is_for_waiting(node.gateway.id)
         scope = next(
-            (one for one, tests in self.workqueue.items() if is_for_waiting == _is_waiting(tests)),
+            (one for one, tests in self.workqueue.items() if waits == _is_waiting(tests)),
             # Unit tests, which stand last, fill what is left of the time.
             next(reversed(self.workqueue)),
         )
         self.workqueue.move_to_end(scope, last=False)
         super()._assign_work_unit(node)
+
+
+def is_for_waiting(worker: str) -> bool:
+    """Say whether a worker, such as gw0, takes tests that wait."""
+    return int(worker.removeprefix("gw")) % 7 in (2, 4, 6)
+
+
+def give_way(item: pytest.Item) -> None:
+    """Have a worker that has no more tests that wait leave the processors to the others."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and is_for_waiting(worker) and item.nodeid.startswith("tests/unit/"):
+        os.setpriority(os.PRIO_PROCESS, 0, _LOW)
 
 
 def _is_waiting(tests: Iterable[str]) -> bool:
