@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 _STUCK_S = 20.0
@@ -32,6 +33,20 @@ def on_one_processor() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, free)
+
+
+# Threads that wake each other again and again may keep a processor from all others for many seconds
+# (seen with Linux 6.18), so at times both sleep.
+_RUNS_S, _SLEEPS_S = 0.005, 0.002
+_slept_at = 0.0
+
+
+def _let_others_run() -> None:
+    global _slept_at  # noqa: PLW0603 - of the process, whose tasks share a processor
+    now = time.monotonic()
+    if now - _slept_at > _RUNS_S:
+        time.sleep(_SLEEPS_S)
+        _slept_at = time.monotonic()
 
 
 class Killed(BaseException):
@@ -63,6 +78,7 @@ class Task:
 
     def step(self) -> None:
         """Have it go on to its next point, or to its end."""
+        _let_others_run()
         self._go.release()
         if not self._back.acquire(timeout=_STUCK_S):
             raise StuckError(f"{self.name} is stuck after {self.at}")
