@@ -6,6 +6,7 @@ import pytest
 
 from tests.lab.cluster import Cluster
 from tests.lab.namespaces import is_up, kind_of, vxlan_of
+from tests.lab.polling import wait_for
 from tests.lab.runtime import PAIR, Node, Pod, primary
 
 pytestmark = [pytest.mark.root, pytest.mark.nodes("used")]
@@ -152,7 +153,7 @@ def test_link_without_addresses_is_up_and_has_none(
 
     left.netns.wait_link("x1", kind_at(place))
     right.netns.wait_link("y1", kind_at(place))
-    assert both_up()
+    wait_for("both ends to be up", both_up)  # they can be seen a moment before
     assert left.netns.addresses("x1") == right.netns.addresses("y1") == []
 
 
