@@ -73,15 +73,20 @@ class NodeAgent(ApiPods):
         `heard`: not before the agent has heard of it. On a busy machine it may be the later one.
         """
         pod = PodConfig(name, labels=dict(labels), annotations=dict(annotations or {}))
+        if heard:
+            self._wait_heard()  # of those that have gone, as only their number is told
         self.create(pod, pod.labels, pod.annotations, gate=gate)
         if heard:
-            own = [p for p in self.objects.pods.values() if p["spec"].get("nodeName") == self.name]
-            wait_for(
-                "the agent to hear of the pod",
-                self.status,
-                until=lambda found: found and found["known"] == len(own),
-            )
+            self._wait_heard()
         return self.make(pod)
+
+    def _wait_heard(self) -> None:
+        own = [p for p in self.objects.pods.values() if p["spec"].get("nodeName") == self.name]
+        wait_for(
+            "the agent to hear of the node's pods",
+            self.status,
+            until=lambda found: found and found["known"] == len(own),
+        )
 
     def make(self, pod: PodConfig) -> Sandbox:
         """Have the kubelet make a pod's sandbox. Raises `CriError`."""
