@@ -101,8 +101,8 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no typ
         return group_of(nodeid) or nodeid
 
     def _reschedule(self, node: WorkerController) -> None:
-        # A worker runs a test once it knows the next one. What it were given beyond that would wait
-        # for it while others have nothing to do.
+        # A worker runs a test once it knows the next one. A third would wait behind these two while
+        # other workers have nothing to do.
         if not self.workqueue or self._pending_of(self.assigned_work[node]) <= 1:
             super()._reschedule(node)
 
