@@ -472,11 +472,11 @@ class Node:
 
     def kill_all(self) -> None:
         """Kill the child, and what would start it again; wait until they are gone."""
-
         killed: set[int] = set()
 
-        def left() -> set[int]:
-            # Either starts the other again if it lives for long enough after it.
+        def are_gone() -> bool:
+            # Either starts the other again if it lives for long enough after it, and what it
+            # has just started may be seen at the next look only: until the lock is free.
             found = self.serving()
             for pid in sorted(found, key=lambda pid: command_name(pid) != SUPERVISOR):
                 with contextlib.suppress(ProcessLookupError):
@@ -484,10 +484,9 @@ class Node:
             killed.update(found)
             # Who ends has no open files any more a moment before the lock is free, and leaves the
             # namespace after that: do_exit in kernel/exit.c.
-            return killed & self.namespace.processes()
+            return not killed & self.namespace.processes() and self._is_unlocked()
 
-        wait_for("child and supervisor to be gone", left, until=lambda pids: not pids)
-        wait_for("the lock of the child to be free", self._is_unlocked)
+        wait_for("child and supervisor to be gone", are_gone)
 
     def _is_unlocked(self) -> bool:
         """Whether nobody holds the lock of a child and its supervisor."""
