@@ -84,9 +84,9 @@ def measure(bed: Bed, results: Results, count: int, beside: list[Beside]) -> Non
         by_child = bed.config(node, label_source="kubernetes", kubeconfig=kubeconfig)
         anchor = bed.pod(ANCHOR, PAIR)  # keeps the child
         run(Task.of(bed.ratchet, bed.environ("ADD", anchor), by_child, node.place))
-        for delegate, text, tuned in (
-            (loopback(), "loopback", 1),
-            (bed.bridge(node), "bridge and host-local", 3),
+        for delegate, text in (
+            (loopback(), "loopback"),
+            (bed.bridge(node), "bridge and host-local"),
         ):
             ways = _ways(bed, node, pod, delegate, kubeconfig)
             if delegate["type"] == "loopback":
@@ -94,7 +94,7 @@ def measure(bed: Bed, results: Results, count: int, beside: list[Beside]) -> Non
                     _Way(one.name, one.name, lambda c, one=one: one.task(bed, node, c, pod))  # type: ignore[misc]
                     for one in beside
                 ]
-            _measure(results, delegate["type"], text, ways, max(1, count // tuned))
+            _measure(results, delegate["type"], text, ways, count)
         run(Task.of(bed.ratchet, bed.environ("DEL", anchor), by_child, node.place))
         bed.wait_for_nothing()
         node.kill_child()  # it has the API server's configuration

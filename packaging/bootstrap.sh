@@ -114,6 +114,7 @@ missing_packages() {
         has_file /usr/sbin/bird || echo bird2
         has_file /usr/bin/gobgpd /usr/sbin/gobgpd || echo gobgpd
         command -v cc >/dev/null || printf '%s\n' gcc libc6-dev
+        command -v musl-gcc >/dev/null || echo musl-tools
         # The small one: 59 MB to fetch, without a window system.
         command -v chromium-headless-shell chromium chromium-browser google-chrome >/dev/null ||
             echo chromium-headless-shell

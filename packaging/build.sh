@@ -20,16 +20,18 @@ fi
 # Before the folder is put to use: what the runtime executes must never be missing.
 if command -v "${CC:-cc}" >/dev/null; then
     "$root/packaging/front.sh" release "$work/dist/ratchet.d/ratchet"
-    front="with the front"
+    libc=$("$root/packaging/front.sh" libc)
+    front="with the front ($libc)"
 else
     ln -s ratchet-parent "$work/dist/ratchet.d/ratchet"
+    libc=
     front="without the front, because there is no C compiler: pods wait for Python to start"
 fi
 # kubectl finds its plugins, and what completes their words, by these names.
 ln -s ratchetctl "$work/dist/ratchet.d/kubectl-ratchet"
 ln -s ratchetctl "$work/dist/ratchet.d/kubectl_complete-ratchet"
 # The programs are of the environment's Python, and so is what is said of them.
-"$venv/bin/python" "$root/packaging/sbom.py" "$work/dist/ratchet.d" "$work/work/ratchet/sources.json"
+"$venv/bin/python" "$root/packaging/sbom.py" "$work/dist/ratchet.d" "$work/work/ratchet/sources.json" $libc
 rm -rf "$target"
 mv "$work/dist/ratchet.d" "$target"
 rm -rf "$work"

@@ -1,12 +1,13 @@
 """What is in a built folder, written into it: a list that scanners read, and each package's own.
 
-    python packaging/sbom.py FOLDER SOURCES     with the environment's Python that the folder is of
+    python packaging/sbom.py FOLDER SOURCES [LIBC]    with the Python that the folder is of
 
 `sbom.cdx.json` (CycloneDX 1.5) names the Python packages whose modules are in the folder, Python
 itself, the JavaScript library of the tool's page, and the package of the distribution from which
 each shared library was copied. The packages' .dist-info directories lie beside their modules, as
 where pip installs them, because most scanners look for those. SOURCES is what ratchet.spec has
-written: where each library came from.
+written: where each library came from. LIBC is the distribution's package that the front is linked
+with.
 
 Nothing in it differs between two builds of the same things: packaging/install.sh tells builds by
 their content. Nothing names a path of the machine that built it.
@@ -37,12 +38,11 @@ KEPT = ("METADATA", "WHEEL", "top_level.txt", "licenses", "LICENSE", "LICENCE", 
 # Packages that leave no module of theirs behind, but are in every program.
 BOOTLOADER = "pyinstaller"
 ASSETS = "ratchetctl/topo/graph/assets"
-STATIC = ("libc6-dev",)  # what the front is linked with
 
 Component = dict[str, Any]
 
 
-def main(folder: Path, sources: Path) -> None:
+def main(folder: Path, sources: Path, libc: str | None = None) -> None:
     """Write the list, and copy the packages' own."""
     library = folder / "lib"
     modules = set(_modules(library))
@@ -62,9 +62,8 @@ def main(folder: Path, sources: Path) -> None:
     components.append({"type": "platform", "name": "cpython", "version": platform.python_version()})
     system, release = _distribution()
     components.append({"type": "operating-system", "name": system, "version": release})
-    front = folder / "ratchet"
-    if not front.is_symlink():
-        components += [_of_distribution(name) for name in STATIC if _version(name) is not None]
+    if libc is not None and _version(libc) is not None:
+        components.append(_of_distribution(libc))
     document = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
@@ -196,4 +195,4 @@ def _output(*argv: str) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(os.environ.get("RATCHET_PLUGIN_DIR") or ROOT / "dist" / "ratchet.d")
 TIMEOUT_S = 30
 UNITS = "/usr/local/lib/systemd/system"
+MUSL_BYTES = 200_000  # less than what a front with glibc has
 
 pytestmark = pytest.mark.skipif(
     not (PROGRAMS / "lib").is_dir() and os.environ.get("RATCHET_REQUIRE_ROOT") != "1",
@@ -256,6 +258,16 @@ def test_the_programs_need_no_library_of_the_build_machine() -> None:
         assert all(name.startswith((*system, "libgcc_s.", "ld-linux")) for name in outside), outside
 
 
+def test_front_needs_no_linker_to_start_and_lies_anywhere_in_memory() -> None:
+    argv = ("readelf", "--wide", "--file-header", "--program-headers", str(PROGRAMS / "ratchet"))
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    assert "INTERP" not in said.stdout
+    assert re.search(r"^ +Type: +DYN", said.stdout, re.MULTILINE)
+    assert "GNU_RELRO" in said.stdout
+    (stack,) = re.findall(r"GNU_STACK .*", said.stdout)
+    assert " RWE " not in stack
+
+
 # What is in it
 
 
@@ -309,6 +321,15 @@ def test_every_shared_library_in_the_folder_is_listed_with_its_package() -> None
         if shutil.which("dpkg-query"):
             assert component["purl"].startswith("pkg:deb/"), name
             assert component["version"] != "unknown", name
+
+
+def test_c_library_of_the_front_is_listed() -> None:
+    command = (str(ROOT / "packaging" / "front.sh"), "libc")
+    said = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    listed = set(named("library"))
+    assert listed & {"musl-dev", "libc6-dev"} == {said.stdout.strip()}
+    is_small = (PROGRAMS / "ratchet").stat().st_size < MUSL_BYTES
+    assert is_small == ("musl-dev" in listed)
 
 
 def test_javascript_of_the_topologies_page_is_built_in_and_listed() -> None:
