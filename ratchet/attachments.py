@@ -26,7 +26,7 @@ import time
 
 from ratchet import log, pods, statedir
 from ratchet.cni import codec
-from ratchet.cni.frozen import dataclass, replace
+from ratchet.cni.dataclasses import dataclass, replace
 from ratchet.cni.ip import Address
 from ratchet.errors import StateError
 from ratchet.links import Link, Uplink

@@ -15,8 +15,8 @@ from ratchet.attachments import Attachment, Directory
 from ratchet.cni import config as cni_config
 from ratchet.cni import invoke
 from ratchet.cni import result as cni_result
+from ratchet.cni.dataclasses import replace
 from ratchet.cni.errors import CniError
-from ratchet.cni.frozen import replace
 from ratchet.errors import CheckError, ConfigError, LinkWaitError, StateError
 from ratchet.undo import Undo
 

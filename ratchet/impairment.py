@@ -9,7 +9,7 @@ Pure. How the kernel does it is the child's business (``kernel.qdisc``).
 
 from __future__ import annotations
 
-from ratchet.cni.frozen import dataclass
+from ratchet.cni.dataclasses import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

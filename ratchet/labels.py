@@ -15,7 +15,7 @@ It is not on the path of an unlabelled pod.
 from __future__ import annotations
 
 from ratchet import impairment, label_values, links, names, pods
-from ratchet.cni.frozen import dataclass, replace
+from ratchet.cni.dataclasses import dataclass, replace
 from ratchet.errors import LabelError, shown
 from ratchet.impairment import Impairment
 from ratchet.links import Field, Link, Uplink

@@ -11,7 +11,7 @@ Pure. What is read back is checked as labels are, because etcd is shared.
 from __future__ import annotations
 
 from ratchet import impairment
-from ratchet.cni.frozen import dataclass, replace
+from ratchet.cni.dataclasses import dataclass, replace
 from ratchet.cni.ip import Address
 from ratchet.impairment import Impairment
 from ratchet.names import is_ifname, is_new_ifname, is_pod_name

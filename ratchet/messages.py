@@ -9,7 +9,7 @@ either end may be another version's.
 
 from __future__ import annotations
 
-from ratchet.cni.frozen import dataclass
+from ratchet.cni.dataclasses import dataclass
 from ratchet.errors import shown
 
 TYPE_CHECKING = False

@@ -8,7 +8,7 @@ asks about links loads it. Times are seconds since the epoch.
 
 from __future__ import annotations
 
-from ratchet.cni.frozen import dataclass
+from ratchet.cni.dataclasses import dataclass
 from ratchet.errors import shown
 
 TYPE_CHECKING = False

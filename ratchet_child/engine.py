@@ -14,11 +14,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Any
 
 from ratchet import log
 from ratchet.attachments import Directory
+from ratchet.cni.dataclasses import dataclass, field
 from ratchet.cni.ip import Host
 from ratchet.config import DEFAULT_VXLAN_PORT, Config
 from ratchet_child.kernel.devices import Devices

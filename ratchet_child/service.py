@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ratchet import messages, status
+from ratchet.cni.dataclasses import dataclass
 from ratchet.errors import CniError, PodUnknownError, RatchetError, shown
 from ratchet.links import UPLINK_KINDS, Override
 from ratchet_child.engine import Engine

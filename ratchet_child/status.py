@@ -11,7 +11,7 @@ from typing import Any
 
 from ratchet import status
 from ratchet.attachments import Attachment
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet_child.metrics import figures
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.keys import PodKey

@@ -15,7 +15,7 @@ from typing import Any
 
 from ratchet import client, log, messages, repeated, statedir
 from ratchet.attachments import Attachment, Directory
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet.config import Config
 from ratchet.errors import ChildError, ConfigError
 from ratchet.plugin import SOURCE

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import _socket
 
-from ratchet.cni.frozen import dataclass
+from ratchet.cni.dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

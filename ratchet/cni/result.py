@@ -12,7 +12,7 @@ from __future__ import annotations
 import binascii
 
 from ratchet.cni import version
-from ratchet.cni.frozen import dataclass, field, replace
+from ratchet.cni.dataclasses import dataclass, field, replace
 from ratchet.cni.ip import Address, Host
 from ratchet.cni.version import at_least
 

@@ -8,11 +8,11 @@ not depend on the configuration, and an engine is replaced when that changes.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 
 from ratchet import __version__, log
 from ratchet.annotations import NodeTold
 from ratchet.attachments import Attachment
+from ratchet.cni.dataclasses import dataclass, field
 from ratchet.config import DEFAULT_VXLAN_PORT, Config
 from ratchet.labels import Wiring
 from ratchet.status import AgentStatus

@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ratchet import labels, log, netns, pods
 from ratchet.attachments import Attachment, Directory
+from ratchet.cni.dataclasses import dataclass
 from ratchet.errors import LabelError, RatchetError
 from ratchet_child.agent import notes
 from ratchet_child.agent.events import About

@@ -11,10 +11,10 @@ import contextlib
 import json
 import ssl
 import threading
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ratchet import kubeconfig
+from ratchet.cni.dataclasses import dataclass
 from ratchet.errors import PodSourceError
 from ratchet_child.agent.errors import RefusedError
 from ratchet_child.model.clock import Clock

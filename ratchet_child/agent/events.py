@@ -8,10 +8,10 @@ user who writes a hundred wrong labels, costs the API server a few Events and th
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from ratchet.cni.dataclasses import dataclass, field
 from ratchet_child.agent.notes import LONGEST, Note
 
 CONTROLLER = "ratchet/agent"

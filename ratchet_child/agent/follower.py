@@ -12,10 +12,10 @@ and still eligible. What cannot be followed is said once, until the labels chang
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from ratchet import labels, log, pods
 from ratchet.attachments import Attachment
+from ratchet.cni.dataclasses import dataclass
 from ratchet.errors import LabelError, StateError
 from ratchet.labels import Wiring
 from ratchet.links import Link, Uplink

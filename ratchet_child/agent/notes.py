@@ -7,9 +7,9 @@ somebody who cannot look at the node.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from ratchet.cni.dataclasses import dataclass
 from ratchet.links import UPLINK_KINDS
 from ratchet.status import ERROR, PULLED, UP, WAITING, LinkStatus
 from ratchet_child.agent.standing import READY_S

@@ -8,11 +8,11 @@ Everything is for the agent's thread, but for the check itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from ratchet import annotations as told
 from ratchet import log
 from ratchet.annotations import Asked, Heard, NodeTold
+from ratchet.cni.dataclasses import dataclass, field
 from ratchet_child.agent.checking import Check
 from ratchet_child.agent.errors import ApiError, AwayError, ForbiddenError, RefusedError
 from ratchet_child.agent.reporter import PATCH_STATUS, Writing

@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from ratchet.cni.dataclasses import dataclass
 
 NAMESPACES = "/run/netns"
 _TICKS = os.sysconf("SC_CLK_TCK")

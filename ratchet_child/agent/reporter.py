@@ -8,13 +8,12 @@ is waited for by a pod.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ratchet import annotations as told
 from ratchet import log
 from ratchet.annotations import PodTold
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import dataclass, field, replace
 from ratchet.status import UP, LinkStatus
 from ratchet_child.agent import notes
 from ratchet_child.agent.conditions import condition

@@ -10,11 +10,11 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 from ratchet import annotations as told
+from ratchet.cni.dataclasses import dataclass, field
 from ratchet.labels import PREFIX
 from ratchet.pods import ELIGIBLE_KEY
 

@@ -8,9 +8,9 @@ and nobody would notice. So the agent asks now and then which of its rights it s
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ratchet.cni.dataclasses import dataclass
 from ratchet_child.agent.errors import ApiError, RefusedError
 from ratchet_child.model.clock import Clock
 

@@ -5,10 +5,8 @@ Read from the engine's state at one moment; whatever is decided from a view is d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ratchet.attachments import Attachment
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import dataclass, replace
 from ratchet.status import ERROR, LinkStatus
 from ratchet_child.engine import Engine
 from ratchet_child.model.interfaces import hardware_address

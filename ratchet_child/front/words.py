@@ -9,7 +9,8 @@ from __future__ import annotations
 import enum
 import os
 import struct
-from dataclasses import dataclass
+
+from ratchet.cni.dataclasses import dataclass
 
 MAGIC = 0x31465452
 _HELLO = struct.Struct("=4I2Q")

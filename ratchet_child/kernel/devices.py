@@ -13,9 +13,9 @@ import fcntl
 import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 
+from ratchet.cni.dataclasses import dataclass, field
 from ratchet.errors import KernelError
 from ratchet.impairment import Impairment
 from ratchet_child.kernel import features, qdisc, rtnetlink, tunnel

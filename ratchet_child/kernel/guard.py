@@ -17,9 +17,9 @@ import contextlib
 import errno
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from ratchet import log
+from ratchet.cni.dataclasses import dataclass
 from ratchet.cni.ip import Host
 from ratchet.errors import KernelError
 from ratchet_child.kernel import guard_table, nftables

@@ -20,8 +20,8 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
+from ratchet.cni.dataclasses import dataclass, field
 from ratchet.errors import KernelError
 from ratchet.netns import Identity, identity_at, is_another, own_identity
 from ratchet_child import steps

@@ -14,8 +14,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from ratchet.cni.dataclasses import dataclass
 from ratchet_child.kernel import rtnetlink
 from ratchet_child.kernel.netns import NLM_F_CREATE, Netlink
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import dataclass, replace
 from ratchet.impairment import Impairment
 from ratchet_child.kernel.rtnetlink import attribute, attributes, number, text
 

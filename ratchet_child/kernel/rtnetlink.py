@@ -11,8 +11,8 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from dataclasses import dataclass
 
+from ratchet.cni.dataclasses import dataclass
 from ratchet.cni.ip import Address, Host
 
 Attributes = dict[int, bytes]

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import ClassVar
 
+from ratchet.cni.dataclasses import dataclass, field
 from ratchet.cni.ip import Address, Host
 from ratchet.impairment import Impairment
 from ratchet_child.model.keys import PodKey

@@ -30,10 +30,10 @@ exist.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from ratchet.cni.dataclasses import dataclass
 from ratchet.cni.ip import Address
 from ratchet.errors import shown
 from ratchet.links import Link, Override, read_address
@@ -47,12 +47,16 @@ LAST_VNI = 2**24 - 1  # RFC 7348 §4: 24 bits
 _DEFAULT_NAMESPACE = "default"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class PodKey:
     """A pod by the name that other pods know it by."""
 
     namespace: str
     name: str
+
+    def __lt__(self, other: PodKey) -> bool:
+        """Have pods listed by namespace and name."""
+        return (self.namespace, self.name) < (other.namespace, other.name)
 
     def __str__(self) -> str:
         """Return the pod as it stands in keys."""

@@ -9,9 +9,8 @@ pods are primary") are one link.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import dataclass, replace
 from ratchet.cni.ip import Address
 from ratchet.impairment import Impairment
 from ratchet.links import Link, Override, Uplink

@@ -6,8 +6,7 @@ requests: with an empty one everything is read again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from ratchet.cni.dataclasses import dataclass, field
 from ratchet.config import DEFAULT_MAX_LINKS
 from ratchet.links import Link
 from ratchet_child.model.keys import PodKey

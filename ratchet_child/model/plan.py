@@ -7,8 +7,8 @@ each far pod is. It is computed anew each time: a bell, a restart and a lost eve
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 
+from ratchet.cni.dataclasses import dataclass
 from ratchet.cni.ip import Host
 from ratchet.links import MACVLAN, Uplink
 from ratchet_child.model.interfaces import (

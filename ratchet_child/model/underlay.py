@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
+from ratchet.cni.dataclasses import dataclass, field
 from ratchet.cni.ip import Host
 
 _HOST_BITS = {4: 32, 6: 128}

@@ -9,10 +9,10 @@ nobody is rung: callers do that when all is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from functools import partial
 
 from ratchet import log
+from ratchet.cni.dataclasses import replace
 from ratchet.errors import StoreError
 from ratchet.links import Link, Override
 from ratchet_child.model import keys

@@ -17,10 +17,10 @@ import json
 import threading
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 from ratchet import log
+from ratchet.cni.dataclasses import dataclass
 from ratchet_child.model import keys
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.local import Node

@@ -6,8 +6,8 @@ Apart because all else in the pairing begins with a pod or a bell, and this with
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 
+from ratchet.cni.dataclasses import dataclass
 from ratchet_child.model.keys import PodKey
 from ratchet_child.model.links import DeclaredLink
 from ratchet_child.model.local import Memory

@@ -11,10 +11,10 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ratchet import log
+from ratchet.cni.dataclasses import dataclass, field, replace
 from ratchet_child.model import keys
 from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.local import LocalPod, Node

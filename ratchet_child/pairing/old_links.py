@@ -13,9 +13,9 @@ most recent primary, as v0.1.0's own is. Apart so that this can go with `v010`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from ratchet import log
+from ratchet.cni.dataclasses import replace
 from ratchet.cni.ip import Address
 from ratchet.links import Link
 from ratchet.names import is_pod_name

@@ -9,8 +9,8 @@ link come some moments after the counter, so they are listed twice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from ratchet.cni.dataclasses import dataclass, field
 from ratchet.links import Link
 from ratchet_child.model import keys
 from ratchet_child.model.keys import PodKey

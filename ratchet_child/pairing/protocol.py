@@ -24,10 +24,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 from ratchet import log
+from ratchet.cni.dataclasses import replace
 from ratchet.links import Override
 from ratchet_child.model import keys
 from ratchet_child.model.clock import Clock

@@ -6,8 +6,7 @@ kept here, apart from what decides about ends: nothing in here is ever asked wha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ratchet.cni.dataclasses import dataclass
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.links import Side, UplinkSide
 from ratchet_child.model.plan import Wanted

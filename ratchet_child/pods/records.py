@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from ratchet.attachments import DELETED_SUFFIX, Attachment, load
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet.statedir import RECORD_SUFFIX, RECORDS
 from ratchet_child.model.keys import PodKey
 

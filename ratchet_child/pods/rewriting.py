@@ -21,7 +21,7 @@ import threading
 from ratchet import statedir
 from ratchet.attachments import Attachment, load
 from ratchet.cni import codec
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet.errors import StateError
 from ratchet.labels import Wiring
 

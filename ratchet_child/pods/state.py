@@ -16,9 +16,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from ratchet.attachments import Attachment
+from ratchet.cni.dataclasses import dataclass, field
 from ratchet.errors import KernelError
 from ratchet.links import Link, Override
 from ratchet.netns import Identity

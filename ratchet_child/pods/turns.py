@@ -7,7 +7,7 @@ bell may have been lost, when a name may have become free.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ratchet.cni.dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ was lost may have been carried out, so its caller looks again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from ratchet.cni.dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

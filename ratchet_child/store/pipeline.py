@@ -13,9 +13,9 @@ import io
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from ratchet.cni.dataclasses import dataclass
 from ratchet.http import Fields, Received, Response, content
 from ratchet_child.store.large import LARGE_BYTES
 

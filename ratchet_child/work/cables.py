@@ -6,8 +6,8 @@ Whoever calls these methods holds the locks of the pods that the cable joins.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
+from ratchet.cni.dataclasses import replace
 from ratchet.errors import KernelError
 from ratchet_child.kernel.devices import Applied, Devices
 from ratchet_child.kernel.kinds.api import Kind, Site, removed

@@ -8,8 +8,7 @@ when the pod has renamed it. This module only reads: what to do about it is the 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from ratchet.cni.dataclasses import replace
 from ratchet_child.kernel.devices import Devices
 from ratchet_child.model.interfaces import Found, Interface
 from ratchet_child.pods.state import PodState

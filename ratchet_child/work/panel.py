@@ -22,10 +22,10 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from ratchet import log
+from ratchet.cni.dataclasses import dataclass
 from ratchet.errors import KernelError
 from ratchet.netns import Identity
 from ratchet_child.kernel.devices import Devices

@@ -9,10 +9,10 @@ Nothing in here waits or tries again: who calls does that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from ratchet import log
 from ratchet.attachments import Attachment
+from ratchet.cni.dataclasses import replace
 from ratchet.errors import StoreError
 from ratchet_child.model.clock import Clock
 from ratchet_child.model.links import (

@@ -9,10 +9,9 @@ The keys go before the record: until the record is gone, a crash has all of this
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ratchet import log
 from ratchet.attachments import Directory
+from ratchet.cni.dataclasses import replace
 from ratchet.errors import StoreError
 from ratchet_child import steps
 from ratchet_child.model.clock import Clock

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
 from ratchet import log
+from ratchet.cni.dataclasses import replace
 from ratchet.errors import RatchetError, StoreError
 from ratchet_child.metrics import figures
 from ratchet_child.model.clock import Clock

@@ -17,7 +17,7 @@ from typing import Any
 from ratchet import log
 from ratchet.attachments import Attachment, Directory
 from ratchet.cni import codec
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet.config import SETTINGS, Config
 from ratchet.errors import ConfigError, PodUnknownError, StoreError
 from ratchet.status import LinkStatus, PodStatus

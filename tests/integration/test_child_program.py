@@ -43,6 +43,11 @@ def test_a_link_inside_a_node_waits_for_no_library_of_etcd() -> None:
     assert not loaded & {"etcd", "urllib3", "requests", "http", "email", "ssl", "logging"}
 
 
+def test_no_class_of_the_child_is_compiled_when_it_starts() -> None:
+    """As the standard library's are: a third of the time until the child has been imported."""
+    assert "dataclasses" not in packages_of("import ratchet_child.command")
+
+
 @pytest.mark.root
 def test_no_variable_of_the_environment_kills_the_child(cluster: Cluster, node: Node) -> None:
     pod = cluster.pod("a")

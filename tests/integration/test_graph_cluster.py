@@ -10,7 +10,7 @@ import pytest
 
 from ratchet import annotations as told
 from ratchet.annotations import PodTold
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet.status import PULLED, LinkStatus
 from ratchetctl.kube import reading
 from tests.integration.test_topo_cluster import Lab

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchetctl.cli import cli
 from ratchetctl.errors import OperatorError
 from ratchetctl.kube import answer

@@ -87,7 +87,12 @@ def test_a_pass_through_imports_this_and_nothing_else(
     config: dict[str, Any], tmp_path: Path, command: str
 ) -> None:
     # A delegate that is new, or has been replaced, is asked for its versions.
-    asking = {"ratchet.plugin_versions", "ratchet.books", "ratchet.cni.ip", "ratchet.cni.frozen"}
+    asking = {
+        "ratchet.plugin_versions",
+        "ratchet.books",
+        "ratchet.cni.ip",
+        "ratchet.cni.dataclasses",
+    }
     assert imported(command, config, tmp_path) == PASS_THROUGH | asking
     assert imported(command, config, tmp_path) == PASS_THROUGH
 
@@ -121,7 +126,7 @@ def test_no_operation_ever_imports_the_childs_libraries(
     for command in ("ADD", "DEL", "GC"):
         found |= imported(command, config, tmp_path)
     assert {"ratchet.eligible", "ratchet.labels"} <= found
-    # 20 ms for every eligible pod (ratchet.cni.frozen), and 3 ms more (ratchet.cni.ip).
+    # 20 ms for every eligible pod (ratchet.cni.dataclasses), and 3 ms more (ratchet.cni.ip).
     assert not found & {"dataclasses", "inspect", "re", "typing", "json", "contextlib", "enum"}
     assert not found & {"ipaddress", "functools", "collections"}
     for name in found:

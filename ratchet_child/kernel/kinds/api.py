@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
+from ratchet.cni.dataclasses import dataclass
 from ratchet_child.kernel.netns import Namespace
 from ratchet_child.kernel.rtnetlink import LinkMessage
 from ratchet_child.model.interfaces import Found, Interface, Setting

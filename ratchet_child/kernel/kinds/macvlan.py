@@ -6,8 +6,7 @@ interface directly. It does not reach the node itself: that is what macvlan is l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ratchet.cni.dataclasses import dataclass
 from ratchet.errors import KernelError
 from ratchet_child.kernel import rtnetlink
 from ratchet_child.kernel.devices import Devices, index_of, must

@@ -6,8 +6,7 @@ or move, and a crash leaves either nothing or a whole pair.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ratchet.cni.dataclasses import dataclass
 from ratchet_child.kernel import rtnetlink
 from ratchet_child.kernel.devices import RTM_GETNSID, Devices, must
 from ratchet_child.kernel.kinds.api import Site

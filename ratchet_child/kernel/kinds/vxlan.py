@@ -7,8 +7,8 @@ port can be used once in each namespace that devices are made from, wherever the
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 
+from ratchet.cni.dataclasses import dataclass
 from ratchet.cni.ip import Host
 from ratchet.errors import KernelError
 from ratchet_child.kernel import rtnetlink, tunnel

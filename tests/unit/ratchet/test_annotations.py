@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ratchet.annotations import LONGEST_BYTES, MOST_PEERS, Asked, Heard, NodeTold, PodTold
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet.status import ERROR, UP, LinkStatus
 
 LINK = LinkStatus(

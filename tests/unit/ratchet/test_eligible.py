@@ -384,7 +384,7 @@ def test_an_add_after_one_that_was_killed_begins_with_its_del(world: World) -> N
 
 
 def _unfinished(world: World) -> Any:
-    from ratchet.cni.frozen import replace
+    from ratchet.cni.dataclasses import replace
 
     world.plugins.before = lambda call: None
     world.add()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace as changed
 from typing import Any
 
 from ratchet.attachments import Attachment
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet.labels import parse
 from ratchet.status import LinkStatus
 from ratchet_child.agent.seen import SeenPod
@@ -53,7 +52,7 @@ def attachment(labels: dict[str, str], container: str = "c1", **values: Any) -> 
 def view(*links: LinkStatus, labels: dict[str, str] | None = None, **values: Any) -> PodView:
     record = values.pop("attachment", None) or attachment(LABELS if labels is None else labels)
     made = PodView(PodKey("default", record.pod), "u1", "a", record, links, ())
-    return changed(made, **values)
+    return replace(made, **values)
 
 
 def link(state: str = "up", ifname: str = "in1", **values: Any) -> LinkStatus:
@@ -67,4 +66,4 @@ def link(state: str = "up", ifname: str = "in1", **values: Any) -> LinkStatus:
 def seen(
     labels: dict[str, str], annotations: dict[str, str] | None = None, **values: Any
 ) -> SeenPod:
-    return changed(SeenPod("default", "a", ("u1",), "1", labels, annotations or {}), **values)
+    return replace(SeenPod("default", "a", ("u1",), "1", labels, annotations or {}), **values)

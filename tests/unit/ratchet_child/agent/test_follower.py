@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ratchet.attachments import Attachment
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet.errors import StateError
 from ratchet.labels import Wiring
 from ratchet.links import Link

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ratchet import annotations as told
 from ratchet.annotations import Asked, Heard, NodeTold
+from ratchet.cni.dataclasses import replace
 from ratchet_child.agent import own_pod
 from ratchet_child.agent.errors import AwayError, ForbiddenError
 from ratchet_child.agent.own_pod import OwnPod

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace as changed
 from typing import Any
 
 import pytest
 
 from ratchet import annotations as told
 from ratchet.annotations import PodTold
+from ratchet.cni.dataclasses import replace
 from ratchet.status import PULLED
 from ratchet_child import command
 from ratchet_child.agent import reporter as reporting
@@ -391,7 +391,7 @@ class Told:
         ]
         for text in written:
             version = str(int(self.pod.version) + 1)
-            self.pod = changed(self.pod, version=version, told={told.POD: text})
+            self.pod = replace(self.pod, version=version, told={told.POD: text})
             self.bed.seen.put(self.pod)
         return [PodTold.loads(text) for text in written]
 
@@ -420,7 +420,7 @@ def test_a_link_that_flaps_costs_a_few_requests() -> None:
 
 def test_since_when_a_link_is_up_outlives_the_agent() -> None:
     one = Told()
-    one.pod = changed(
+    one.pod = replace(
         one.pod, told={told.POD: PodTold("a", "node-1", "10.0.0.9", (link(since=99.0),)).dumps()}
     )
     one.bed.seen.put(one.pod)

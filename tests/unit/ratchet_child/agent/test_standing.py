@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from ratchet.cni.dataclasses import replace
 from ratchet_child.agent.notes import of_pod
 from ratchet_child.agent.seen import SeenPods, read_pod
 from ratchet_child.agent.standing import READY_S, Standing

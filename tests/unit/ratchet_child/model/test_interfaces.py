@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratchet.cni.dataclasses import replace
 from ratchet.cni.ip import Address, Host
 from ratchet.impairment import Impairment
 from ratchet_child.model.interfaces import (
@@ -53,7 +52,7 @@ RIGHT = Found(
 )
 
 
-NEW = dataclasses.replace(RIGHT, label=None, up=False, addresses=frozenset(), given=frozenset())
+NEW = replace(RIGHT, label=None, up=False, addresses=frozenset(), given=frozenset())
 
 
 def of(
@@ -77,7 +76,7 @@ def test_what_is_of_another_medium_is_made_anew() -> None:
 
 def test_what_was_left_half_made_is_finished() -> None:
     assert of(NEW) == (HandOver(LABEL), AddAddress(OWN))
-    arrived = dataclasses.replace(NEW, addresses=frozenset({OWN}), given=frozenset({OWN}))
+    arrived = replace(NEW, addresses=frozenset({OWN}), given=frozenset({OWN}))
     assert of(arrived) == (HandOver(LABEL),)
 
 
@@ -96,27 +95,27 @@ def test_what_was_left_half_made_is_finished() -> None:
 def test_what_the_pod_does_to_an_end_that_it_was_given_is_left(
     pods_own: dict[str, object], given: Interface | None
 ) -> None:
-    found = dataclasses.replace(RIGHT, **pods_own)  # type: ignore[arg-type]
+    found = replace(RIGHT, **pods_own)  # type: ignore[arg-type]
     assert of(found, given=given) == ()
 
 
 def test_an_address_that_a_link_had_before_is_removed() -> None:
-    wanted = dataclasses.replace(WANTED, address=OTHER)
+    wanted = replace(WANTED, address=OTHER)
     for before in (None, WANTED):
         assert of(RIGHT, wanted, before) == (RemoveAddress(OWN), AddAddress(OTHER))
-        assert of(RIGHT, dataclasses.replace(WANTED, address=None), before) == (RemoveAddress(OWN),)
+        assert of(RIGHT, replace(WANTED, address=None), before) == (RemoveAddress(OWN),)
 
 
 def test_an_address_is_added_to_a_link_that_had_none() -> None:
-    bare = dataclasses.replace(RIGHT, addresses=frozenset(), given=frozenset())
-    assert of(bare, given=dataclasses.replace(WANTED, address=None)) == (AddAddress(OWN),)
+    bare = replace(RIGHT, addresses=frozenset(), given=frozenset())
+    assert of(bare, given=replace(WANTED, address=None)) == (AddAddress(OWN),)
 
 
 def test_an_mtu_that_links_say_anew_is_set() -> None:
-    wanted = dataclasses.replace(WANTED, mtu_bytes=1400)
+    wanted = replace(WANTED, mtu_bytes=1400)
     assert of(RIGHT, wanted, WANTED) == (SetMtu(1400),)
     assert of(RIGHT, wanted, wanted) == ()
-    made = dataclasses.replace(wanted, address=None)
+    made = replace(wanted, address=None)
     assert settings(made) == (SetMtu(1400), HandOver(LABEL))
 
 
@@ -124,39 +123,39 @@ SLOW, LATE = Impairment(rate_bits=8_000_000), Impairment(rate_bits=8_000_000, de
 
 
 def test_a_new_end_is_impaired_as_it_is_wanted() -> None:
-    slow = dataclasses.replace(WANTED, impairment=SLOW)
+    slow = replace(WANTED, impairment=SLOW)
     assert of(None, slow) == (Make(), HandOver(LABEL), AddAddress(OWN), Impair(SLOW))
 
 
 def test_what_links_say_anew_of_an_impairment_is_done_and_undone() -> None:
-    slow, late = (dataclasses.replace(WANTED, impairment=one) for one in (SLOW, LATE))
-    found = dataclasses.replace(RIGHT, impairment=SLOW)
+    slow, late = (replace(WANTED, impairment=one) for one in (SLOW, LATE))
+    found = replace(RIGHT, impairment=SLOW)
     assert of(RIGHT, slow, WANTED) == (Impair(SLOW),)
     assert of(found, late, slow) == (Impair(LATE),)
     assert of(found, WANTED, slow) == (Impair(None),)
 
 
 def test_an_impairment_is_compared_with_the_kernels_after_a_restart() -> None:
-    slow, late = (dataclasses.replace(WANTED, impairment=one) for one in (SLOW, LATE))
-    found = dataclasses.replace(RIGHT, impairment=SLOW)
+    slow, late = (replace(WANTED, impairment=one) for one in (SLOW, LATE))
+    found = replace(RIGHT, impairment=SLOW)
     assert of(found, slow) == ()
     assert of(found, late) == (Impair(LATE),)
     assert of(found) == (Impair(None),)
 
 
 def test_a_refused_or_changed_impairment_is_not_tried_again() -> None:
-    late = dataclasses.replace(WANTED, impairment=LATE)
-    assert of(dataclasses.replace(RIGHT, impairment=SLOW), late, late) == ()
+    late = replace(WANTED, impairment=LATE)
+    assert of(replace(RIGHT, impairment=SLOW), late, late) == ()
     assert of(RIGHT, late, late) == ()
 
 
-INSIDE = dataclasses.replace(WANTED, medium=Veth(PodKey("default", "b"), "in2", None))
-HELD = dataclasses.replace(RIGHT, kind="veth", impairment=Impairment())
+INSIDE = replace(WANTED, medium=Veth(PodKey("default", "b"), "in2", None))
+HELD = replace(RIGHT, kind="veth", impairment=Impairment())
 
 
 def test_a_cable_inside_the_node_is_pulled_out_and_plugged_in_again() -> None:
-    out, back = (dataclasses.replace(INSIDE, is_pulled=one) for one in (True, False))
-    slow = dataclasses.replace(back, impairment=SLOW)
+    out, back = (replace(INSIDE, is_pulled=one) for one in (True, False))
+    slow = replace(back, impairment=SLOW)
     assert of(RIGHT, out, INSIDE) == (Hold(),)
     assert of(HELD, out) == of(HELD, out, INSIDE) == ()
     assert of(HELD, back) == of(HELD, back, out) == (Release(),)
@@ -164,33 +163,33 @@ def test_a_cable_inside_the_node_is_pulled_out_and_plugged_in_again() -> None:
 
 
 def test_a_cable_of_which_nothing_is_known_is_left_as_it_is() -> None:
-    assert of(HELD, INSIDE) == of(HELD, dataclasses.replace(INSIDE, impairment=SLOW)) == ()
+    assert of(HELD, INSIDE) == of(HELD, replace(INSIDE, impairment=SLOW)) == ()
     assert INSIDE.has_cable_of(INSIDE, HELD)
-    assert not dataclasses.replace(INSIDE, is_pulled=False).has_cable_of(INSIDE, HELD)
-    assert dataclasses.replace(INSIDE, is_pulled=False).has_cable_of(INSIDE, RIGHT)
-    assert not dataclasses.replace(INSIDE, is_pulled=True).has_cable_of(INSIDE, RIGHT)
+    assert not replace(INSIDE, is_pulled=False).has_cable_of(INSIDE, HELD)
+    assert replace(INSIDE, is_pulled=False).has_cable_of(INSIDE, RIGHT)
+    assert not replace(INSIDE, is_pulled=True).has_cable_of(INSIDE, RIGHT)
 
 
 def test_an_end_that_is_made_while_its_cable_is_out_is_out() -> None:
-    tunnel, inside = (dataclasses.replace(one, is_pulled=True) for one in (WANTED, INSIDE))
+    tunnel, inside = (replace(one, is_pulled=True) for one in (WANTED, INSIDE))
     assert of(None, tunnel) == (Make(), HandOver(LABEL), AddAddress(OWN), Unplug())
     assert of(None, inside) == (Make(), HandOver(LABEL), AddAddress(OWN), Hold())
 
 
 def test_a_leg_that_was_held_when_its_pod_went_is_released() -> None:
-    arrived = dataclasses.replace(NEW, kind="veth", is_dormant=True)
-    back = dataclasses.replace(INSIDE, is_pulled=False)
+    arrived = replace(NEW, kind="veth", is_dormant=True)
+    back = replace(INSIDE, is_pulled=False)
     assert of(arrived, back) == (HandOver(LABEL), AddAddress(OWN), Release())
     # Before etcd has said whether it is out it is held again: the mode alone may be the pod's.
     assert of(arrived, INSIDE) == (HandOver(LABEL), AddAddress(OWN), Hold())
-    assert not back.has_cable_of(INSIDE, dataclasses.replace(arrived, label=LABEL))
-    dormant = dataclasses.replace(RIGHT, kind="veth", is_dormant=True)
+    assert not back.has_cable_of(INSIDE, replace(arrived, label=LABEL))
+    dormant = replace(RIGHT, kind="veth", is_dormant=True)
     assert of(dormant, back, back) == ()
     assert back.has_cable_of(back, dormant)
 
 
 def test_a_mac_address_is_set_when_links_say_another_one() -> None:
-    wanted = dataclasses.replace(WANTED, mac="02:00:00:00:00:09")
+    wanted = replace(WANTED, mac="02:00:00:00:00:09")
     assert of(RIGHT, wanted, WANTED) == (SetMac("02:00:00:00:00:09"),)
     assert of(RIGHT, wanted) == of(RIGHT, wanted, wanted) == ()
 
@@ -202,8 +201,8 @@ ADDRESSES = st.frozensets(st.sampled_from([OWN, OTHER, USERS]))
 def test_changes_touch_no_address_of_the_users(
     given: frozenset[Address], users: frozenset[Address], address: Address | None
 ) -> None:
-    found = dataclasses.replace(RIGHT, addresses=given | users, given=given - users)
-    wanted = dataclasses.replace(WANTED, address=address)
+    found = replace(RIGHT, addresses=given | users, given=given - users)
+    wanted = replace(WANTED, address=address)
     after = set(found.addresses)
     for one in of(found, wanted):
         match one:
@@ -254,8 +253,8 @@ def test_somebody_elses_alias_is_no_label(alias: str | None) -> None:
 
 
 def test_a_renamed_end_goes_by_the_name_in_its_label() -> None:
-    assert dataclasses.replace(RIGHT, ifname="up1").key == "in1"
-    assert dataclasses.replace(RIGHT, ifname="up1", ours=False).key == "up1"
+    assert replace(RIGHT, ifname="up1").key == "in1"
+    assert replace(RIGHT, ifname="up1", ours=False).key == "up1"
 
 
 @given(st.sampled_from("abcd"), st.text(max_size=15))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratchet.cni.dataclasses import replace
 from ratchet.cni.ip import Address, Host
 from ratchet.impairment import Impairment
 from ratchet.links import Link, Uplink
@@ -246,7 +246,7 @@ def test_a_link_whose_far_interface_is_anothers_is_refused_at_this_end_too() -> 
 
 
 def test_a_link_that_the_far_pod_refuses_is_made_at_neither_end() -> None:
-    mine = dataclasses.replace(declared("a", "in1", "b", "in2"), refused="b1")
+    mine = replace(declared("a", "in1", "b", "in2"), refused="b1")
     result = wanted(pod("a"), NODE, [mine], {pod("b"): Place("b1", THERE)}, {})
     assert result.ends == ()
     assert [one.error for one in result.waiting] == [
@@ -260,7 +260,7 @@ def test_a_link_that_the_far_pod_refuses_is_made_at_neither_end() -> None:
 @pytest.mark.parametrize("place", [Place("b2", THERE), Place("b1", HERE)])
 def test_a_refusal_holds_for_its_container_and_for_other_nodes(place: Place) -> None:
     """A pod of this node says itself what it wants."""
-    mine = dataclasses.replace(declared("a", "in1", "b", "in2"), refused="b1")
+    mine = replace(declared("a", "in1", "b", "in2"), refused="b1")
     assert len(wanted(pod("a"), NODE, [mine], {pod("b"): place}, {}).ends) == 1
 
 
@@ -351,7 +351,7 @@ def test_uplinks_count_as_links() -> None:
 
 
 def test_a_link_without_a_far_end_is_an_error_and_no_tunnel() -> None:
-    link = dataclasses.replace(declared("a", "in1", "b", "in2"), no_far_end="it is an old node")
+    link = replace(declared("a", "in1", "b", "in2"), no_far_end="it is an old node")
     found = want("a", [link], {pod("b"): Place("c", THERE)})
     assert found.ends == ()
     assert [one.error for one in found.waiting] == ["it is an old node"]
@@ -361,7 +361,7 @@ def test_a_link_without_a_far_end_is_an_error_and_no_tunnel() -> None:
 
 
 def test_a_link_without_a_far_end_leaves_its_interface_to_another_one() -> None:
-    vain = dataclasses.replace(declared("a", "in1", "b", "in2"), no_far_end="it is an old node")
+    vain = replace(declared("a", "in1", "b", "in2"), no_far_end="it is an old node")
     other = declared("c", "x", "a", "in1", vni=12)
     places = {pod("b"): Place("b1", THERE), pod("c"): Place("c1", THERE)}
     found = want("a", [vain, other], places)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from ratchet.cni.dataclasses import replace
 from ratchet_child.model.keys import Published
 from ratchet_child.model.local import LocalPod
 from tests.unit.ratchet_child.hosts import Host, pair, primary

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.attachments import Attachment, Directory
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet_child.model.keys import PodKey
 from ratchet_child.pods.records import Records
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ratchet.attachments import Boot, Directory
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet_child.kernel.netns import Namespaces
 from ratchet_child.pods.vanished import LATE_S, Vanished
 from tests.unit.ratchet.test_attachments import attachment

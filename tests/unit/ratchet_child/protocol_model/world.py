@@ -19,7 +19,7 @@ from unittest import mock
 
 from ratchet import log
 from ratchet.attachments import Attachment
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet.cni.ip import Address
 from ratchet.errors import StoreError
 from ratchet.links import Link

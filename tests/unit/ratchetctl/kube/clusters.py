@@ -7,7 +7,7 @@ from typing import Any
 
 from ratchet import annotations as told
 from ratchet.annotations import NodeTold, PodTold
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet.status import LinkStatus
 from ratchetctl.kube.cluster import Cluster
 from ratchetctl.kube.reading import read_agent, read_pod

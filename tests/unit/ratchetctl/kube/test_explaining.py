@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchetctl.kube.explaining import Finding, explain, not_ratchets
 from ratchetctl.kube.shown import explanation, explanation_object, pod_state
 from tests.unit.ratchetctl.kube.clusters import FAR, OWN, R1, R2, agent, cluster, pod

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.cni.frozen import replace
+from ratchet.cni.dataclasses import replace
 from ratchet.status import LinkStatus
 from ratchetctl.kube.links import Row, rows
 from tests.unit.ratchetctl.kube.clusters import FAR, OWN, R1, R2, agent, cluster, pod

@@ -5,20 +5,20 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.cni import frozen
+from ratchet.cni.dataclasses import dataclass, field, replace
 
 
-@frozen.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Ours:
     a: int
     b: str = "b"
-    c: list[int] = frozen.field(default_factory=list)
+    c: list[int] = field(default_factory=list)
 
     @property
     def both(self) -> str:
@@ -56,7 +56,7 @@ def test_a_default_is_made_anew_for_each_instance() -> None:
 
 
 def test_a_copy_has_the_other_values() -> None:
-    assert frozen.replace(Ours(1, "x"), a=2) == Ours(2, "x")
+    assert replace(Ours(1, "x"), a=2) == Ours(2, "x")
     assert copy.deepcopy(Ours(1)) == pickle.loads(pickle.dumps(Ours(1))) == Ours(1)
     assert Ours(1, "x").both == "1x"
 
@@ -82,6 +82,52 @@ def test_instances_cannot_be_changed(change: str) -> None:
         delattr(one, change)
 
 
-def test_only_frozen_classes_with_slots_are_made() -> None:
+@dataclass(slots=True)
+class Changing:
+    kind: ClassVar[str] = "one of many"
+
+    a: int
+    b: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    pass
+
+
+def test_what_may_be_changed_is_compared_but_no_key() -> None:
+    one, other = Changing(1), Changing(2)
+    assert one != other
+    other.a = 1
+    assert one == other
     with pytest.raises(TypeError):
-        frozen.dataclass(frozen=False, slots=True)
+        hash(one)
+    with pytest.raises(AttributeError):
+        setattr(one, "c", 1)  # noqa: B010 - no such field, as mypy knows
+
+
+def test_a_field_that_is_not_compared_has_its_default() -> None:
+    assert Changing(1).b is None
+    assert Changing(1, "x") == Changing(1, "y")
+    assert Changing(1, "x").b == "x"
+
+
+def test_what_is_of_the_class_is_no_field() -> None:
+    assert Changing(1).kind == Changing.kind == "one of many"
+    assert repr(Changing(1)) == "Changing(a=1, b=None)"
+
+
+def test_instances_without_fields_are_equal() -> None:
+    assert Nothing() == Nothing()
+    assert len({Nothing(), Nothing()}) == 1
+    assert replace(Nothing()) == Nothing()
+
+
+def test_some_classes_are_for_the_standard_library_alone() -> None:
+    with pytest.raises(TypeError, match="slots"):
+        dataclass(frozen=True, slots=False)
+    with pytest.raises(TypeError, match="inherits"):
+
+        @dataclass(frozen=True, slots=True)
+        class Heir(Ours):
+            d: int = 0
