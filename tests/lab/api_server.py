@@ -237,6 +237,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self, method: str) -> None:
         api = self.server.api
+        if api.stopping.is_set():  # a connection that was accepted as the server was closed
+            self.close_connection = True
+            return
         body = None
         if method != "GET":
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
