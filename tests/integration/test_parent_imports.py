@@ -88,6 +88,7 @@ def test_a_pass_through_imports_this_and_nothing_else(
 ) -> None:
     # A delegate that is new, or has been replaced, is asked for its versions.
     asking = {
+        "_operator",
         "ratchet.plugin_versions",
         "ratchet.books",
         "ratchet.cni.ip",
