@@ -1,7 +1,8 @@
 """What the program is told to do: its arguments, and becoming the one that serves.
 
 A person or a service manager starts it without the socket and the lock. It takes them, from another
-child if need be, and then becomes the supervisor (ratchet_child.supervision).
+child if need be, and then becomes the supervisor (ratchet_child.supervision). What serves is not
+imported for that.
 """
 
 from __future__ import annotations
@@ -10,75 +11,40 @@ import argparse
 import fcntl
 import json
 import os
-import socket
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
-from ratchet import client, log, statedir
+from ratchet import client, statedir
 from ratchet.cni.errors import INVALID_CONFIG
 from ratchet.config import Config
 from ratchet.errors import CniError, ConfigError, StateError
 from ratchet.names import is_kubernetes_name
-from ratchet_child.child import Child
 from ratchet_child.kernel import mounts
 from ratchet_child.listening import listen
 from ratchet_child.supervision import program, successor
-from ratchet_child.supervision.keeper import Keeper
 
-if TYPE_CHECKING:
-    from ratchet_child.agent.agent import Agent
-
-_STACK_BYTES = 512 * 1024
 # What the agent may write; as in ratchet_child.agent.reporter, which is not loaded for it.
 REPORTS = ("events", "conditions", "network-status", "links")
 _ASK_AGAIN_S = 2.0
-# How long a thread that computes keeps others waiting that have heard from the kernel or from etcd.
-_SWITCH_S = 0.0005
 
 
 def main(argv: list[str]) -> int:
     """Take the socket and the lock and become the supervisor; the exit status if that fails."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     if arguments.on_host is not None:
         _become_on_host(arguments.on_host, argv, arguments.proc)
     try:
-        config = _config(arguments)
+        config = configuration(arguments)
         if config.attach == "agent" and (arguments.kubeconfig or config.kubeconfig) is None:
             raise ConfigError("kubeconfig", None, 'the path of a kubeconfig, as attach is "agent"')
         held = _become_the_one(config.state_dir, waits=arguments.stay)
         if held is None:
-            return _refuse(f"another one serves {config.state_dir} already")
+            return refuse(f"another one serves {config.state_dir} already")
         program.execute(program.path(), argv, held.listener, held.lock, held.kept)
     except (CniError, OSError) as error:
-        return _refuse(str(error))
-
-
-def serve(argv: Sequence[str], listener: int, keeper: Keeper) -> int:
-    """Be the child of a supervisor; the exit status."""
-    arguments = _parser().parse_args(argv)
-    try:
-        config = _config(arguments)
-        _require_private(config.state_dir)
-    except (CniError, OSError) as error:
-        return _refuse(str(error))
-    threading.stack_size(_STACK_BYTES)
-    sys.setswitchinterval(_SWITCH_S)
-    try:
-        Child(
-            config,
-            socket.socket(fileno=listener),
-            keeper,
-            stay=arguments.stay,
-            new_agent=partial(_new_agent, arguments),
-        ).run()
-    except Exception as error:
-        log.crash("the child has failed", error)
-        raise
-    return 0
+        return refuse(str(error))
 
 
 def _become_on_host(program: str, argv: Sequence[str], proc: str) -> None:
@@ -94,29 +60,31 @@ def _become_on_host(program: str, argv: Sequence[str], proc: str) -> None:
         )
 
 
-def _refuse(reason: str) -> int:
+def refuse(reason: str) -> int:
+    """Say why the program does not do what it was started for; the exit status."""
     sys.stderr.write(f"ratchet-child: {reason}\n")
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the program's arguments."""
+    made = argparse.ArgumentParser(
         prog="ratchet-child",
         description="Pairs this node's labelled pods through etcd and makes their links.",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = made.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", metavar="FILE", help="the node's 10-ratchet.conf or .conflist")
     source.add_argument("--state-dir", metavar="DIR", help="where parents have left their settings")
-    parser.add_argument(
+    made.add_argument(
         "--stay", action="store_true", help="do not end when no pods are left; log to stderr"
     )
-    parser.add_argument(
+    made.add_argument(
         "--on-host",
         metavar="PROGRAM",
         help="in a container with the host's process IDs: become this program of the host instead,"
         " with the other arguments",
     )
-    agent = parser.add_argument_group(
+    agent = made.add_argument_group(
         "the node's agent", "with --stay and a kubeconfig: watch this node's pods, and tell of them"
     )
     agent.add_argument(
@@ -146,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="UID",
         help="the UID of the agent's own pod, on which it tells of the node (default: $POD_UID)",
     )
-    return parser
+    return made
 
 
 def _node_name(text: str) -> str:
@@ -168,23 +136,11 @@ def _reports(text: str) -> frozenset[str]:
     return found
 
 
-def _new_agent(arguments: argparse.Namespace, config: Config) -> Agent | None:
-    """Return the node's agent, where there is to be one."""
-    kubeconfig = arguments.kubeconfig or config.kubeconfig
-    if not arguments.stay or kubeconfig is None or not config.use_labels:
-        return None
-    from ratchet_child.agent.agent import Agent, Wishes  # noqa: PLC0415 - memory that others need not pay for
-
-    node = arguments.node_name or os.environ.get("NODE_NAME") or os.uname().nodename.lower()
-    pod = arguments.pod_uid or os.environ.get("POD_UID") or None
-    wishes = Wishes(node, arguments.kubeconfig, arguments.report, arguments.proc, pod)
-    return Agent(wishes, kubeconfig, config.state_dir)
-
-
-def _config(arguments: argparse.Namespace) -> Config:
+def configuration(arguments: argparse.Namespace) -> Config:
+    """Read the configuration that the arguments name. *Raises* CniError."""
     if arguments.config is not None:
         return Config.parse(_plugin_configuration(arguments.config))
-    _require_private(arguments.state_dir)  # the settings are there as well
+    require_private(arguments.state_dir)  # the settings are there as well
     path = os.path.join(arguments.state_dir, statedir.SETTINGS)
     return Config.from_settings(_json_object(path))
 
@@ -219,7 +175,7 @@ def _become_the_one(state_dir: str, *, waits: bool) -> successor.Held | None:
 
     Who is to stay asks the other one to hand over, and waits for as long as that takes.
     """
-    _require_private(state_dir)
+    require_private(state_dir)
     statedir.make_private(state_dir)
     told: str | None = None
     while True:
@@ -235,7 +191,7 @@ def _become_the_one(state_dir: str, *, waits: bool) -> successor.Held | None:
         time.sleep(_ASK_AGAIN_S)
 
 
-def _require_private(state_dir: str) -> None:
+def require_private(state_dir: str) -> None:
     """Refuse a directory that somebody other than root could replace. *Raises* StateError."""
     replaceable = statedir.open_to_others(state_dir)
     if replaceable is not None:

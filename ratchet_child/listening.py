@@ -13,10 +13,14 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ratchet import client, log, spawn, statedir
-from ratchet_child.service import MAX_REQUEST_BYTES, Answer
 
+if TYPE_CHECKING:
+    from ratchet_child.service import Answer
+
+MAX_REQUEST_BYTES = 1 << 20
 _TIMEOUT_S = 150.0
 _MOST = 500
 

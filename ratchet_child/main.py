@@ -31,11 +31,11 @@ def main(argv: list[str] | None = None) -> int:
 def _serve(arguments: Sequence[str], listener: int, keeper: Keeper) -> int:
     # An import leaves next to no garbage, and looking for it takes a twelfth of the child's start.
     gc.disable()
-    from ratchet_child import command  # noqa: PLC0415 - not in the supervisor
+    from ratchet_child import serving  # noqa: PLC0415 - not in the supervisor
 
     gc.freeze()
     gc.enable()
-    return command.serve(arguments, listener, keeper)
+    return serving.serve(arguments, listener, keeper)
 
 
 if __name__ == "__main__":

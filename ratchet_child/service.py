@@ -19,7 +19,6 @@ from ratchet_child.lookups import Labels, Lookups
 from ratchet_child.metrics.figures import front
 from ratchet_child.model.keys import PodKey
 
-MAX_REQUEST_BYTES = 1 << 20
 _LONGEST_WAIT_S = 120.0
 _AWAY_S = 1.0
 

@@ -43,12 +43,12 @@ def main() -> int:
 
 
 def _serve(arguments: Sequence[str], listener: int, keeper: Any) -> int:
-    from ratchet_child import command, steps
+    from ratchet_child import serving, steps
 
     step = int(os.environ.get(VARIABLE) or 0)
     if step:
         steps.on_step = Switch(step).reach
-    return command.serve(arguments, listener, keeper)
+    return serving.serve(arguments, listener, keeper)
 
 
 if __name__ == "__main__":

@@ -470,7 +470,7 @@ def test_without_stay_nothing_of_the_agent_is_loaded(cluster: Cluster, bed: Agen
 
 def test_the_childs_program_imports_nothing_of_the_agent_by_itself() -> None:
     """Only what makes an agent imports the room: memory that other children need not pay for."""
-    shown = "import ratchet_child.command, sys; print(*sys.modules, sep='\\n')"
+    shown = "import ratchet_child.serving, sys; print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
     loaded = done.stdout.split()
     assert "ratchet_child.child" in loaded

@@ -38,14 +38,20 @@ def test_the_child_does_not_load_dnspython() -> None:
 
 
 def test_a_link_inside_a_node_waits_for_no_library_of_etcd() -> None:
-    loaded = packages_of("import ratchet_child.command")
+    loaded = packages_of("import ratchet_child.serving")
     assert "ratchet_child" in loaded
     assert not loaded & {"etcd", "urllib3", "requests", "http", "email", "ssl", "logging"}
 
 
 def test_no_class_of_the_child_is_compiled_when_it_starts() -> None:
     """As the standard library's are: a third of the time until the child has been imported."""
-    assert "dataclasses" not in packages_of("import ratchet_child.command")
+    assert "dataclasses" not in packages_of("import ratchet_child.serving")
+
+
+def test_who_becomes_the_supervisor_imports_nothing_that_serves() -> None:
+    """The child that it starts imports that once more."""
+    loaded = modules_of("import ratchet_child.command")
+    assert not loaded & {"ratchet_child.child", "ratchet_child.engine", "ratchet_child.service"}
 
 
 @pytest.mark.root

@@ -173,9 +173,9 @@ def main() -> int:
 
 def _serve(arguments: Sequence[str], listener: int, keeper: Any) -> int:
     install()
-    from ratchet_child import command
+    from ratchet_child import serving
 
-    return command.serve(arguments, listener, keeper)
+    return serving.serve(arguments, listener, keeper)
 
 
 if __name__ == "__main__":
