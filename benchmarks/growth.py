@@ -74,7 +74,8 @@ class _Tally:
         self.requests: Counter[tuple[str, str]] = Counter()
         self.events: Counter[str] = Counter()
         self.foreign = 0
-        self._connections: list[tuple[str, socket.socket]] = []
+        self._connections: set[socket.socket] = set()
+        self._closed = (0, 0)
 
     def request(self, name: str) -> None:
         with self._lock:
@@ -86,19 +87,35 @@ class _Tally:
             self.foreign += not f"{key}/".startswith(f"nodes/{address}/")
 
     def connection(self, opened: socket.socket) -> None:
+        if _kind() != _BELLS:
+            with self._lock:
+                self._connections.add(opened)
+
+    def closing(self, opened: socket.socket) -> None:
+        """Keep what a connection has carried, which nobody can ask when it is closed."""
         with self._lock:
-            self._connections.append((_kind(), opened))
+            if opened in self._connections:
+                self._connections.remove(opened)
+                sent, received = _carried(opened)
+                self._closed = self._closed[0] + sent, self._closed[1] + received
 
     def bytes(self) -> tuple[int, int]:
         """Return what was sent and received by the workers' connections."""
-        sent = received = 0
         with self._lock:
-            for kind, opened in self._connections:
-                if kind != _BELLS and opened.fileno() >= 0:
-                    info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_BYTES.size)
-                    one, other = _TCP_BYTES.unpack(info)
-                    sent, received = sent + one, received + other
+            sent, received = self._closed
+            for opened in self._connections:
+                one, other = _carried(opened)
+                sent, received = sent + one, received + other
         return sent, received
+
+
+def _carried(opened: socket.socket) -> tuple[int, int]:
+    """Return the bytes that a connection has sent and received; none of one that is closed."""
+    if opened.fileno() < 0:
+        return 0, 0
+    info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_BYTES.size)
+    sent, received = _TCP_BYTES.unpack(info)
+    return sent, received
 
 
 def _kind() -> str:
@@ -149,13 +166,19 @@ class _CountedTransport(Transport):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         connection = self._connection
-        connect = connection.connect
+        connect, close = connection.connect, connection.close
 
         def counted() -> None:
             connect()
             _tally.connection(connection.sock)
 
+        def closed() -> None:
+            if connection.sock is not None:
+                _tally.closing(connection.sock)
+            close()
+
         connection.connect = counted  # type: ignore[method-assign]
+        connection.close = closed  # type: ignore[method-assign]
 
 
 class _Node:

@@ -48,6 +48,8 @@ class LargeReads:
         if not self._lock.acquire(timeout=_LONGEST_WAIT_S):
             raise BusyError("another large answer is being read")
         self._entered.here = True
+        if self._due:  # what the one before took is this one's now, and not kept beside it
+            _trim()
 
     def leave(self) -> None:
         """Let others have theirs. *Safe to call twice*, and for who has not entered."""
@@ -66,7 +68,12 @@ class LargeReads:
             if self._due == due:
                 self._due = due[1:]
                 gc.collect()
-                with contextlib.suppress(AttributeError):  # not the GNU C library
-                    ctypes.CDLL(None).malloc_trim(0)
+                _trim()
         finally:
             self._lock.release()
+
+
+def _trim() -> None:
+    """Give the system what the C library keeps of freed memory, for each thread its own."""
+    with contextlib.suppress(AttributeError):  # not the GNU C library
+        ctypes.CDLL(None).malloc_trim(0)

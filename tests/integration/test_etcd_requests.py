@@ -34,7 +34,7 @@ from tests.lab.runtime import PAIR, Node, Pod, in1_in2, primary
 pytestmark = pytest.mark.root
 
 EXPECTED = Path(__file__).with_name("etcd_requests.txt")
-TRIES = 5
+TRIES = 10
 # Less than the second after which a pod that waits looks again by itself.
 QUIET_S = 0.5
 STEP_TIMEOUT_S = 20.0
