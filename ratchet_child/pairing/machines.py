@@ -1,7 +1,8 @@
 """Machines: which ones are there, under which address: `machines/<address>@<identity>`.
 
 A node with pods renews its key while it lives, and reads all machines' keys at the same moment: two
-requests a node every twenty seconds or so, however many links there are. So it finds out
+requests a node every twenty seconds or so, however many links there are. More than 150 machines
+take turns in reading, ten in a second. So a node finds out
 
 - that another machine has its address (cloned machines, VirtualBox's 10.0.2.15). The earlier one
   goes on; the later one publishes no pod until the other has left. Neither touches what the other
@@ -28,6 +29,8 @@ from ratchet_child.store.api import Entry, Store
 
 TTL_S = 60
 _RENEW_S = 15.0  # the watch ends every 20 s at the latest, and then it is done
+# What each reads grows with their number, so many take turns: ten listings a second in all.
+_READ_S_A_MACHINE = 0.1
 # A silence means something only if this node itself was heard all the time.
 _BLIND_S = 45.0
 
@@ -60,11 +63,13 @@ class Machines:
         self._since = 0  # of this machine, 0 until it is known
         self._is_registered = False
         self._renewed_at = 0.0  # monotonic seconds
+        self._read_at = 0.0
+        self._there = 0  # machines, when they were read last
         self._rivals: tuple[Machine, ...] = ()
         self._silent: dict[str, float] = {}  # addresses, since when (seconds since the epoch)
         # Addresses whose nodes keep no such key: of an earlier version, or of v0.1.0.
         self._without_key: set[str] = set()
-        self.alive: frozenset[str] = frozenset()  # addresses, as read last
+        self.alive: frozenset[str] | None = None  # addresses, if they were read just now
 
     # What is known ------------------------------------------------------------------------------
 
@@ -111,7 +116,8 @@ class Machines:
             # A child that was restarted keeps its machine's place.
             before = self._read().get(self._own_key())
             self._since = before.since if before is not None else 0
-            self._renew()
+            self._write()
+            self._read_everybody()
             self._is_registered = True
 
     def keep(self, addresses: Callable[[], Collection[str]]) -> bool:
@@ -125,9 +131,12 @@ class Machines:
             if not self._is_registered:
                 return False
             waited, was_heard = self.waits, self._clock.monotonic() < self._renewed_at + _BLIND_S
-            self.alive = frozenset(one.address for one in self._renew().values())
-        self._without_key -= self.alive
-        self._note_silent(set(addresses()), is_sure=was_heard)
+            self._write()
+            alive = self._read_everybody() if self._is_turn() else None
+        self.alive = alive
+        if alive is not None:
+            self._without_key -= alive
+            self._note_silent(alive, set(addresses()), is_sure=was_heard)
         return self.waits != waited
 
     def leave(self, address: str) -> None:
@@ -159,18 +168,27 @@ class Machines:
     def _is_unregistered(self) -> bool:
         return bool(self._node.machine) and not self._is_registered
 
-    def _renew(self) -> dict[str, Machine]:
-        """Write the key, then read everybody's: of two that do so at once one sees the other."""
+    def _is_turn(self) -> bool:
+        """Say whether to read everybody's key now. Who waits for another machine always does."""
+        pause_s = self._there * _READ_S_A_MACHINE
+        is_over = self._clock.monotonic() >= self._read_at + pause_s
+        return is_over or bool(self._rivals)
+
+    def _write(self) -> None:
         value = json.dumps({"host": self._node.host, "since": self._since}, separators=(",", ":"))
         key = keys.machine(self._node.address, self._node.machine)
         self._store.set(key, value, ttl_s=TTL_S)
+        self._renewed_at = self._clock.monotonic()
+
+    def _read_everybody(self) -> frozenset[str]:
+        """Return the addresses. After `_write`: of two that do so at once one sees the other."""
         found = self._read()
         own = found.get(self._own_key())
         if own is not None:
             self._since = own.since
-        self._renewed_at = self._clock.monotonic()
+        self._read_at, self._there = self._clock.monotonic(), len(found)
         self._note_rivals(found)
-        return found
+        return frozenset(one.address for one in found.values())
 
     def _read(self) -> dict[str, Machine]:
         entries, _ = self._store.tree(keys.MACHINES)
@@ -190,9 +208,9 @@ class Machines:
         elif before and not after:
             log.info("the parent_address is this machine's alone again", node=self._node.address)
 
-    def _note_silent(self, linked: set[str], *, is_sure: bool) -> None:
+    def _note_silent(self, alive: frozenset[str], linked: set[str], *, is_sure: bool) -> None:
         """Note which nodes are silent; one may turn out to have been set back to v0.1.0."""
-        silent = {one for one in linked - self.alive if self._keeps_a_key(one)}
+        silent = {one for one in linked - alive if self._keeps_a_key(one)}
         for address in self._silent.keys() - silent:
             del self._silent[address]
             log.info("the node of a peer is heard of again", node=address)

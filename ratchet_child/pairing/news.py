@@ -59,10 +59,11 @@ class Unrung:
         before, self._shared_vnis = self._shared_vnis, self._vnis.shared()
         told_before, words = self._told, self._old_nodes.words
         self._told = {pair: (name, words.vnis.get(pair)) for pair, name in words.told.items()}
+        alive = self._machines.alive
         return News(
             of_everyone=is_another or not self._shared_vnis <= before,
             told={pair: one for pair, one in self._told.items() if told_before.get(pair) != one},
-            doubtful=self._ringer.doubt_but(self._machines.alive),
+            doubtful=frozenset() if alive is None else self._ringer.doubt_but(alive),
         )
 
     def shares_vni(self, declared: DeclaredLink) -> bool:

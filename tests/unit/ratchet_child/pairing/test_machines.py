@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from ratchet_child.model import keys
 from ratchet_child.model.clock import SystemClock
 from ratchet_child.model.keys import PodKey, Published
 from ratchet_child.model.local import LocalPod, Node
@@ -46,6 +47,12 @@ class World:
 
     def keys(self) -> list[str]:
         return [key for key in self.etcd.contents() if key.startswith("machines/")]
+
+    def add_many(self) -> None:
+        """Have 999 other machines there, for good."""
+        for number in range(999):
+            key = keys.machine(f"10.1.{number // 250}.{number % 250}", "m")
+            self.store.set(key, '{"host":"h","since":1}')
 
     def publish(self, identity: str, address: str) -> None:
         pod = LocalPod(PodKey("default", "far"), "c1", ())
@@ -93,9 +100,9 @@ def test_the_order_stays_when_keys_are_renewed_and_when_a_child_is_restarted(wor
 def test_of_two_that_register_at_the_same_moment_one_waits(world: World) -> None:
     """Each has read before either has written."""
     first, second = world.machine("aa"), world.machine("bb")
-    first._renew()
-    second._renew()
-    first._renew()
+    for one in (first, second, first):
+        one._write()
+        one._read_everybody()
     assert (first.waits, second.waits) == (False, True)
 
 
@@ -188,6 +195,44 @@ def test_nothing_is_asked_before_it_is_time_nor_without_pods(world: World) -> No
     world.clock.now += BEAT_S
     own.keep(lambda: [f"10.0.1.{n}" for n in range(200)] and [])
     assert len(world.asked) == 2
+
+
+def test_many_machines_take_turns_in_reading_each_others_keys(world: World) -> None:
+    own = world.machine("aa")
+    world.add_many()
+    own.register()
+    world.asked.clear()
+    for _ in range(10):
+        world.clock.now += BEAT_S
+        own.keep(nobody)
+        assert (own.alive is not None) == (world.asked[-1] == "tree")
+    # 1,000 machines: each of them once in 100 seconds, and it is heard of each time.
+    assert world.asked.count("set") == 10
+    assert world.asked.count("tree") == 2
+
+
+def test_one_that_waits_among_many_machines_goes_on_at_once(world: World) -> None:
+    first, second = world.machine("aa"), world.machine("bb")
+    world.add_many()
+    first.register()
+    second.register()
+    first.leave(HERE)
+    world.clock.now += BEAT_S
+    assert second.waits
+    assert second.keep(nobody)
+    assert not second.waits
+
+
+def test_a_node_that_has_come_since_the_last_reading_is_not_silent(world: World) -> None:
+    own, far = world.machine("aa"), world.machine("bb", THERE)
+    world.add_many()
+    own.register()
+    world.publish("bb", THERE)
+    far.register()
+    for _ in range(10):
+        world.clock.now += BEAT_S
+        own.keep(lambda: [THERE])
+        assert own.silent_since(THERE) is None
 
 
 def test_a_node_that_is_heard_no_more_is_silent_until_it_is_heard_again(world: World) -> None:
