@@ -9,7 +9,7 @@
 # IMAGE     the name of the image that `make image` makes; BASE and BUILDER: see packaging/image.sh
 # RELEASE   the folder for `make dist`
 # PYTEST    further arguments for pytest, as in: make test PYTEST='-k vxlan -x'
-# WORKERS   how many tests run at the same time, each in a cluster of its own; every other one mostly waits
+# WORKERS   how many tests run at the same time, each in a cluster of its own; those after the fourth mostly wait
 # BENCH     further arguments for the benchmark, as in: make bench BENCH='--only link-up,pairs'
 # STEPS     how long `make faults` goes on; SEED repeats a run, of `make fuzz` as well
 # FUZZ      further arguments for the fuzzing, as in: make fuzz FUZZ='--only labels --inputs 100000'

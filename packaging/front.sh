@@ -35,7 +35,7 @@ fi
 
 # The folder of musl, if a program of its own can be linked with it.
 musl=
-if [ -z "${CC:-}" ] && command -v musl-gcc >/dev/null; then
+if [ "${CC:-musl-gcc}" = musl-gcc ] && command -v musl-gcc >/dev/null; then
     for start in /usr/lib/"$(uname -m)"-linux-musl/rcrt1.o /usr/lib/musl/lib/rcrt1.o; do
         if [ -e "$start" ]; then
             musl=$(dirname "$start")

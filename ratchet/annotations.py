@@ -16,9 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ratchet.cni.dataclasses import dataclass
 from ratchet.errors import shown
 from ratchet.status import LinkStatus, moment_of, optional_text_of, text_of
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from ratchet.cni.dataclasses import dataclass
 from ratchet.errors import PodSourceError, PodUnknownError, shown
 from ratchet.http import TooLargeError, content, exchange
 from ratchet.names import is_container_name, is_namespace

@@ -17,10 +17,10 @@ import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from ratchet.cni.dataclasses import dataclass, field
 from ratchet.errors import PodSourceError, shown
 
 MAX_BYTES = 1 << 20

@@ -1,7 +1,7 @@
 """The program `ratchet-child`. Parents start it; a service manager may, with `--stay`.
 
-Who has the socket and the lock becomes the supervisor, which stays small: the rest of the program
-is imported in the child that it starts, or to find out what a person wants.
+Who has the socket and the lock becomes the supervisor, which stays small: what serves is imported
+in the child that it starts.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ What is in a group here runs on one worker, in its order, for the reason that st
 
 Four workers keep two processors busy, and more would take the time from each other that tests
 measure. Tests that mostly wait would leave the processors idle if they met on these workers, so
-others take them: every other one. When these have none left they run unit tests, at a lower
-priority, so that whoever measures time still has the four.
+others take them: the fifth and those after it. When these have none left they run unit tests, at a
+lower priority, so that whoever measures time still has the four.
 
 pytest-xdist's own groups (`xdist_group`) are no help: with pytest 9.2 they are passed over without
 a word, because xdist 3.8 writes them into an attribute that pytest no longer reads.
@@ -87,6 +87,7 @@ WAITING = (
     "tests/integration/test_v010_beside.py",
     "tests/integration/test_v010_node.py::test_vni_of_an_old_primary_that_is_in_use",
 )
+_COMPUTING = 4  # workers, for two processors
 _LOW = 10  # nice(1): a tenth of what others get
 # Its tests are for two fronts, each of which is compiled once.
 _FRONT_WORDS = "tests/integration/test_front_words.py"
@@ -119,7 +120,7 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no typ
 
 def is_for_waiting(worker: str) -> bool:
     """Say whether a worker, such as gw0, takes tests that wait."""
-    return int(worker.removeprefix("gw")) % 2 == 1
+    return int(worker.removeprefix("gw")) >= _COMPUTING
 
 
 def give_way(item: pytest.Item) -> None:

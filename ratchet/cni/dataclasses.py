@@ -2,12 +2,12 @@
 
 The standard library writes the source of six methods for each class and compiles it whenever a
 program starts: a third of the time in which a child is imported. It brings ``inspect`` and ``re``
-with it, which for a parent is four times what a loopback plugin takes as a whole. Here classes
+with it, which costs a parent four times the processor time of a loopback plugin. Here classes
 share their methods, which find the fields in tables, and instances are made, compared and hashed in
 about the same time. For type checkers it is the standard library's own.
 
-Classes have slots, and inherit from no other such class. `replace` is for them alone, and the
-standard library's does not know them.
+Classes have slots, and inherit from no other class. What the standard library does besides is
+refused. The standard library's `replace` does not know these classes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ else:
     _NONE = object()
 
     class _Field:
-        """A default that is made anew for each instance, or a field that is not compared."""
+        """What is to be known of a field besides a plain default."""
 
-        __slots__ = ("compare", "default", "default_factory")
+        __slots__ = ("compare", "default", "default_factory", "repr")
 
-        def __init__(self, default, default_factory, compare):
+        def __init__(self, default, default_factory, compare, repr):  # noqa: A002 - as theirs
             self.default = default
             self.default_factory = default_factory
             self.compare = compare
+            self.repr = repr
 
     class _Slotted:
         """What all such classes have in common."""
@@ -71,7 +72,7 @@ else:
             return compared(self) == compared(other)
 
         def __repr__(self):
-            shown = ", ".join(f"{row[0]}={getattr(self, row[0])!r}" for row in self._table)
+            shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
             return f"{type(self).__qualname__}({shown})"
 
         def __reduce__(self):
@@ -89,9 +90,9 @@ else:
         def __delattr__(self, name):
             raise AttributeError(f"{type(self).__qualname__}.{name} cannot be deleted")
 
-    def field(*, default=_NONE, default_factory=None, compare=True):
-        """Have a field's default made anew for each instance, or leave it out of comparisons."""
-        return _Field(default, default_factory, compare)
+    def field(*, default=_NONE, default_factory=None, compare=True, repr=True):  # noqa: A002
+        """Have a default made anew for each instance, or a field not compared or not shown."""
+        return _Field(default, default_factory, compare, repr)
 
     def dataclass(*, slots, frozen=False):
         """Make a class of the annotated fields, with slots. *Raises* TypeError without them."""
@@ -110,9 +111,8 @@ else:
         return _made(cls, _Frozen)
 
     def _made(cls, base=_Slotted):
-        if cls.__bases__ != (object,):
-            raise TypeError(f"{cls.__qualname__} inherits, which only the standard library's can")
         own = dict(vars(cls))
+        _refuse_more(cls, own)
         names = tuple(
             name for name, kind in cls.__annotations__.items() if not kind.startswith("ClassVar[")
         )
@@ -121,24 +121,34 @@ else:
         own["__qualname__"] = cls.__qualname__
         own["__slots__"] = own["__match_args__"] = names
         made = type(cls.__name__, (base,), own)
-        table = []
-        compared = []
+        table, compared, shown = [], [], []
         for name, default in fields.items():
-            is_field = type(default) is _Field
-            table.append(
-                (
-                    name,
-                    getattr(made, name).__set__,
-                    default.default if is_field else default,
-                    default.default_factory if is_field else None,
-                )
-            )
-            if not is_field or default.compare:
+            found = default if type(default) is _Field else _Field(default, None, True, True)
+            if type(found.default) in (list, dict, set):
+                raise TypeError(f"{cls.__qualname__}.{name} would be shared: use default_factory")
+            put = getattr(made, name).__set__
+            table.append((name, put, found.default, found.default_factory))
+            if found.compare:
                 compared.append(name)
-        setattr(made, "_table", tuple(table))  # noqa: B010 - it is private of the class made here
+            if found.repr:
+                shown.append(name)
         values = attrgetter(*compared) if compared else staticmethod(lambda _: ())
-        setattr(made, "_compared", values)  # noqa: B010
+        for name, value in (("_table", tuple(table)), ("_compared", values), ("_shown", shown)):
+            setattr(made, name, value)
         return made
+
+    def _refuse_more(cls, own):
+        """Refuse what the standard library's classes can and these cannot. *Raises* TypeError."""
+        if cls.__bases__ != (object,):
+            raise TypeError(f"{cls.__qualname__} inherits, which only the standard library's can")
+        for name in ("__post_init__", "__eq__", "__hash__"):
+            if name in own:
+                raise TypeError(
+                    f"{cls.__qualname__} has {name}, as only the standard library's can"
+                )
+        for name, kind in cls.__annotations__.items():
+            if "InitVar" in kind or ("ClassVar" in kind and not kind.startswith("ClassVar[")):
+                raise TypeError(f"{cls.__qualname__}.{name}: {kind} is not understood")
 
 
 __all__ = ["dataclass", "field", "replace"]

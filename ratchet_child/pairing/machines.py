@@ -1,8 +1,9 @@
 """Machines: which ones are there, under which address: `machines/<address>@<identity>`.
 
 A node with pods renews its key while it lives, and reads all machines' keys at the same moment: two
-requests a node every twenty seconds or so, however many links there are. More than 150 machines
-take turns in reading, ten in a second. So a node finds out
+requests a node every twenty seconds or so, however many links there are. With more than 150
+machines a node does not read each time, so that on average ten of them read in a second. So a node
+finds out
 
 - that another machine has its address (cloned machines, VirtualBox's 10.0.2.15). The earlier one
   goes on; the later one publishes no pod until the other has left. Neither touches what the other
@@ -29,7 +30,7 @@ from ratchet_child.store.api import Entry, Store
 
 TTL_S = 60
 _RENEW_S = 15.0  # the watch ends every 20 s at the latest, and then it is done
-# What each reads grows with their number, so many take turns: ten listings a second in all.
+# What a node reads grows with their number, and so does the time until it reads again.
 _READ_S_A_MACHINE = 0.1
 # A silence means something only if this node itself was heard all the time.
 _BLIND_S = 45.0
@@ -118,6 +119,9 @@ class Machines:
             self._since = before.since if before is not None else 0
             self._write()
             self._read_everybody()
+            self._renewed_at = self._clock.monotonic()
+            # Machines that start together do not read together.
+            self._read_at = self._renewed_at - self._pause_s() * self._fraction()
             self._is_registered = True
 
     def keep(self, addresses: Callable[[], Collection[str]]) -> bool:
@@ -132,7 +136,8 @@ class Machines:
                 return False
             waited, was_heard = self.waits, self._clock.monotonic() < self._renewed_at + _BLIND_S
             self._write()
-            alive = self._read_everybody() if self._is_turn() else None
+            alive = self._read_everybody() if self._is_turn() or not was_heard else None
+            self._renewed_at = self._clock.monotonic()
         self.alive = alive
         if alive is not None:
             self._without_key -= alive
@@ -169,16 +174,22 @@ class Machines:
         return bool(self._node.machine) and not self._is_registered
 
     def _is_turn(self) -> bool:
-        """Say whether to read everybody's key now. Who waits for another machine always does."""
-        pause_s = self._there * _READ_S_A_MACHINE
-        is_over = self._clock.monotonic() >= self._read_at + pause_s
-        return is_over or bool(self._rivals)
+        """Say whether to read everybody's key now. Who shares its address always does."""
+        # It may be that much later when the key is renewed next.
+        due_at = self._read_at + self._pause_s() - _RENEW_S
+        return bool(self._rivals) or self._clock.monotonic() >= due_at
+
+    def _pause_s(self) -> float:
+        return self._there * _READ_S_A_MACHINE
+
+    def _fraction(self) -> float:
+        """Return a number from 0 to 1 that differs from machine to machine."""
+        return int.from_bytes(self._node.machine.encode(), "big") % 997 / 997
 
     def _write(self) -> None:
         value = json.dumps({"host": self._node.host, "since": self._since}, separators=(",", ":"))
         key = keys.machine(self._node.address, self._node.machine)
         self._store.set(key, value, ttl_s=TTL_S)
-        self._renewed_at = self._clock.monotonic()
 
     def _read_everybody(self) -> frozenset[str]:
         """Return the addresses. After `_write`: of two that do so at once one sees the other."""

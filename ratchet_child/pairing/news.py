@@ -46,6 +46,7 @@ class Unrung:
         self._old_nodes = old_nodes
         self._ringer = ringer
         self._shared_vnis: frozenset[int] = frozenset()
+        self._doubtful: frozenset[str] = frozenset()  # nodes, until they have been told
         self._told: Mapping[PodKey, tuple[str, int | None]] = {}
 
     def look(self, far_nodes: Callable[[], Collection[str]]) -> News | None:
@@ -56,14 +57,16 @@ class Unrung:
         if not self._machines.is_due:
             return None
         is_another = self._machines.keep(far_nodes)
+        if self._machines.alive is not None:
+            self._doubtful |= self._ringer.doubt_but(self._machines.alive)
         before, self._shared_vnis = self._shared_vnis, self._vnis.shared()
         told_before, words = self._told, self._old_nodes.words
         self._told = {pair: (name, words.vnis.get(pair)) for pair, name in words.told.items()}
-        alive = self._machines.alive
+        doubtful, self._doubtful = self._doubtful, frozenset()
         return News(
             of_everyone=is_another or not self._shared_vnis <= before,
             told={pair: one for pair, one in self._told.items() if told_before.get(pair) != one},
-            doubtful=frozenset() if alive is None else self._ringer.doubt_but(alive),
+            doubtful=doubtful,
         )
 
     def shares_vni(self, declared: DeclaredLink) -> bool:

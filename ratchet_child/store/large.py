@@ -2,8 +2,8 @@
 
 Whoever may write below the prefix decides how much a node has to read. What an answer takes as it
 is read and taken apart is many times its size, and the C library keeps what was freed for the next
-time, for good. So one thread at a time has a large answer, while small ones pass; and once the last
-one has been over for a moment, free memory goes back to the system.
+time, for good. So one thread at a time has a large answer, while small ones pass; and free memory
+goes back to the system before the next one, and once the last one has been over for a moment.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LargeReads:
         if not self._lock.acquire(timeout=_LONGEST_WAIT_S):
             raise BusyError("another large answer is being read")
         self._entered.here = True
-        if self._due:  # what the one before took is this one's now, and not kept beside it
+        if self._due:  # or this answer's memory would come on top of the last one's
             _trim()
 
     def leave(self) -> None:
@@ -74,6 +74,6 @@ class LargeReads:
 
 
 def _trim() -> None:
-    """Give the system what the C library keeps of freed memory, for each thread its own."""
+    """Give the system the freed memory that the C library keeps for each thread."""
     with contextlib.suppress(AttributeError):  # not the GNU C library
         ctypes.CDLL(None).malloc_trim(0)

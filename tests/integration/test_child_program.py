@@ -46,6 +46,7 @@ def test_a_link_inside_a_node_waits_for_no_library_of_etcd() -> None:
 def test_no_class_of_the_child_is_compiled_when_it_starts() -> None:
     """As the standard library's are: a third of the time until the child has been imported."""
     assert "dataclasses" not in packages_of("import ratchet_child.serving")
+    assert "dataclasses" not in packages_of("import ratchet_child.agent.agent")
 
 
 def test_who_becomes_the_supervisor_imports_nothing_that_serves() -> None:

@@ -123,6 +123,45 @@ def test_instances_without_fields_are_equal() -> None:
     assert replace(Nothing()) == Nothing()
 
 
+@dataclass(frozen=True, slots=True)
+class Secret:
+    user: str
+    token: str | None = field(repr=False, default=None)
+
+
+def test_a_field_that_is_not_shown_is_compared() -> None:
+    assert repr(Secret("u", "t")) == "Secret(user='u')"
+    assert Secret("u", "t") != Secret("u", "s")
+
+
+class WithMore:
+    a: int
+
+    def __post_init__(self) -> None:
+        pass
+
+
+class WithItsOwnOrder:  # noqa: PLW1641 - the standard library would give it one
+    a: int
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+class WithInitVar:
+    a: dataclasses.InitVar[int]
+
+
+class WithSharedDefault:
+    a: list[int] = []  # noqa: RUF012 - that is what is refused
+
+
+@pytest.mark.parametrize("cls", [WithMore, WithItsOwnOrder, WithInitVar, WithSharedDefault])
+def test_what_only_the_standard_library_does_is_refused(cls: type) -> None:
+    with pytest.raises(TypeError, match=cls.__qualname__):
+        dataclass(frozen=True, slots=True)(cls)
+
+
 def test_some_classes_are_for_the_standard_library_alone() -> None:
     with pytest.raises(TypeError, match="slots"):
         dataclass(frozen=True, slots=False)
