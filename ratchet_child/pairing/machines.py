@@ -131,6 +131,7 @@ class Machines:
         """
         if not self.is_due:
             return False
+        self.alive = None
         with self._lock:
             if not self._is_registered:
                 return False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
 
+from ratchet.errors import StoreError
 from ratchet_child.model import keys
 from ratchet_child.model.clock import SystemClock
 from ratchet_child.model.keys import PodKey, Published
@@ -37,7 +39,13 @@ class World:
         self.etcd = MemoryEtcd()
         self.clock = Clock()
         self.asked: list[str] = []
-        self.store: Store = MemoryStore(self.etcd, lambda name, key: self.asked.append(name))
+        self.refuses: str | None = None
+        self.store: Store = MemoryStore(self.etcd, self._ask)
+
+    def _ask(self, name: str, _key: str) -> None:
+        self.asked.append(name)
+        if name == self.refuses:
+            raise StoreError("no answer", "")
 
     def machine(self, identity: str, address: str = HERE) -> Machines:
         return Machines(self.store, self.node(identity, address), self.clock)
@@ -209,6 +217,48 @@ def test_many_machines_take_turns_in_reading_each_others_keys(world: World) -> N
     # 1,000 machines: each of them once in 100 seconds, and it is heard of each time.
     assert world.asked.count("set") == 10
     assert world.asked.count("tree") == 2
+
+
+def test_many_machines_that_start_together_do_not_read_together(world: World) -> None:
+    world.add_many()
+    identities = [hashlib.sha256(bytes([n])).hexdigest()[:16] for n in range(20)]
+    some = [world.machine(one, f"10.2.0.{n}") for n, one in enumerate(identities)]
+    for one in some:
+        one.register()
+    reading = []
+    for _ in range(5):
+        world.clock.now += BEAT_S
+        for one in some:
+            one.keep(nobody)
+        reading.append(sum(one.alive is not None for one in some))
+    assert max(reading) < len(some) / 2
+    assert sum(reading) >= len(some)
+
+
+def test_one_of_many_that_could_not_renew_its_key_in_time_reads_at_once(world: World) -> None:
+    """By then another machine may have its address, and publish."""
+    world.add_many()
+    own = world.machine("aa")
+    own.register()
+    world.clock.now += BEAT_S
+    own.keep(nobody)
+    world.clock.now += 3 * BEAT_S
+    own.keep(nobody)
+    assert own.alive is not None
+
+
+def test_a_reading_that_fails_is_tried_again_at_the_next_look(world: World) -> None:
+    own = world.machine("aa")
+    own.register()
+    world.clock.now += BEAT_S
+    world.refuses = "tree"
+    with pytest.raises(StoreError):
+        own.keep(nobody)
+    assert own.is_due
+    world.refuses = None
+    own.keep(nobody)
+    assert own.alive == frozenset({HERE})
+    assert not own.is_due
 
 
 def test_one_that_waits_among_many_machines_goes_on_at_once(world: World) -> None:
