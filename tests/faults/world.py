@@ -51,7 +51,7 @@ class World(Runtimes):
         addresses = [f"10.99.0.{n}" for n in range(1, members + 1)]
         # A MAC address of its own: else it has a port's, which goes when a node is rebooted, while
         # the others look for etcd at that one until their neighbour tables are old.
-        underlay.lay(self.underlay, [*addresses, OUTSIDE], mac="02:00:00:00:01:00")
+        underlay.lay(self.underlay, [*addresses, OUTSIDE])
         self.etcd = Members(
             self.underlay, addresses, 20000 + secrets.randbelow(10000), self.directory
         )

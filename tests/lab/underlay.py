@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from tests.lab.namespaces import Namespace, run
 
 BRIDGE = "br0"
+# Without one of its own a bridge has the lowest of its ports'. One that joins later and has a lower
+# one changes it, and for half a minute the nodes then send to an address that nobody has.
+_MAC = "02:00:00:00:01:00"
 ROUTER_ADDRESS = "10.99.0.1"
 ROUTER_ADDRESS6 = "fd99::1"
 
@@ -28,14 +31,10 @@ def port_of(ifname: str, number: int) -> str:
     return f"{ifname}.{number}"
 
 
-def lay(underlay: Namespace, addresses: Iterable[str], *, mac: str | None = None) -> None:
-    """Make the bridge in a namespace that is there, with addresses of its own.
-
-    Without a MAC address it has a port's.
-    """
-    own = () if mac is None else ("address", mac)
+def lay(underlay: Namespace, addresses: Iterable[str]) -> None:
+    """Make the bridge in a namespace that is there, with addresses of its own."""
     underlay.ip("link", "set", "lo", "up")
-    underlay.ip("link", "add", BRIDGE, *own, "type", "bridge")
+    underlay.ip("link", "add", BRIDGE, "address", _MAC, "type", "bridge")
     for address in addresses:
         add_address(underlay, address, BRIDGE)
     underlay.ip("link", "set", BRIDGE, "up")
