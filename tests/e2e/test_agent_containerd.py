@@ -191,7 +191,12 @@ def test_links_that_wait_come_up_are_refused_and_fail_are_told(
     there.wait_event(right.pod, "LinkUp", "in2 to primary-pod")
     for agent, one in ((here, left), (there, right)):
         agent.wait_condition(one.pod, "True", "LinksUp")
-    (end,) = wait_for("network-status", lambda: here.networks(left.pod))
+    # The link is up a moment before the child has read what the kernel made of it.
+    (end,) = wait_for(
+        "network-status",
+        lambda: here.networks(left.pod),
+        until=lambda ends: ends and "mtu" in ends[0],
+    )
     assert (end["name"], end["interface"]) == ("ratchet/primary-pod:in1", "in1")
     assert (end["ips"], end["mtu"]) == (["192.168.2.100"], 1450)
     assert end["mac"] == left.netns.links()["in1"]["address"]
