@@ -58,15 +58,17 @@ def random_port() -> int:
 
 
 def free_port() -> int:
-    """Return a port for a server on this machine's own loopback: nobody listens at it.
+    """Return a port for a server on this machine's own loopback, with two more after it, all free.
 
     The kernel's own choice (a socket bound to port 0) would be one that the kernel may give to a
     client before the server has started.
     """
     while True:
         port = random_port()
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        with contextlib.ExitStack() as probes, contextlib.suppress(OSError):
+            for one in range(port, port + 3):
+                probe = probes.enter_context(socket.socket())
+                probe.bind(("127.0.0.1", one))
             return port
 
 
