@@ -474,7 +474,7 @@ def liar_opened() -> Iterator[Check]:
             wait_for(
                 "descriptors to be closed",
                 lambda: len(os.listdir("/proc/self/fd")),
-                until=lambda count: count <= len(descriptors),
+                until=lambda count: count == len(descriptors),
                 timeout_s=2,
             )
             with contextlib.suppress(ChildProcessError):
